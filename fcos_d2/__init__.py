@@ -1,0 +1,62 @@
+"""FCOS as a Detectron2 extension: importing the package registers its parts with Detectron2.
+
+In the process of the console command `fcos` nothing is imported until a command asks for it, so that `fcos --help` does
+not wait for PyTorch, and so that `fcos` can say in one sentence that Detectron2 is missing. There, `register()` or the
+first public name does what `import fcos_d2` does everywhere else.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from typing import Any
+
+__version__ = "0.1.0"
+
+# Public name -> the module it lives in. `register` imports these modules, and that puts their classes into registries.
+_HOMES: dict[str, str] = {
+    "FCOS": "fcos_d2.modeling",
+    "FCOSHead": "fcos_d2.modeling",
+    "FCOSProposals": "fcos_d2.modeling",
+    "add_fcos_config": "fcos_d2.config",
+}
+
+__all__ = ["__version__", "register", *_HOMES]
+
+
+def register() -> None:
+    """Mend Detectron2 where its build needs it, then import every part, which registers it; later calls do nothing.
+
+    Raises:
+        ImportError: Detectron2 is not installed; the message says how to get it.
+    """
+    from fcos_d2 import _compat
+
+    _compat.mend()
+    for name, home in _HOMES.items():
+        globals().setdefault(name, getattr(importlib.import_module(home), name))
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        register()
+        return globals()[name]
+    raise AttributeError(f"module 'fcos_d2' has no attribute '{name}'")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOMES})
+
+
+def _is_console_command() -> bool:
+    """Whether this process is the installed script `fcos`; the workers it spawns are not, they need all parts at once."""
+    script = os.path.basename(sys.argv[0]) if getattr(sys, "argv", None) else ""
+    if script not in ("fcos", "fcos.exe", "fcos-script.py"):
+        return False
+    process = sys.modules.get("multiprocessing.process")
+    return process is None or process.parent_process() is None
+
+
+if not _is_console_command():
+    register()

@@ -1,0 +1,195 @@
+"""The boundary to Detectron2: one entry for each symbol in which its builds differ.
+
+Three builds are met in practice, all of which call themselves version 0.6:
+
+* "pypi-0.6": release v0.6 as packed on PyPI, Python files only, without the compiled `detectron2._C`;
+* "0.6": release v0.6 built from its sources;
+* "main": the development branch, which guards each use of `detectron2._C` itself.
+
+`mend` makes the two 0.6 builds importable next to today's Pillow, NumPy and PyTorch. FCOS needs no compiled operation:
+batched NMS, RoIAlign and deformable convolution come from torchvision. An entry acts only where its symbol is
+missing, so "main", and a whole 0.6 among libraries of its own time, stay as they are. With "pypi-0.6", `import fcos_d2`
+must precede the first import of `detectron2.layers` and of all that uses it.
+
+Importing this module looks at files only; PyTorch and Detectron2 are imported by `mend`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache
+from importlib.machinery import EXTENSION_SUFFIXES
+from pathlib import Path
+from types import ModuleType
+from typing import Any, NoReturn
+
+OFFICIAL = "pip install --no-build-isolation 'git+https://github.com/facebookresearch/detectron2.git'"
+
+
+def detectron2_flavour() -> str:
+    """Name the installed Detectron2 without importing it: "pypi-0.6", "0.6" or "main".
+
+    Raises:
+        ImportError: there is none; the message says how to get one.
+    """
+    spec = importlib.util.find_spec("detectron2")
+    if spec is None or spec.origin is None:
+        raise ImportError(
+            "fcos_d2 needs Detectron2, which is not installed: take the build on PyPI with "
+            f"`uv sync --extra detectron2` in a clone of fcos_d2, or the official one with `{OFFICIAL}`.",
+            name="detectron2",
+        )
+    folder = Path(spec.origin).parent
+    # `utils/develop.py` holds main's guards for a missing `_C`; it came in January 2022, two months after v0.6.
+    if (folder / "utils" / "develop.py").is_file():
+        return "main"
+    return "0.6" if any((folder / f"_C{suffix}").is_file() for suffix in EXTENSION_SUFFIXES) else "pypi-0.6"
+
+
+DETECTRON2_FLAVOUR: str = detectron2_flavour()
+
+
+@cache
+def mend() -> None:
+    """Import Detectron2 and mend what its build lacks; later calls do nothing.
+
+    Raises:
+        ImportError: Detectron2 cannot be imported for a reason that is not known here.
+    """
+    with warnings.catch_warnings():
+        # All builds script a few functions while they are imported, which torch has come to call deprecated.
+        warnings.filterwarnings("ignore", message=r".*torch\.jit\.script", category=FutureWarning)
+        if DETECTRON2_FLAVOUR == "main":
+            importlib.import_module("detectron2.modeling")
+            return
+        with _pillow_linear(), _compiled_ops() as missing:
+            for name in ("layers", "structures", "data", "modeling", "evaluation"):
+                importlib.import_module(f"detectron2.{name}")
+    if missing is not None:
+        _without_compiled_ops(missing)
+    _numpy_aliases()
+
+
+@contextmanager
+def _pillow_linear() -> Iterator[None]:
+    """`PIL.Image.LINEAR`, gone since Pillow 10: 0.6 reads it while `detectron2.data.transforms` is imported."""
+    from PIL import Image
+
+    if hasattr(Image, "LINEAR"):
+        yield
+        return
+    Image.LINEAR = Image.BILINEAR  # type: ignore[attr-defined]  # the value it had
+    try:
+        yield
+    finally:
+        del Image.LINEAR  # type: ignore[attr-defined]
+
+
+class _MissingOps(ModuleType):
+    """Stands in for `detectron2._C`: whatever is asked of it is a function that says what is missing when called."""
+
+    def __getattr__(self, name: str) -> Callable[..., NoReturn]:
+        if name.startswith("__"):
+            raise AttributeError(name)
+
+        def missing(*args: object, **kwargs: object) -> NoReturn:
+            raise ImportError(
+                f"'{name}' is a compiled operation of Detectron2, which this build ({DETECTRON2_FLAVOUR}) has not got: "
+                f"install the official build with `{OFFICIAL}`.",
+                name="detectron2._C",
+            )
+
+        return missing
+
+
+@contextmanager
+def _compiled_ops() -> Iterator[_MissingOps | None]:
+    """`detectron2._C`, absent from "pypi-0.6" (or built for another PyTorch): 0.6 imports it at the head of
+    `layers/deform_conv.py`, `layers/rotated_boxes.py`, `layers/roi_align_rotated.py`, `evaluation/fast_eval_api.py`.
+
+    Yields:
+        The stand-in, in `sys.modules` until the block ends; None where the compiled module loads.
+    """
+    name = "detectron2._C"
+    try:
+        importlib.import_module(name)
+    except ImportError:
+        pass
+    else:
+        yield None
+        return
+    stand_in = sys.modules[name] = _MissingOps(name)
+    try:
+        yield stand_in
+    finally:
+        del sys.modules[name]
+
+
+def _without_compiled_ops(missing: _MissingOps) -> None:
+    """Replace the two uses of compiled code in 0.6 that do not go through a `_C` in the module's own globals."""
+    from detectron2 import layers
+    from detectron2.evaluation import coco_evaluation, fast_eval_api
+    from detectron2.layers import nms
+    from pycocotools.cocoeval import COCOeval
+
+    # `COCOeval_opt`: `COCOEvaluator` takes it unless told otherwise; main falls back to `COCOeval` by itself.
+    coco_evaluation.COCOeval_opt = fast_eval_api.COCOeval_opt = COCOeval
+    # `nms_rotated` asks `torch.ops.detectron2`, which `_C` would have filled.
+    nms.nms_rotated = layers.nms_rotated = missing.nms_rotated
+
+
+class _NumpyWithAliases:
+    """NumPy as 0.6 knows it: with the aliases of Python types that NumPy 1.24 removed."""
+
+    int, float, str = int, float, str
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(importlib.import_module("numpy"), name)
+
+
+def _numpy_aliases() -> None:
+    """`numpy.int`, `.float`, `.str` (gone since NumPy 1.24), and `.bool` (gone in 1.24, back in 2.0), used by 0.6.
+
+    Without `int`, `detectron2.data.build` leaves out the table of instances per class in silence.
+    """
+    import numpy as np
+
+    for module in (
+        "data.build",
+        "data.datasets.pascal_voc",
+        "evaluation.sem_seg_evaluation",
+    ):
+        importlib.import_module(f"detectron2.{module}").np = _NumpyWithAliases()  # type: ignore[attr-defined]
+    if not hasattr(np, "bool"):
+        np.bool = np.bool_  # as NumPy 2 has it; the users are masks, visualizers and the VOC evaluator
+
+
+def create_local_process_group(processes_per_machine: int) -> None:
+    """`detectron2.utils.comm.create_local_process_group`, absent from 0.6, where only `launch` on CUDA makes the group.
+
+    Call it in each process after `torch.distributed.init_process_group`; `comm.get_local_rank` needs it.
+
+    Args:
+        processes_per_machine: the same on all machines; ranks on one machine are consecutive.
+    Raises:
+        ValueError: the number of processes is not a multiple of `processes_per_machine`.
+    """
+    import torch.distributed as dist
+    from detectron2.utils import comm
+
+    world, rank = dist.get_world_size(), dist.get_rank()
+    if world % processes_per_machine:
+        raise ValueError(f"{world} processes cannot be split into machines of {processes_per_machine}")
+    if hasattr(comm, "create_local_process_group"):
+        comm.create_local_process_group(processes_per_machine)
+        return
+    for first in range(0, world, processes_per_machine):
+        ranks = range(first, first + processes_per_machine)
+        group = dist.new_group(list(ranks))  # each process takes part in making every group
+        if rank in ranks:
+            comm._LOCAL_PROCESS_GROUP = group

@@ -1,0 +1,1 @@
+"""Reports about a detector and its training, one module each."""

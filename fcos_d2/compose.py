@@ -1,0 +1,199 @@
+"""recipe + backbone + schedule -> the five nodes of a Detectron2 LazyConfig.
+
+    model, dataloader, optimizer, lr_multiplier, train = compose(recipe="improved", backbone="R_50_FPN", schedule="1x")
+
+The number of classes is `model.num_classes` alone; everything else that needs it refers to it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import detectron2.data.transforms as T
+from detectron2.config import LazyCall as L
+from detectron2.config import LazyConfig
+from detectron2.modeling import FPN
+from detectron2.modeling.backbone.fpn import LastLevelP6P7
+from detectron2.solver import WarmupParamScheduler
+from fvcore.common.param_scheduler import MultiStepParamScheduler
+from omegaconf import DictConfig
+
+from .modeling import (
+    FCOS,
+    DenseFCOS,
+    FCOSHead,
+    FCOSLoss,
+    LocationGrid,
+    LTRBCoder,
+    PointAssigner,
+    Selector,
+)
+from .modeling.backbone import BACKBONES
+from .modeling.backbone.fpn import LastLevelP6
+from .options import one_of
+from .paths import config_root
+from .recipes import RECIPES, Recipe
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Length of training and image sizes; iterations are those of a batch of 16.
+
+    Attributes:
+        max_iter: iterations.
+        steps: where the learning rate falls to a tenth.
+        train_sizes: shorter sides to draw from while training, pixels; two are the ends of a range if `sampling` is "range".
+        sampling: "choice" or "range".
+        max_train_size: limit of the longer side while training.
+        test_size, max_test_size: the same in inference.
+        source: where the numbers come from.
+    """
+
+    max_iter: int
+    steps: tuple[int, ...]
+    source: str
+    train_sizes: tuple[int, ...] = (800,)
+    sampling: str = "choice"
+    max_train_size: int = 1333
+    test_size: int = 800
+    max_test_size: int = 1333
+
+
+SCHEDULES = {
+    "1x": Schedule(
+        90_000, (60_000, 80_000), "tianzhi0549/FCOS, configs/fcos/*_1x.yaml"
+    ),
+    "2x": Schedule(
+        180_000,
+        (120_000, 160_000),
+        "tianzhi0549/FCOS, configs/fcos/*_2x.yaml: any size in 640..800",
+        train_sizes=(640, 800),
+        sampling="range",
+    ),
+}
+
+
+class Composed(NamedTuple):
+    """The nodes that Detectron2's `tools/lazyconfig_train_net.py` reads."""
+
+    model: DictConfig
+    dataloader: DictConfig
+    optimizer: DictConfig
+    lr_multiplier: DictConfig
+    train: DictConfig
+
+
+def compose(recipe: str, backbone: str, schedule: str) -> Composed:
+    """Put a detector and its training together.
+
+    Args:
+        recipe: name in `recipes.RECIPES`.
+        backbone: name in `modeling.BACKBONES`.
+        schedule: name in `SCHEDULES`.
+    Raises:
+        ValueError: no such name; the message lists those there are.
+    """
+    one_of("recipe", recipe, list(RECIPES))
+    one_of("backbone", backbone, list(BACKBONES))
+    one_of("schedule", schedule, list(SCHEDULES))
+    chosen, row, plan = RECIPES[recipe], BACKBONES[backbone], SCHEDULES[schedule]
+    common = config_root() / "common"
+    train = _common(common / "train.py", "train")
+    train.max_iter = plan.max_iter
+    train.init_checkpoint = row.weights
+    return Composed(
+        _model(chosen, backbone),
+        _dataloader(_common(common / "data.py", "dataloader"), chosen, plan),
+        _optimizer(_common(common / "schedule.py", "optimizer"), chosen),
+        _lr_multiplier(chosen, plan),
+        train,
+    )
+
+
+def _common(path: Path, name: str) -> DictConfig:
+    return LazyConfig.load(str(path), name)
+
+
+def _model(recipe: Recipe, backbone: str) -> DictConfig:
+    row = BACKBONES[backbone]
+    tops = {
+        0: None,
+        1: L(LastLevelP6)(channels="${..out_channels}"),
+        2: L(LastLevelP6P7)(
+            in_channels="${..out_channels}",
+            out_channels="${..out_channels}",
+            in_feature="p5",
+        ),
+    }
+    head = {
+        "num_classes": "${...num_classes}",
+        "in_channels": "${...backbone.out_channels}",
+        "num_levels": len(recipe.features),
+        "points_per_cell": "${..grid.points_per_cell}",
+        **recipe.head,
+    }
+    grid = {"points_per_cell": 1, **recipe.grid}
+    return L(FCOS)(
+        backbone=L(FPN)(
+            bottom_up=L(row.bottom_up)(
+                **row.arguments, out_features="${..in_features}"
+            ),
+            in_features=list(row.features),
+            out_channels=row.channels,
+            top_block=tops[recipe.top_levels],
+        ),
+        dense=L(DenseFCOS)(
+            head=L(FCOSHead)(**head),
+            loss=L(FCOSLoss)(**recipe.loss),
+            assigner=L(PointAssigner)(**recipe.assigner),
+            coder=L(LTRBCoder)(**recipe.coder),
+            selector=L(Selector)(**recipe.selector),
+            grid=L(LocationGrid)(**grid),
+        ),
+        num_classes=80,
+        in_features=list(recipe.features),
+        pixel_mean=list(row.pixel_mean or recipe.pixel_mean),
+        pixel_std=list(row.pixel_std or recipe.pixel_std),
+        input_format=recipe.input_format,
+    )
+
+
+def _dataloader(dataloader: DictConfig, recipe: Recipe, plan: Schedule) -> DictConfig:
+    dataloader.train.mapper.augmentations = [
+        L(T.ResizeShortestEdge)(
+            short_edge_length=list(plan.train_sizes),
+            sample_style=plan.sampling,
+            max_size=plan.max_train_size,
+        ),
+        L(T.RandomFlip)(horizontal=True),
+    ]
+    dataloader.test.mapper.augmentations = [
+        L(T.ResizeShortestEdge)(
+            short_edge_length=plan.test_size, max_size=plan.max_test_size
+        )
+    ]
+    dataloader.train.mapper.image_format = recipe.input_format
+    return dataloader
+
+
+def _optimizer(optimizer: DictConfig, recipe: Recipe) -> DictConfig:
+    solver = recipe.solver
+    optimizer.lr = solver["base_lr"]
+    for name in ("bias_lr_factor", "weight_decay_bias", "weight_decay_norm"):
+        optimizer.params[name] = solver[name]
+    return optimizer
+
+
+def _lr_multiplier(recipe: Recipe, plan: Schedule) -> DictConfig:
+    solver = recipe.solver
+    return L(WarmupParamScheduler)(
+        scheduler=L(MultiStepParamScheduler)(
+            values=[float(f"1e-{i}") for i in range(len(plan.steps) + 1)],
+            milestones=[*plan.steps, plan.max_iter],
+        ),
+        warmup_length=solver["warmup_iters"] / plan.max_iter,
+        warmup_method=solver["warmup_method"],
+        warmup_factor=solver["warmup_factor"],
+    )

@@ -1,0 +1,116 @@
+"""A folder on disk -> a data set in Detectron2's catalog.
+
+A format is a row of `FORMATS`: it finds its parts in a folder and reads the ground truth of one as COCO's JSON object.
+Checks, cleaning, registration and evaluation are common to all of them (`fcos_d2.data.coco`).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection
+from pathlib import Path
+
+from ..errors import FcosError
+from . import coco
+from .coco import class_names, register_coco
+from .layout import DatasetFormat, DatasetLayout, DatasetNames, Split
+
+__all__ = [
+    "FORMATS",
+    "DatasetFormat",
+    "DatasetLayout",
+    "DatasetNames",
+    "Split",
+    "class_names",
+    "find_dataset",
+    "register",
+    "register_coco",
+]
+
+logger = logging.getLogger("fcos_d2")
+
+FORMATS: tuple[DatasetFormat, ...] = (DatasetFormat("coco", coco.LOOKS_FOR, coco.find, coco.read),)
+
+
+def find_dataset(folder: str | Path) -> DatasetLayout:
+    """Recognise the data set in a folder.
+
+    Args:
+        folder: the user's data set.
+    Returns:
+        The parts found; a part that the folder lacks is not in `splits`.
+    Raises:
+        FcosError: the folder is missing, not a folder, empty, or holds no known format.
+    """
+    root = Path(folder).expanduser()
+    if not root.exists():
+        raise FcosError(f"The data set folder {root} does not exist.")
+    if not root.is_dir():
+        raise FcosError(f"{root} is a file; give the folder that holds the data set.")
+    entries = sorted(entry.name + "/" * entry.is_dir() for entry in root.iterdir())
+    if not entries:
+        raise FcosError(f"The data set folder {root} is empty.")
+    for row in FORMATS:
+        if splits := row.find(root):
+            return DatasetLayout(row.name, root, splits)
+    looked_for = "; ".join(f"{row.name}: {row.looks_for}" for row in FORMATS)
+    held = ", ".join(entries[:6]) + (f" and {len(entries) - 6} more" if len(entries) > 6 else "")
+    raise FcosError(f"No data set found in {root}, which holds {held}; looked for {looked_for}.")
+
+
+def register(
+    layout: DatasetLayout,
+    prefix: str,
+    val_fraction: float | None = None,
+    need: Collection[str] = ("train", "val"),
+) -> DatasetNames:
+    """Check a data set and enter its parts into Detectron2's catalog as `<prefix>_train`, `<prefix>_val`, `<prefix>_test`.
+
+    Args:
+        layout: what `find_dataset` returned.
+        prefix: start of the names.
+        val_fraction: in (0, 1): where the folder has no val part, this share of the training images becomes it. An
+            image's side depends on its file name alone, so neither order nor repetition changes the parts.
+        need: the parts that must be there and be right; another part with an error is left out with a warning.
+    Returns:
+        The names.
+    Raises:
+        FcosError: a needed part is missing or wrong, or the parts have different classes.
+    """
+    rows = {row.name: row for row in FORMATS}
+    parts: dict[str, coco.Prepared] = {}
+    for part in ("train", "val", "test"):
+        if (split := layout.splits.get(part)) is None:
+            continue
+        try:
+            parts[part] = coco.prepare(split, rows[layout.format].read)
+            if part == "train":
+                parts[part].require_boxes()
+        except FcosError as error:
+            if part in need:
+                raise
+            parts.pop(part, None)
+            logger.warning("The %s part of %s is left out: %s", part, layout.root, error)
+
+    if "val" not in parts and "train" in parts and val_fraction is not None:
+        parts["train"], parts["val"] = parts["train"].divide(val_fraction)
+        parts["train"].require_boxes()
+    for part in need:
+        if part in parts:
+            continue
+        if part == "val" and "train" in parts:
+            raise FcosError(
+                f"The data set {layout.root} has no val part: add one (for example val.json beside train.json), or "
+                "ask for a share of the training images with val_fraction (--val-fraction 0.2)."
+            )
+        raise FcosError(f"The data set {layout.root} has no {part} part; found: {', '.join(parts) or 'nothing'}.")
+
+    for part in tuple(parts)[1:]:
+        try:
+            coco.check_same_classes(next(iter(parts.values())), parts[part])
+        except FcosError as error:
+            if part in need:
+                raise
+            del parts[part]
+            logger.warning("The %s part of %s is left out: %s", part, layout.root, error)
+    return DatasetNames(**{part: prepared.register(f"{prefix}_{part}") for part, prepared in parts.items()})

@@ -1,0 +1,369 @@
+"""COCO JSON in a folder, found, checked and entered into Detectron2's catalog."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import logging
+import os
+import re
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from ..errors import FcosError
+from .clean import clean
+from .layout import Split
+
+__all__ = ["LOOKS_FOR", "Prepared", "check_same_classes", "class_names", "find", "prepare", "read", "register_coco"]
+
+logger = logging.getLogger("fcos_d2")
+
+# Names of a part, the usual one first; the others are COCO's own, Roboflow's and Keras'.
+_ALIASES = {
+    "train": ("train", "train2017", "train2014", "training"),
+    "val": ("val", "valid", "validation", "val2017", "val2014"),
+    "test": ("test", "test2017"),
+}
+_ANNOTATIONS = (
+    "{}.json",
+    "annotations/instances_{}.json",
+    "annotations/{}.json",
+    "{}/_annotations.coco.json",  # Roboflow
+    "{}/annotations.json",
+    "{}/labels.json",  # FiftyOne
+    "instances_{}.json",
+)
+# One file for the whole data set, as annotation tools export it; it counts as the train part.
+_UNDIVIDED = (
+    "annotations/instances_default.json",  # CVAT
+    "_annotations.coco.json",
+    "annotations.json",
+    "labels.json",
+    "result.json",  # Label Studio
+)
+_IMAGES = ("images/{}", "{}/images", "{}/data", "{}", "images", "data", ".")
+
+LOOKS_FOR = (
+    "train.json, annotations/train.json, annotations/instances_train2017.json, train/_annotations.coco.json "
+    "(the same for val and test), or one annotations.json"
+)
+
+
+def find(root: Path) -> dict[str, Split]:
+    """Find the parts of a COCO data set in a folder.
+
+    Args:
+        root: an existing folder.
+    Returns:
+        The parts, keys among "train", "val" and "test"; empty where the folder has no COCO JSON.
+    """
+    splits: dict[str, Split] = {}
+    for part, aliases in _ALIASES.items():
+        for path, alias in ((root / pattern.format(alias), alias) for alias in aliases for pattern in _ANNOTATIONS):
+            if path.is_file():
+                splits[part] = Split(path, _image_root(root, path, (alias, *aliases)))
+                break
+    if not splits:
+        for path in (root / name for name in _UNDIVIDED):
+            if path.is_file():
+                return {"train": Split(path, _image_root(root, path, ("default", "train")))}
+    return splits
+
+
+def _image_root(root: Path, annotations: Path, aliases: tuple[str, ...]) -> Path:
+    """The folder that holds the first image named in the annotations, else the first folder that exists."""
+    folders = [root / pattern.format(alias) for pattern in _IMAGES for alias in aliases]
+    folders = [folder for folder in folders if folder.is_dir()]
+    name = _first_file_name(annotations)
+    return next((folder for folder in folders if name and (folder / name).is_file()), folders[0])
+
+
+def _first_file_name(path: Path) -> str | None:
+    """The first `file_name` of a COCO file, without parsing all of it (COCO's own has 450 MB)."""
+    tail = ""
+    with path.open(encoding="utf-8", errors="replace") as file:
+        while chunk := file.read(1 << 20):
+            if found := re.search(r'"file_name"\s*:\s*("(?:[^"\\]|\\.)+")', tail + chunk):
+                try:
+                    return json.loads(found[1])
+                except json.JSONDecodeError:
+                    return None
+            tail = chunk[-4096:]
+    return None
+
+
+def read(split: Split) -> dict:
+    """Read a COCO file.
+
+    Raises:
+        FcosError: the file is missing, or is not JSON (a truncated one is not).
+    """
+    path = split.annotations
+    try:
+        return json.loads(path.read_text(encoding="utf-8-sig"))
+    except OSError as error:
+        raise FcosError(f"The annotation file {path} cannot be read: {error.strerror or error}.") from error
+    except UnicodeDecodeError as error:
+        raise FcosError(f"{path} is not a text file in UTF-8 (byte {error.start}), so it is not JSON.") from error
+    except json.JSONDecodeError as error:
+        raise FcosError(
+            f"{path} is not valid JSON: {error.msg} at line {error.lineno}, column {error.colno}; it may be cut off."
+        ) from error
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """The checked ground truth of one part, ready to register."""
+
+    split: Split
+    coco: dict
+    as_read: bool  # whether the file on disk says the same, so that no copy is needed
+    share: str = ""  # which share of the file this is; "" for all of it
+
+    @property
+    def class_names(self) -> list[str]:
+        """Names in the order of the class indices, which is that of the category ids."""
+        return [category["name"] for category in sorted(self.coco["categories"], key=lambda row: row["id"])]
+
+    def require_boxes(self) -> None:
+        """Raise FcosError if there is nothing to train on."""
+        if all(annotation["iscrowd"] for annotation in self.coco["annotations"]):
+            raise FcosError(
+                f"{self.split.annotations} has no usable box, so there is nothing to train on "
+                f"({len(self.coco['images'])} images, {len(self.coco['annotations'])} crowd regions)."
+            )
+
+    def divide(self, val_fraction: float) -> tuple[Prepared, Prepared]:
+        """Divide the images into a train and a val part by the hash of their file names.
+
+        Args:
+            val_fraction: share of the val part, in (0, 1); each part gets at least one image.
+        """
+        if not 0 < val_fraction < 1:
+            raise FcosError(f"val_fraction is {val_fraction}; it must lie between 0 and 1, for example 0.2.")
+        images = sorted(self.coco["images"], key=lambda image: hashlib.sha256(image["file_name"].encode()).digest())
+        if len(images) < 2:
+            raise FcosError(f"{self.split.annotations} has one image only, which cannot be both train and val.")
+        count = min(max(round(len(images) * val_fraction), 1), len(images) - 1)
+        val_ids = {image["id"] for image in images[:count]}
+
+        def share(side: str, inside: bool) -> Prepared:
+            rows = {
+                "images": [row for row in self.coco["images"] if (row["id"] in val_ids) == inside],
+                "annotations": [row for row in self.coco["annotations"] if (row["image_id"] in val_ids) == inside],
+            }
+            return replace(self, coco={**self.coco, **rows}, as_read=False, share=f"{side} share {val_fraction}")
+
+        return share("train", False), share("val", True)
+
+    def register(self, name: str) -> str:
+        """Enter the part into Detectron2's catalog.
+
+        Args:
+            name: the data set's name there; the same name with the same files again is fine.
+        Returns:
+            The name.
+        Raises:
+            FcosError: the name already stands for something else.
+        """
+        DatasetCatalog, MetadataCatalog = _catalogs()
+        source = _source(self.split, self.share)
+        if name in DatasetCatalog.list():
+            registered = MetadataCatalog.get(name).get("fcos_source")
+            if registered != source:
+                origin = " with ".join(filter(None, registered)) if registered else "another program"
+                raise FcosError(f"The data set name '{name}' is already taken by {origin}; choose another name.")
+            DatasetCatalog.remove(name)
+        if name in MetadataCatalog.list():
+            MetadataCatalog.remove(name)
+        json_file = str(self.split.annotations) if self.as_read else str(_write_to_cache(self.coco, name))
+        image_root = str(self.split.images)
+        ids = sorted(category["id"] for category in self.coco["categories"])
+        DatasetCatalog.register(name, functools.partial(_load, json_file, image_root, name))
+        MetadataCatalog.get(name).set(
+            json_file=json_file,
+            image_root=image_root,
+            evaluator_type="coco",
+            thing_classes=self.class_names,
+            thing_dataset_id_to_contiguous_id={number: index for index, number in enumerate(ids)},
+            fcos_source=source,
+            fcos_stamp=_stamp(self.split.annotations),
+        )
+        return name
+
+
+def prepare(split: Split, reader: Callable[[Split], dict] = read) -> Prepared:
+    """Read and check the ground truth of one part.
+
+    Degenerate boxes are dropped; one warning a file says how many.
+
+    Args:
+        split: where it lies.
+        reader: `read` of the part's format.
+    Raises:
+        FcosError: the annotations are wrong (see `clean`), or image files are missing.
+    """
+    source = split.annotations
+    coco = reader(split)
+    cleaned = clean(coco, source)
+    missing = [name for name in (row["file_name"] for row in coco["images"]) if not os.path.isfile(split.images / name)]
+    if missing:
+        raise FcosError(
+            f"{len(missing)} of {len(coco['images'])} images named in {source} are missing from {split.images}, "
+            f"the first: {missing[0]}."
+        )
+    if cleaned.dropped:
+        ids = ", ".join(map(str, cleaned.dropped[:5])) + (", ..." if len(cleaned.dropped) > 5 else "")
+        _warn_once(
+            f"{source}: {len(cleaned.dropped)} of {len(coco['annotations'])} boxes are degenerate (no width or height, "
+            f"not finite, or outside the image) and are left out of training and evaluation; annotation ids: {ids}."
+        )
+    as_read = reader is read and not cleaned.changed and not _starts_with_mark(source)
+    return Prepared(split, cleaned.coco, as_read)
+
+
+def register_coco(name: str, json_file: str | Path, image_root: str | Path) -> str:
+    """Enter a COCO file into Detectron2's catalog.
+
+    The catalog's records are those of Detectron2's `load_coco_json`, without degenerate boxes, with crowd regions
+    (`iscrowd` 1) and with images that have no annotation. Where the file lacks what evaluation needs (`area`,
+    `iscrowd`, ids from 1) or has degenerate boxes, the metadata's `json_file` is a mended copy in the cache folder
+    (`$FCOS_D2_CACHE`, else `~/.cache/fcos_d2`).
+
+    Args:
+        name: the data set's name in the catalog; the same name with the same files again is fine.
+        json_file: annotations in COCO's format.
+        image_root: folder that the file's `file_name`s are relative to.
+    Returns:
+        The name.
+    Raises:
+        FcosError: the file is wrong, images are missing, or the name stands for another data set.
+    """
+    split = Split(Path(json_file).expanduser(), Path(image_root).expanduser())
+    DatasetCatalog, MetadataCatalog = _catalogs()
+    if name in DatasetCatalog.list():
+        metadata = MetadataCatalog.get(name)
+        same = metadata.get("fcos_source") == _source(split, "")
+        if same and metadata.get("fcos_stamp") == _stamp(split.annotations) and Path(metadata.json_file).is_file():
+            return name
+    return prepare(split).register(name)
+
+
+def class_names(name: str) -> list[str]:
+    """Names of a registered data set's classes, in the order of the class indices.
+
+    Raises:
+        FcosError: the name is not in Detectron2's catalog, or has no classes.
+    """
+    DatasetCatalog, MetadataCatalog = _catalogs()
+    if name not in DatasetCatalog.list():
+        raise FcosError(f"There is no data set named '{name}' in Detectron2's catalog; register it first.")
+    metadata = MetadataCatalog.get(name)
+    if metadata.get("thing_classes") is None:
+        DatasetCatalog.get(name)  # Detectron2's own registration learns the names by loading
+    names = metadata.get("thing_classes")
+    if not names:
+        raise FcosError(f"The data set '{name}' has no class names ('thing_classes' of its metadata).")
+    return list(names)
+
+
+def check_same_classes(one: Prepared, other: Prepared) -> None:
+    """Raise FcosError unless two parts have the same class names in the same order."""
+    mine, theirs = one.class_names, other.class_names
+    if mine == theirs:
+        return
+    differences = [
+        f"only in the {which}: {_enumerate(extra)}"
+        for which, extra in (
+            ("first", [name for name in mine if name not in theirs]),
+            ("second", [name for name in theirs if name not in mine]),
+        )
+        if extra
+    ]
+    raise FcosError(
+        f"{one.split.annotations} ({len(mine)} categories) and {other.split.annotations} ({len(theirs)}) must have the "
+        f"same categories in the same order of ids; {'; '.join(differences) or 'the order differs'}."
+    )
+
+
+def _catalogs() -> tuple[Any, Any]:
+    """Detectron2's catalogs; imported late, so that finding and making data sets does not wait for PyTorch."""
+    from .. import _compat
+
+    _compat.mend()
+    from detectron2.data import DatasetCatalog, MetadataCatalog
+
+    return DatasetCatalog, MetadataCatalog
+
+
+def _load(json_file: str, image_root: str, name: str) -> list[dict]:
+    from detectron2.data.datasets import load_coco_json
+
+    return load_coco_json(json_file, image_root, name)
+
+
+def _enumerate(names: list[str]) -> str:
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+
+
+def _source(split: Split, share: str) -> tuple[str, str, str]:
+    return str(split.annotations.resolve()), str(split.images.resolve()), share
+
+
+def _stamp(path: Path) -> tuple[int, int] | None:
+    """Changes when the file does; None without a file (a format may have folders)."""
+    if not path.is_file():
+        return None
+    status = path.stat()
+    return status.st_size, status.st_mtime_ns
+
+
+def _starts_with_mark(path: Path) -> bool:
+    """Whether a byte order mark precedes the JSON, which pycocotools does not read."""
+    with path.open("rb") as file:
+        return file.read(3) == b"\xef\xbb\xbf"
+
+
+@functools.cache
+def _warn_once(message: str) -> None:
+    logger.warning(message)
+
+
+def _write_to_cache(coco: dict, name: str) -> Path:
+    """Write a mended copy; its name holds the hash of its content, so equal copies are one file."""
+    data = json.dumps(coco).encode()
+    label = re.sub(r"[^\w.-]+", "_", name)[:60]
+    problems = []
+    for folder in _cache_folders():
+        path = folder / "coco" / f"{label}-{hashlib.sha256(data).hexdigest()[:16]}.json"
+        try:
+            if path.is_file() and path.stat().st_size == len(data):
+                return path
+            path.parent.mkdir(parents=True, exist_ok=True)
+            temporary = path.with_name(f"{path.name}.{os.getpid()}.part")
+            temporary.write_bytes(data)
+            os.replace(temporary, path)
+            return path
+        except OSError as error:
+            problems.append(f"{folder} ({error.strerror or error})")
+    raise FcosError(
+        f"The mended copy of the data set '{name}' cannot be written to {' or '.join(problems)}; set FCOS_D2_CACHE to "
+        "a folder that can be written."
+    )
+
+
+def _cache_folders() -> list[Path]:
+    """The user's cache folder, then a temporary one for users without a home that can be written."""
+    folders = []
+    if chosen := os.environ.get("FCOS_D2_CACHE"):
+        folders.append(Path(chosen).expanduser())
+    else:
+        cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+        if os.path.isabs(cache):  # "~" stays where there is no home
+            folders.append(Path(cache) / "fcos_d2")
+    user = os.getuid() if hasattr(os, "getuid") else "cache"
+    return [*folders, Path(tempfile.gettempdir()) / f"fcos_d2-{user}"]

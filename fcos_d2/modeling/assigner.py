@@ -1,0 +1,237 @@
+"""Where targets are assigned: each location answers for at most one box (arXiv:1904.01355, Sec. 3.1 and 3.2).
+
+No (boxes x locations) matrix is built. A box can only claim locations in a small window of each level: center sampling
+bounds it by the center radius, the size range by its upper end. Only the windows are tested, for all boxes, levels and
+images of the batch at once, and "the smallest box wins" is one scatter of ranks.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from itertools import groupby, pairwise
+from typing import Protocol
+
+import torch
+from fvcore.common.registry import Registry
+from torch import Tensor
+
+from ..options import as_tuple, one_of, option
+from ..structures import Level, Locations
+
+ASSIGNER_REGISTRY = Registry("FCOS_ASSIGNER")
+ASSIGNER_REGISTRY.__doc__ = """Classes whose objects are called like `PointAssigner`."""
+
+# A window starts this fraction of a cell early, so that rounding never loses a location; the exact test follows.
+_SLACK = 1e-3
+
+
+class Assigner(Protocol):
+    """What `DenseFCOS` asks of an assigner."""
+
+    def __call__(
+        self, locations: Locations, boxes: Tensor, image: Tensor, num_images: int
+    ) -> Tensor: ...
+
+    def max_positives(
+        self, locations: Locations, num_boxes: int, num_images: int
+    ) -> int: ...
+
+
+@ASSIGNER_REGISTRY.register()
+@dataclass(frozen=True)
+class PointAssigner:
+    """FCOS's rule: a location takes the smallest box that it lies in and that suits its level.
+
+    Attributes:
+        size_ranges: (low, high) pixels of max(l, t, r, b) for each level, finest first.
+        range_ends: "closed" counts both ends in (all but two published versions); "open" counts neither
+            (Detectron2, torchvision), so that a distance of exactly 64 suits no level.
+        center_radius: half side, in strides, of the square around a box's centre that is positive; 0 for the whole box.
+        area: "plain" compares w*h; "plus_one" compares (w+1)*(h+1), as the original FCOS and FCOS_PLUS do. Areas are
+            float64, so boxes of any size are told apart and the order of annotations decides only exact ties.
+    """
+
+    size_ranges: tuple[tuple[float, float], ...] = option(
+        ((-1.0, 64.0), (64.0, 128.0), (128.0, 256.0), (256.0, 512.0), (512.0, math.inf))
+    )
+    range_ends: str = option("closed", key="SIZE_RANGE_ENDS")
+    center_radius: float = option(1.5)
+    area: str = option("plain", key="BOX_AREA")
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "size_ranges", as_tuple(self.size_ranges))
+        one_of("PointAssigner.range_ends", self.range_ends, ("closed", "open"))
+        one_of("PointAssigner.area", self.area, ("plain", "plus_one"))
+        if self.center_radius < 0:
+            raise ValueError(
+                f"PointAssigner.center_radius is {self.center_radius}, but it must be 0 or more strides."
+            )
+        for low, high in self.size_ranges:
+            if not low < high:
+                raise ValueError(
+                    f"PointAssigner.size_ranges holds ({low}, {high}): the first must be the smaller."
+                )
+
+    def __call__(
+        self, locations: Locations, boxes: Tensor, image: Tensor, num_images: int
+    ) -> Tensor:
+        """Give each location at most one box, the smallest that claims it.
+
+        Args:
+            locations: R locations, float32 pixels.
+            boxes: (M, 4) xyxy pixels of the whole batch, float32; M may be 0.
+            image: (M,) int64, the image each box belongs to.
+            num_images: N.
+        Returns:
+            (N, R) int64 row of `boxes`, -1 for background; on equal areas the lower row.
+        Raises:
+            ValueError: the number of size ranges is not the number of levels.
+        """
+        self._check_levels(locations)
+        num_boxes, num_locations = len(boxes), len(locations)
+        if num_boxes == 0:
+            return image.new_full((num_images, num_locations), -1)
+        order = self._areas(boxes).argsort(stable=True)  # rank -> row
+        rank = torch.empty_like(order)
+        rank[order] = torch.arange(num_boxes, device=boxes.device)
+        # One slot more than there are locations takes what the tests reject: shapes never depend on the data.
+        winner = image.new_full((num_images * num_locations + 1,), num_boxes)
+        base = image * num_locations
+        for _, group in groupby(
+            enumerate(locations.levels), lambda e: self._window(*e)
+        ):
+            members = list(group)
+            slot = self._claims(
+                [i for i, _ in members], [level for _, level in members], boxes, base
+            )
+            slot = torch.where(slot < 0, num_images * num_locations, slot)
+            claims = rank.view(-1, 1).expand_as(slot.flatten(1))
+            winner.scatter_reduce_(0, slot.flatten(), claims.flatten(), "amin")
+        order = torch.cat(
+            (order, order.new_full((1,), -1))
+        )  # the rank of "nobody" is M
+        return order[winner[:-1]].view(num_images, num_locations)
+
+    def max_positives(
+        self, locations: Locations, num_boxes: int, num_images: int
+    ) -> int:
+        """A bound on the number of positives that is known without looking at the data."""
+        cells = sum(
+            math.prod(self._window(i, level)) * len(level.points)
+            for i, level in enumerate(locations.levels)
+        )
+        return min(num_boxes * cells, num_images * len(locations))
+
+    def _check_levels(self, locations: Locations) -> None:
+        if len(self.size_ranges) != len(locations.levels):
+            raise ValueError(
+                f"PointAssigner has {len(self.size_ranges)} size ranges, but the head predicts on "
+                f"{len(locations.levels)} levels: give one (low, high) pair for each level."
+            )
+
+    def _areas(self, boxes: Tensor) -> Tensor:
+        """(M, 4) -> (M,) float64 areas that rank boxes, square pixels."""
+        side = boxes[:, 2:].double() - boxes[:, :2].double()
+        return (side + 1 if self.area == "plus_one" else side).prod(dim=1)
+
+    def _window(self, index: int, level: Level) -> tuple[int, int]:
+        """Most (columns, rows) of a level that one box can claim."""
+        reach = min(
+            2 * self.center_radius * level.stride if self.center_radius else math.inf,
+            self.size_ranges[index][1],
+        )
+        return tuple(
+            min(cells, math.floor(reach / step + 2 * _SLACK) + 1)
+            if math.isfinite(reach)
+            else cells
+            for cells, step in zip((level.width, level.height), level.step)
+        )
+
+    def _claims(
+        self, indices: list[int], levels: list[Level], boxes: Tensor, base: Tensor
+    ) -> Tensor:
+        """Slots that boxes claim on levels with equal windows (G levels, D points, Kx columns, Ky rows).
+
+        Args:
+            base: (M,) int64 slot of the first location of each box's image.
+        Returns:
+            (M, G, D, Ky, Kx) int64 slot in the flattened (N, R), negative where the box has no claim.
+        """
+        ranges = boxes.new_tensor([self.size_ranges[i] for i in indices])  # (G, 2)
+        columns, rows = self._window(indices[0], levels[0])
+        x, far_x, near_x = self._axis(
+            0, levels, ranges[:, 1], boxes, columns
+        )  # (M, G, D, Kx)
+        y, far_y, near_y = self._axis(
+            1, levels, ranges[:, 1], boxes, rows
+        )  # (M, G, D, Ky)
+        far = torch.maximum(
+            far_y.unsqueeze(-1), far_x.unsqueeze(-2)
+        )  # (M, G, D, Ky, Kx)
+        low, high = ranges.view(-1, 2, 1, 1, 1).unbind(1)
+        suits = (
+            ((far >= low) & (far <= high))
+            if self.range_ends == "closed"
+            else ((far > low) & (far < high))
+        )
+        suits &= near_y.unsqueeze(-1) & near_x.unsqueeze(-2)
+        width = base.new_tensor([level.width for level in levels]).view(-1, 1, 1, 1)
+        start = base.new_tensor([level.start for level in levels]).view(-1, 1, 1, 1)
+        points = len(levels[0].points)
+        point = torch.arange(points, device=base.device).view(-1, 1, 1)
+        slot = (
+            (y.unsqueeze(-1) * width + x.unsqueeze(-2)) * points
+            + point
+            + start
+            + base.view(-1, 1, 1, 1, 1)
+        )
+        return torch.where(suits, slot, -1)
+
+    def _axis(
+        self, axis: int, levels: list[Level], reach: Tensor, boxes: Tensor, count: int
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """One axis of the windows (0 for x, 1 for y); the three results are (M, G, D, count).
+
+        Returns:
+            cell, int64; the larger distance to the two sides, pixels; whether the location is inside the box, the
+            center square and the map.
+        """
+        low, high = (
+            boxes[:, axis, None, None, None],
+            boxes[:, axis + 2, None, None, None],
+        )  # (M, 1, 1, 1)
+        step = boxes.new_tensor([level.step[axis] for level in levels]).view(-1, 1, 1)
+        origin = boxes.new_tensor(
+            [[p[axis] for p in level.points] for level in levels]
+        ).unsqueeze(-1)  # (G, D, 1)
+        cells = boxes.new_tensor(
+            [(level.width, level.height)[axis] for level in levels]
+        ).view(-1, 1, 1)
+        # 1. where the window starts: inside the box, and near enough to its far side for the size range
+        first = torch.maximum(low, high - reach.view(-1, 1, 1))
+        if self.center_radius:
+            center = (low + high) / 2
+            radius = boxes.new_tensor(
+                [self.center_radius * level.stride for level in levels]
+            ).view(-1, 1, 1)
+            first = torch.maximum(first, center - radius)
+        # 2. its cells; where it would leave the map it is moved inside, which loses nothing
+        first = ((first - origin) / step - _SLACK).ceil()
+        first = torch.minimum(first.clamp(min=0), cells - count)
+        cell = first + torch.arange(count, device=boxes.device)
+        # 3. the exact tests
+        at = cell * step + origin
+        near_side, far_side = at - low, high - at
+        near = torch.minimum(near_side, far_side) > 0
+        if self.center_radius:
+            near &= (at - center).abs() < radius
+        return cell.long(), torch.maximum(near_side, far_side), near
+
+
+def size_ranges_from_upper_ends(
+    upper_ends: tuple[float, ...],
+) -> tuple[tuple[float, float], ...]:
+    """AdelaiDet's SIZES_OF_INTEREST -> size ranges: (64, 128) -> ((-1, 64), (64, 128), (128, inf))."""
+    ends = (-1.0, *(float(e) for e in upper_ends), math.inf)
+    return tuple(pairwise(ends))

@@ -1,0 +1,90 @@
+"""The one builder of feature pyramids: Detectron2's FPN with FCOS's extra levels (facts sheet of arXiv:1904.01355, Sec. 3.2)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from fvcore.nn import weight_init
+from detectron2.layers import ShapeSpec
+from detectron2.modeling import BACKBONE_REGISTRY, FPN, Backbone
+from detectron2.modeling.backbone.fpn import LastLevelP6P7
+from torch import Tensor, nn
+
+from ...options import as_tuple
+from .resnet import resnet_from_config
+
+
+class LastLevelP6(nn.Module):
+    """P6 alone: a 3x3 convolution of stride 2 on P5 (AdelaiDet, TOP_LEVELS 1).
+
+    Args:
+        channels: of P5 and P6.
+        in_feature: what it works on.
+    """
+
+    def __init__(self, channels: int, in_feature: str = "p5") -> None:
+        super().__init__()
+        self.num_levels = 1
+        self.in_feature = in_feature
+        self.p6 = nn.Conv2d(channels, channels, 3, stride=2, padding=1)
+        weight_init.c2_xavier_fill(self.p6)
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        return [self.p6(x)]
+
+
+def fpn(
+    bottom_up: Backbone,
+    in_features: Sequence[str] = ("res3", "res4", "res5"),
+    out_channels: int = 256,
+    top_levels: int = 2,
+    norm: str = "",
+    fuse_type: str = "sum",
+) -> FPN:
+    """Feature pyramid p3..p5, and p6 and p7 from p5 (not from C5, as RetinaNet's).
+
+    Args:
+        bottom_up: network whose features are merged.
+        in_features: names of its features, finest first.
+        out_channels: of every level.
+        top_levels: 2 adds p6 and p7, 1 adds p6, 0 adds none (real-time models).
+        norm: of lateral and output convolutions; empty for none.
+        fuse_type: "sum" or "avg".
+    Raises:
+        ValueError: `top_levels` is not 0, 1 or 2.
+    """
+    tops = {
+        0: lambda: None,
+        1: lambda: LastLevelP6(out_channels),
+        2: lambda: LastLevelP6P7(out_channels, out_channels, "p5"),
+    }
+    if top_levels not in tops:
+        raise ValueError(
+            f"top_levels is {top_levels}, but a feature pyramid has 0, 1 or 2 levels above p5."
+        )
+    features = list(as_tuple(in_features))
+    return FPN(
+        bottom_up,
+        features,
+        out_channels,
+        norm=norm,
+        top_block=tops[top_levels](),
+        fuse_type=fuse_type,
+    )
+
+
+def build_fcos_resnet_fpn_backbone(cfg, input_shape: ShapeSpec) -> FPN:
+    """ResNet-FPN from `MODEL.RESNETS`, `MODEL.FPN` and `MODEL.FCOS.TOP_LEVELS`."""
+    return fpn(
+        resnet_from_config(cfg, input_shape.channels),
+        in_features=cfg.MODEL.FPN.IN_FEATURES,
+        out_channels=cfg.MODEL.FPN.OUT_CHANNELS,
+        top_levels=cfg.MODEL.FCOS.TOP_LEVELS,
+        norm=cfg.MODEL.FPN.NORM,
+        fuse_type=cfg.MODEL.FPN.FUSE_TYPE,
+    )
+
+
+# AdelaiDet registers a builder of this name, too; whoever has imported it keeps it.
+if "build_fcos_resnet_fpn_backbone" not in BACKBONE_REGISTRY:
+    BACKBONE_REGISTRY.register(build_fcos_resnet_fpn_backbone)

@@ -1,0 +1,145 @@
+"""DenseFCOS joins the parts: locations, head, assigner, coder, loss and selector."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from ..structures import Detections, GroundTruth, Positives, Predictions, Targets
+from .assigner import Assigner
+from .locations import LocationGrid
+from .ltrb import LTRBCoder
+from .selector import Selector
+
+
+class DenseFCOS(nn.Module):
+    """What is FCOS in a detector: everything between feature maps and losses or detections.
+
+    `FCOS` wraps it as a one-stage detector, `FCOSProposals` as the first stage of a two-stage one.
+
+    Args:
+        head: called with L feature maps; returns logits, raw ltrb and quality (see `FCOSHead`).
+        loss: called with predictions, targets and predicted ltrb (see `FCOSLoss`).
+        assigner: called with locations, boxes, image and N (see `PointAssigner`).
+        coder: raw ltrb <-> boxes.
+        selector: called with predictions, coder and image sizes (see `Selector`).
+        grid: lays the locations.
+    """
+
+    def __init__(
+        self,
+        *,
+        head: nn.Module,
+        loss: nn.Module,
+        assigner: Assigner,
+        coder: LTRBCoder,
+        selector: Selector,
+        grid: LocationGrid,
+    ) -> None:
+        super().__init__()
+        self.head = head
+        self.loss = loss
+        self.assigner = assigner
+        self.coder = coder
+        self.selector = selector
+        self.grid = grid
+        points = getattr(head, "points_per_cell", grid.points_per_cell)
+        if points != grid.points_per_cell:
+            raise ValueError(
+                f"The head predicts {points} points for each cell, but the location grid has {grid.points_per_cell}: "
+                "set both to the same number."
+            )
+
+    def forward(
+        self,
+        features: Sequence[Tensor],
+        strides: Sequence[int],
+        image_size: tuple[int, int],
+    ) -> Predictions:
+        """Predictions for every location.
+
+        Args:
+            features: L maps (N, C, Hi, Wi), finest first.
+            strides: nominal stride of each, pixels.
+            image_size: (height, width) of the padded network input, pixels.
+        """
+        logits, raw_ltrb, quality = self.head(features)
+        sizes = [tuple(x.shape[-2:]) for x in logits]
+        return Predictions(
+            logits,
+            raw_ltrb,
+            quality,
+            self.grid(sizes, strides, image_size, logits[0].device),
+        )
+
+    def losses(
+        self, predictions: Predictions, ground_truth: GroundTruth
+    ) -> dict[str, Tensor]:
+        """Named losses of a batch, float32 scalars; see `FCOSLoss`."""
+        # Overflows and sums: everything from here on is float32, also under autocast.
+        with torch.autocast(predictions.logits[0].device.type, enabled=False):
+            targets = self.targets(predictions, ground_truth)
+            positives = targets.positives
+            raw_ltrb = predictions.gather(
+                predictions.raw_ltrb, positives.image, positives.location
+            )
+            return self.loss(predictions, targets, self.coder.activate(raw_ltrb))
+
+    @torch.no_grad()
+    def targets(self, predictions: Predictions, ground_truth: GroundTruth) -> Targets:
+        """Which locations answer for a box, and what they should predict."""
+        locations, boxes = predictions.locations, ground_truth.boxes
+        gt_index = self.assigner(
+            locations, boxes, ground_truth.image, ground_truth.num_images
+        )
+        positives = self._positives(gt_index, self._bound(predictions, ground_truth))
+        xy, stride = (
+            locations.xy[positives.location],
+            locations.stride[positives.location],
+        )
+        ltrb = self.coder.encode(xy, stride, boxes[positives.box])
+        if positives.valid is not None:
+            ltrb = torch.where(
+                positives.valid[:, None] > 0, ltrb, torch.ones_like(ltrb)
+            )
+        return Targets(positives, ground_truth.classes[positives.box], ltrb)
+
+    def _bound(self, predictions: Predictions, ground_truth: GroundTruth) -> int | None:
+        """Rows to reserve for positives; `None` on the CPU, where counting them waits for nobody."""
+        if ground_truth.boxes.device.type == "cpu":
+            return None
+        return self.assigner.max_positives(
+            predictions.locations, len(ground_truth.boxes), ground_truth.num_images
+        )
+
+    @staticmethod
+    def _positives(gt_index: Tensor, bound: int | None) -> Positives:
+        """(N, R) gt index -> positives; with a bound, padded to it and without waiting for the device."""
+        if bound is None:
+            image, location = (gt_index >= 0).nonzero().unbind(1)
+            return Positives(image, location, gt_index[image, location])
+        image, location = torch.nonzero_static(
+            gt_index >= 0, size=bound, fill_value=-1
+        ).unbind(1)
+        valid = (image >= 0).float()
+        image, location = image.clamp(min=0), location.clamp(min=0)
+        return Positives(image, location, gt_index[image, location].clamp(min=0), valid)
+
+    @torch.no_grad()
+    def detect(
+        self,
+        predictions: Predictions,
+        image_sizes: list[tuple[int, int]],
+        selector: Selector | None = None,
+    ) -> Detections:
+        """Detections of a batch in pixels of the network input, best first.
+
+        Args:
+            predictions: maps of N images.
+            image_sizes: (height, width) of each image before padding.
+            selector: used instead of the detector's own, e.g. for proposals while training.
+        """
+        with torch.autocast(predictions.logits[0].device.type, enabled=False):
+            return (selector or self.selector)(predictions, self.coder, image_sizes)

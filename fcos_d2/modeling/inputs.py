@@ -1,0 +1,74 @@
+"""Checks what comes from a data loader before it reaches the model, and names the image that is wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from ..structures import GroundTruth
+
+
+def image_name(inputs: dict[str, Any], index: int) -> str:
+    """How to call an image in a message: its file if known, else its position in the batch."""
+    name = inputs.get("file_name") or inputs.get("image_id")
+    return f"image {name}" if name is not None else f"image {index} of the batch"
+
+
+def check_images(batched_inputs: Sequence[dict[str, Any]]) -> None:
+    """Raise for images that no network can take.
+
+    Raises:
+        ValueError: an image has no pixels, another number of dimensions, or a value that is not finite.
+    """
+    for i, inputs in enumerate(batched_inputs):
+        image = inputs["image"]
+        if image.dim() != 3 or 0 in image.shape:
+            raise ValueError(
+                f"{image_name(inputs, i)} has the shape {tuple(image.shape)}; (channels, height, width), none of them 0, "
+                "is needed."
+            )
+        if (
+            image.is_floating_point()
+            and not bool(torch.isfinite(image.sum()))
+            and not bool(image.isfinite().all())
+        ):
+            raise ValueError(
+                f"{image_name(inputs, i)} holds values that are not finite (NaN or infinity)."
+            )
+
+
+def ground_truth(
+    batched_inputs: Sequence[dict[str, Any]], num_classes: int, device: torch.device
+) -> GroundTruth:
+    """Join the annotations of a batch after checking them, where they lie, without waiting for the device.
+
+    Args:
+        batched_inputs: each with `instances` (Detectron2 `Instances` with `gt_boxes` and `gt_classes`).
+        num_classes: K.
+        device: where the result goes.
+    Raises:
+        ValueError: annotations are missing, a box is not finite, or a class is not in 0..K-1.
+    """
+    instances = []
+    for i, inputs in enumerate(batched_inputs):
+        if "instances" not in inputs:
+            raise ValueError(
+                f"{image_name(inputs, i)} has no 'instances': training needs annotations."
+            )
+        x = inputs["instances"]
+        boxes, classes = x.gt_boxes.tensor, x.gt_classes
+        if not bool(boxes.isfinite().all()):
+            row = int((~boxes.isfinite().all(dim=1)).nonzero()[0])
+            raise ValueError(
+                f"{image_name(inputs, i)} has a box that is not finite: row {row}, {boxes[row].tolist()}."
+            )
+        wrong = (classes < 0) | (classes >= num_classes)
+        if bool(wrong.any()):
+            raise ValueError(
+                f"{image_name(inputs, i)} has the class index {int(classes[wrong][0])}, but the model knows "
+                f"{num_classes} classes (0..{num_classes - 1}): set num_classes to that of the data set."
+            )
+        instances.append(x)
+    return GroundTruth.from_instances(instances, device)

@@ -1,0 +1,172 @@
+"""FCOS as a one-stage detector of Detectron2."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from detectron2.config import configurable
+from detectron2.modeling import META_ARCH_REGISTRY, Backbone
+from detectron2.modeling.meta_arch.dense_detector import DenseDetector
+from detectron2.modeling.postprocessing import detector_postprocess
+from detectron2.structures import Boxes, Instances
+from torch import Tensor
+
+from ..structures import Detections
+from .dense import DenseFCOS
+from .inputs import check_images, ground_truth
+
+
+@META_ARCH_REGISTRY.register()
+class FCOS(DenseDetector):
+    """FCOS: Fully Convolutional One-Stage Object Detection (arXiv:1904.01355).
+
+    Preprocessing, padding and rescaling are those of Detectron2's `DenseDetector`; `DenseFCOS` does the rest.
+
+    Args:
+        backbone: returns {name: feature map}, e.g. Detectron2's `FPN`.
+        dense: head, assigner, losses and selection.
+        num_classes: K; checked against the head.
+        in_features: names of the feature maps to predict on, finest first; by default all that the backbone has.
+        pixel_mean, pixel_std: of the channels, in the range 0..255 and the order of `input_format`.
+        input_format: "BGR" or "RGB"; used by those who read images for the model.
+
+    Raises:
+        ValueError: `num_classes` is not the head's; a feature is unknown to the backbone or its channels do not suit.
+    """
+
+    @configurable
+    def __init__(
+        self,
+        *,
+        backbone: Backbone,
+        dense: DenseFCOS,
+        num_classes: int,
+        in_features: Sequence[str] | None = None,
+        pixel_mean: Sequence[float] = (103.53, 116.28, 123.675),
+        pixel_std: Sequence[float] = (1.0, 1.0, 1.0),
+        input_format: str = "BGR",
+    ) -> None:
+        names = None if in_features is None else list(in_features)
+        super().__init__(
+            backbone,
+            dense,
+            names,
+            pixel_mean=list(pixel_mean),
+            pixel_std=list(pixel_std),
+        )
+        del self.head  # the base class calls its second argument so; here the head is a part of `dense`
+        self.dense = dense
+        self.num_classes = num_classes
+        self.input_format = input_format
+        self.strides = feature_strides(backbone, self.head_in_features, dense)
+        head_classes = getattr(dense.head, "num_classes", num_classes)
+        if head_classes != num_classes:
+            raise ValueError(
+                f"The model has num_classes={num_classes}, but its head has {head_classes}: set only model.num_classes."
+            )
+
+    @classmethod
+    def from_config(cls, cfg) -> dict[str, Any]:
+        from ..config import fcos_arguments
+
+        return fcos_arguments(cfg)
+
+    def forward(
+        self, batched_inputs: list[dict[str, Any]]
+    ) -> dict[str, Tensor] | list[dict[str, Instances]]:
+        """Losses while training, else detections in the pixels of the original images.
+
+        Args:
+            batched_inputs: what Detectron2's `DatasetMapper` gives: "image" (C, H, W) tensor in 0..255; "instances" while
+                training; "height", "width" of the wanted output.
+        Returns:
+            {name: loss}, or for each image {"instances": `Instances` with pred_boxes, scores, pred_classes, locations}.
+        Raises:
+            ValueError: an image or its annotations are unusable; the message names the image.
+        """
+        check_images(batched_inputs)
+        images = self.preprocess_image(batched_inputs)
+        features = self.backbone(images.tensor)
+        predictions = self.dense(
+            [features[name] for name in self.head_in_features],
+            self.strides,
+            tuple(images.tensor.shape[-2:]),
+        )
+        if self.training:
+            return self.dense.losses(
+                predictions, ground_truth(batched_inputs, self.num_classes, self.device)
+            )
+        found = self.dense.detect(predictions, images.image_sizes)
+        xy = predictions.locations.xy[found.location]
+        return [
+            {
+                "instances": detector_postprocess(
+                    x,
+                    inputs.get("height", x.image_size[0]),
+                    inputs.get("width", x.image_size[1]),
+                )
+            }
+            for x, inputs in zip(
+                as_instances(found, xy, images.image_sizes), batched_inputs
+            )
+        ]
+
+
+def feature_strides(
+    backbone: Backbone, names: Sequence[str], dense: DenseFCOS
+) -> list[int]:
+    """Strides of the feature maps that a head predicts on.
+
+    Raises:
+        ValueError: the backbone has no such feature, or the head wants other channels or another number of levels.
+    """
+    shapes = backbone.output_shape()
+    channels, levels = (
+        getattr(dense.head, "in_channels", None),
+        getattr(dense.head, "num_levels", None),
+    )
+    for name in names:
+        if name not in shapes:
+            raise ValueError(
+                f"in_features names {name!r}, but the backbone has: {', '.join(shapes)}."
+            )
+        if channels is not None and shapes[name].channels != channels:
+            raise ValueError(
+                f"The head wants {channels} channels, but feature {name!r} has {shapes[name].channels}."
+            )
+    if levels is not None and levels != len(names):
+        raise ValueError(
+            f"The head was built for {levels} levels, but in_features has {len(names)}: {', '.join(names)}."
+        )
+    return [shapes[name].stride for name in names]
+
+
+def as_instances(
+    found: Detections, xy: Tensor, image_sizes: Sequence[tuple[int, int]]
+) -> list[Instances]:
+    """Split the detections of a batch into one `Instances` for each image, in pixels of the network input.
+
+    Args:
+        found: P detections.
+        xy: (P, 2) location each was predicted at, pixels.
+        image_sizes: (height, width) of each image before padding.
+    """
+    counts = torch.bincount(found.image, minlength=len(image_sizes)).tolist()
+    columns = (
+        found.boxes.split(counts),
+        found.scores.split(counts),
+        found.classes.split(counts),
+        xy.split(counts),
+    )
+    return [
+        Instances(
+            tuple(size),
+            pred_boxes=Boxes(boxes),
+            scores=scores,
+            pred_classes=classes,
+            locations=at,
+        )
+        for size, boxes, scores, classes, at in zip(image_sizes, *columns)
+    ]

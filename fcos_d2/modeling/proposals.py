@@ -1,0 +1,98 @@
+"""FCOS as the first stage of a two-stage detector of Detectron2 (in place of an RPN)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from detectron2.config import configurable
+from detectron2.layers import ShapeSpec
+from detectron2.modeling.proposal_generator import PROPOSAL_GENERATOR_REGISTRY
+from detectron2.structures import Boxes, ImageList, Instances
+from torch import Tensor, nn
+
+from .dense import DenseFCOS
+from .inputs import ground_truth
+from .meta_arch import as_instances
+from .selector import Selector
+
+
+@PROPOSAL_GENERATOR_REGISTRY.register()
+class FCOSProposals(nn.Module):
+    """Proposals from the same `DenseFCOS` that `FCOS` uses.
+
+    Args:
+        dense: head, assigner, losses and selection; its selector serves inference.
+        train_selector: used while training.
+        in_features: names of the feature maps, finest first.
+        strides: their strides, pixels.
+        num_classes: K.
+    """
+
+    @configurable
+    def __init__(
+        self,
+        *,
+        dense: DenseFCOS,
+        train_selector: Selector,
+        in_features: Sequence[str],
+        strides: Sequence[int],
+        num_classes: int,
+    ) -> None:
+        super().__init__()
+        self.dense = dense
+        self.train_selector = train_selector
+        self.in_features = list(in_features)
+        self.strides = list(strides)
+        self.num_classes = num_classes
+
+    @classmethod
+    def from_config(cls, cfg, input_shape: dict[str, ShapeSpec]) -> dict[str, Any]:
+        from ..config import proposal_arguments
+
+        return proposal_arguments(cfg, input_shape)
+
+    def forward(
+        self,
+        images: ImageList,
+        features: dict[str, Tensor],
+        gt_instances: list[Instances] | None = None,
+    ) -> tuple[list[Instances], dict[str, Tensor]]:
+        """Proposals and, with ground truth, losses.
+
+        Args:
+            images: N padded images.
+            features: {name: (N, C, Hi, Wi)}.
+            gt_instances: N `Instances` with gt_boxes and gt_classes; needed while training.
+        Returns:
+            N `Instances` with proposal_boxes (clipped to the image, none empty), objectness_logits, scores and
+            pred_classes, best first; and {name: loss}, empty in inference.
+        """
+        maps = [features[name] for name in self.in_features]
+        predictions = self.dense(maps, self.strides, tuple(images.tensor.shape[-2:]))
+        losses: dict[str, Tensor] = {}
+        if self.training:
+            inputs = [{"instances": x} for x in gt_instances]
+            losses = self.dense.losses(
+                predictions, ground_truth(inputs, self.num_classes, maps[0].device)
+            )
+        selector = self.train_selector if self.training else None
+        found = self.dense.detect(predictions, images.image_sizes, selector)
+        xy = predictions.locations.xy[found.location]
+        return [
+            _as_proposals(x) for x in as_instances(found, xy, images.image_sizes)
+        ], losses
+
+
+def _as_proposals(found: Instances) -> Instances:
+    boxes = Boxes(found.pred_boxes.tensor.detach().clone())
+    boxes.clip(found.image_size)
+    proposals = Instances(
+        found.image_size,
+        proposal_boxes=boxes,
+        objectness_logits=torch.logit(found.scores, eps=1e-6),
+        scores=found.scores,
+        pred_classes=found.pred_classes,
+    )
+    return proposals[boxes.nonempty()]

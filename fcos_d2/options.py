@@ -1,0 +1,48 @@
+"""How a part declares its options: a dataclass field that knows its yacs key.
+
+A choice is declared once, on the part that uses it. `config.py` makes the `MODEL.FCOS.*` keys from these fields and reads
+them back; LazyConfig names the same class with the same fields.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import MISSING, Field, field, fields
+from typing import Any
+
+
+def option(default: Any = MISSING, key: str | None = None) -> Any:
+    """A dataclass field with an optional yacs key.
+
+    Args:
+        default: value of the published default; none makes the field required.
+        key: name below `MODEL.FCOS`; `None` for fields that are translated by hand or derived.
+    """
+    metadata = {} if key is None else {"key": key}
+    if default is MISSING:
+        return field(metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+def keyed_fields(part: type) -> dict[str, Field]:
+    """Yacs key -> field of `part`, in declaration order."""
+    return {f.metadata["key"]: f for f in fields(part) if "key" in f.metadata}
+
+
+def one_of(name: str, value: str, allowed: Sequence[str]) -> None:
+    """Check that an option has one of its published values.
+
+    Raises:
+        ValueError: it has not; the message lists them.
+    """
+    if value not in allowed:
+        raise ValueError(
+            f"{name} is {value!r}, but it must be one of: {', '.join(map(repr, allowed))}."
+        )
+
+
+def as_tuple(value: Any) -> Any:
+    """Turn lists (OmegaConf's `ListConfig` too) into tuples, at any depth; leave everything else."""
+    if isinstance(value, (str, bytes)) or not isinstance(value, Sequence):
+        return value
+    return tuple(as_tuple(v) for v in value)

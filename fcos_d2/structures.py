@@ -1,0 +1,234 @@
+"""What travels between the parts of FCOS.
+
+Shape letters, here and in every other module:
+
+    N  images of a batch              L  levels, finest first
+    R  locations of one image, all levels concatenated (level by level; row by row; the points of one cell together)
+    M  ground-truth boxes of the batch
+    P  positives, or candidates: (image, location) pairs
+    K  classes                        D  points in a cell (1 but for FCOS_PLUS's dense points)
+    Hi, Wi  height and width of the feature map of level i
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Level:
+    """The locations of one feature map: a regular grid with D points in each cell.
+
+    Attributes:
+        stride: nominal stride in pixels: the unit of normalised distances, size ranges and center radius.
+        height, width: cells.
+        step: (x, y) pixels between neighbouring cells. Equal to the stride but for torchvision's grid.
+        points: D pairs (x, y): pixels from the image's corner to the points of cell (0, 0).
+        start: number of locations on all finer levels.
+    """
+
+    stride: int
+    height: int
+    width: int
+    step: tuple[float, float]
+    points: tuple[tuple[float, float], ...]
+    start: int
+
+    @property
+    def size(self) -> int:
+        """Number of locations of this level."""
+        return self.height * self.width * len(self.points)
+
+    @property
+    def end(self) -> int:
+        return self.start + self.size
+
+
+@dataclass(frozen=True)
+class Locations:
+    """Where a head predicts.
+
+    Attributes:
+        levels: the grids, finest first.
+        xy: (R, 2) float32, pixels of the network input.
+        stride: (R,) float32, nominal stride of each location.
+    """
+
+    levels: tuple[Level, ...]
+    xy: Tensor
+    stride: Tensor
+
+    def __len__(self) -> int:
+        return self.levels[-1].end if self.levels else 0
+
+    @property
+    def points_per_cell(self) -> int:
+        return len(self.levels[0].points)
+
+
+@dataclass
+class GroundTruth:
+    """The boxes of a batch, concatenated.
+
+    Attributes:
+        boxes: (M, 4) float32 xyxy, pixels of the network input.
+        classes: (M,) int64 in 0..K-1.
+        image: (M,) int64 in 0..N-1.
+        num_images: N.
+    """
+
+    boxes: Tensor
+    classes: Tensor
+    image: Tensor
+    num_images: int
+
+    @classmethod
+    def from_instances(cls, instances: Sequence, device: torch.device) -> GroundTruth:
+        """Join Detectron2 `Instances` with `gt_boxes` and `gt_classes`, one for each image."""
+        counts = torch.tensor([len(x) for x in instances])
+        boxes = torch.cat([x.gt_boxes.tensor.reshape(-1, 4) for x in instances])
+        classes = torch.cat([x.gt_classes.reshape(-1) for x in instances])
+        image = torch.repeat_interleave(torch.arange(len(instances)), counts)
+        return cls(
+            boxes.to(device, torch.float32, non_blocking=True),
+            classes.to(device, torch.int64, non_blocking=True),
+            image.to(device, non_blocking=True),
+            len(instances),
+        )
+
+
+@dataclass
+class Predictions:
+    """Head outputs as they lie, and the only place that knows which level, row and column a location is.
+
+    Attributes:
+        logits: L maps (N, D*K, Hi, Wi), class scores before the sigmoid.
+        raw_ltrb: L maps (N, D*4, Hi, Wi), distances before exp or relu, after the per-level scale.
+        quality: L maps (N, D, Hi, Wi), quality before the sigmoid.
+        locations: the R locations of the maps.
+    """
+
+    logits: list[Tensor]
+    raw_ltrb: list[Tensor]
+    quality: list[Tensor]
+    locations: Locations
+
+    @property
+    def num_images(self) -> int:
+        return self.logits[0].shape[0]
+
+    @property
+    def num_classes(self) -> int:
+        return self.logits[0].shape[1] // self.locations.points_per_cell
+
+    def gather(self, maps: list[Tensor], image: Tensor, location: Tensor) -> Tensor:
+        """Read maps at some locations.
+
+        Args:
+            maps: L maps (N, D*C, Hi, Wi): `raw_ltrb` or `quality`.
+            image: (P,) int64 image of each pair.
+            location: (P,) int64 in 0..R-1.
+        Returns:
+            (P, C) float32. Differentiable; no data-dependent shapes, so no synchronisation with the host.
+        """
+        points = self.locations.points_per_cell
+        out = None
+        for level, values in zip(self.locations.levels, maps):
+            inside = (location >= level.start) & (location < level.end)
+            cell, point = self.cell(level, location)
+            row, column = cell // level.width, cell % level.width
+            channels = values.shape[1] // points
+            picked = values.unflatten(1, (points, channels))[
+                image, point, :, row, column
+            ].float()
+            out = picked if out is None else torch.where(inside[:, None], picked, out)
+        return out
+
+    def cell(self, level: Level, location: Tensor) -> tuple[Tensor, Tensor]:
+        """Cell and point of each location on a level; those of other levels are clamped into it."""
+        offset = (location - level.start).clamp(0, level.size - 1)
+        points = len(level.points)
+        return (
+            (offset, torch.zeros_like(offset))
+            if points == 1
+            else (offset // points, offset % points)
+        )
+
+
+@dataclass
+class Positives:
+    """The (image, location) pairs that answer for a box.
+
+    On the GPU their number is a bound known to the host, and the rows that hold no positive have `valid` 0: all shapes are
+    then known without waiting for the device.
+
+    Attributes:
+        image, location: (P,) int64.
+        box: (P,) int64 row of the ground truth; 0 where invalid.
+        valid: (P,) float32, 1 for a positive and 0 for padding; `None` if all are valid.
+    """
+
+    image: Tensor
+    location: Tensor
+    box: Tensor
+    valid: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.image)
+
+    @cached_property
+    def count(self) -> Tensor:
+        """Number of positives, a float32 scalar on the device."""
+        if self.valid is None:
+            return torch.full((), float(len(self)), device=self.image.device)
+        return self.valid.sum()
+
+
+@dataclass
+class Targets:
+    """What the positives should predict; every other location is background.
+
+    Attributes:
+        positives: P pairs.
+        label: (P,) int64 class in 0..K-1.
+        ltrb: (P, 4) float32 distances in the coder's unit; all ones where a row is invalid.
+    """
+
+    positives: Positives
+    label: Tensor
+    ltrb: Tensor
+
+
+@dataclass
+class Detections:
+    """Detections of a batch, sorted by score within each image.
+
+    Attributes:
+        image: (P,) int64.
+        boxes: (P, 4) float32 xyxy, pixels of the network input.
+        scores: (P,) float32 in 0..1, class and quality combined.
+        classes: (P,) int64.
+        location: (P,) int64 location each box was predicted at.
+    """
+
+    image: Tensor
+    boxes: Tensor
+    scores: Tensor
+    classes: Tensor
+    location: Tensor
+
+    def __getitem__(self, index: Tensor) -> Detections:
+        return Detections(
+            *(
+                getattr(self, f)[index]
+                for f in ("image", "boxes", "scores", "classes", "location")
+            )
+        )
+
+    def __len__(self) -> int:
+        return len(self.scores)
