@@ -50,12 +50,9 @@ def __dir__() -> list[str]:
 
 
 def _is_console_command() -> bool:
-    """Whether this process is the installed script `fcos`; the workers it spawns are not, they need all parts at once."""
-    script = os.path.basename(sys.argv[0]) if getattr(sys, "argv", None) else ""
-    if script not in ("fcos", "fcos.exe", "fcos-script.py"):
-        return False
-    process = sys.modules.get("multiprocessing.process")
-    return process is None or process.parent_process() is None
+    """Whether this process was started as `fcos`; workers that it spawns inherit `argv` alone and need all parts."""
+    script = sys.argv[0] if getattr(sys, "argv", None) else ""
+    return os.path.basename(script) in ("fcos", "fcos.exe", "fcos-script.py") and script in sys.orig_argv
 
 
 if not _is_console_command():

@@ -134,13 +134,13 @@ def _without_compiled_ops(missing: _MissingOps) -> None:
     """Replace the two uses of compiled code in 0.6 that do not go through a `_C` in the module's own globals."""
     from detectron2 import layers
     from detectron2.evaluation import coco_evaluation, fast_eval_api
-    from detectron2.layers import nms
     from pycocotools.cocoeval import COCOeval
 
     # `COCOeval_opt`: `COCOEvaluator` takes it unless told otherwise; main falls back to `COCOeval` by itself.
     coco_evaluation.COCOeval_opt = fast_eval_api.COCOeval_opt = COCOeval
     # `nms_rotated` asks `torch.ops.detectron2`, which `_C` would have filled.
-    nms.nms_rotated = layers.nms_rotated = missing.nms_rotated
+    # The module is looked up by name, since `layers.nms` is the function of that name.
+    importlib.import_module("detectron2.layers.nms").nms_rotated = layers.nms_rotated = missing.nms_rotated
 
 
 class _NumpyWithAliases:

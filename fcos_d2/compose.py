@@ -14,8 +14,6 @@ from typing import NamedTuple
 import detectron2.data.transforms as T
 from detectron2.config import LazyCall as L
 from detectron2.config import LazyConfig
-from detectron2.modeling import FPN
-from detectron2.modeling.backbone.fpn import LastLevelP6P7
 from detectron2.solver import WarmupParamScheduler
 from fvcore.common.param_scheduler import MultiStepParamScheduler
 from omegaconf import DictConfig
@@ -23,7 +21,6 @@ from omegaconf import DictConfig
 from .modeling import (
     FCOS,
     DenseFCOS,
-    FCOSHead,
     FCOSLoss,
     LocationGrid,
     LTRBCoder,
@@ -31,7 +28,6 @@ from .modeling import (
     Selector,
 )
 from .modeling.backbone import BACKBONES
-from .modeling.backbone.fpn import LastLevelP6
 from .options import one_of
 from .paths import config_root
 from .recipes import RECIPES, Recipe
@@ -62,9 +58,7 @@ class Schedule:
 
 
 SCHEDULES = {
-    "1x": Schedule(
-        90_000, (60_000, 80_000), "tianzhi0549/FCOS, configs/fcos/*_1x.yaml"
-    ),
+    "1x": Schedule(90_000, (60_000, 80_000), "tianzhi0549/FCOS, configs/fcos/*_1x.yaml"),
     "2x": Schedule(
         180_000,
         (120_000, 160_000),
@@ -118,15 +112,6 @@ def _common(path: Path, name: str) -> DictConfig:
 
 def _model(recipe: Recipe, backbone: str) -> DictConfig:
     row = BACKBONES[backbone]
-    tops = {
-        0: None,
-        1: L(LastLevelP6)(channels="${..out_channels}"),
-        2: L(LastLevelP6P7)(
-            in_channels="${..out_channels}",
-            out_channels="${..out_channels}",
-            in_feature="p5",
-        ),
-    }
     head = {
         "num_classes": "${...num_classes}",
         "in_channels": "${...backbone.out_channels}",
@@ -137,15 +122,13 @@ def _model(recipe: Recipe, backbone: str) -> DictConfig:
     grid = {"points_per_cell": 1, **recipe.grid}
     return L(FCOS)(
         backbone=L(FPN)(
-            bottom_up=L(row.bottom_up)(
-                **row.arguments, out_features="${..in_features}"
-            ),
+            bottom_up=L(row.bottom_up)(**row.arguments, out_features="${..in_features}"),
             in_features=list(row.features),
             out_channels=row.channels,
             top_block=tops[recipe.top_levels],
         ),
         dense=L(DenseFCOS)(
-            head=L(FCOSHead)(**head),
+            head=L(FCOS_HEAD_REGISTRY.get(recipe.head_name))(**head),
             loss=L(FCOSLoss)(**recipe.loss),
             assigner=L(PointAssigner)(**recipe.assigner),
             coder=L(LTRBCoder)(**recipe.coder),
@@ -170,9 +153,7 @@ def _dataloader(dataloader: DictConfig, recipe: Recipe, plan: Schedule) -> DictC
         L(T.RandomFlip)(horizontal=True),
     ]
     dataloader.test.mapper.augmentations = [
-        L(T.ResizeShortestEdge)(
-            short_edge_length=plan.test_size, max_size=plan.max_test_size
-        )
+        L(T.ResizeShortestEdge)(short_edge_length=plan.test_size, max_size=plan.max_test_size)
     ]
     dataloader.train.mapper.image_format = recipe.input_format
     return dataloader

@@ -104,17 +104,11 @@ def _translate(node: CN, train: bool) -> dict[str, dict[str, Any]]:
     """
     one_of("MODEL.FCOS.BOX_QUALITY", node.BOX_QUALITY, ("ctrness", "centerness", "iou"))
     quality = "iou" if node.BOX_QUALITY == "iou" else "centerness"
-    weight = (
-        {"centerness": "centerness", "iou": "none"}[quality]
-        if node.BOX_WEIGHT == "auto"
-        else node.BOX_WEIGHT
-    )
+    weight = {"centerness": "centerness", "iou": "none"}[quality] if node.BOX_WEIGHT == "auto" else node.BOX_WEIGHT
     box_normalizer = node.LOSS_NORMALIZER_LOC
     if box_normalizer == "auto":
         box_normalizer = "mean_weights" if weight == "centerness" else "mean_positives"
-    class_normalizer = _NORMALIZERS.get(
-        node.LOSS_NORMALIZER_CLS, node.LOSS_NORMALIZER_CLS
-    )
+    class_normalizer = _NORMALIZERS.get(node.LOSS_NORMALIZER_CLS, node.LOSS_NORMALIZER_CLS)
     one_of(
         "MODEL.FCOS.LOSS_NORMALIZER_CLS",
         class_normalizer,
@@ -153,11 +147,7 @@ def yaml_of_recipe(recipe: Recipe) -> dict[str, Any]:
     keys: dict[str, Any] = {}
     for name, part in _PARTS.items():
         own = {f.name: key for key, f in keyed_fields(part).items()}
-        keys |= {
-            own[field]: value
-            for field, value in getattr(recipe, name).items()
-            if field in own
-        }
+        keys |= {own[field]: value for field, value in getattr(recipe, name).items() if field in own}
     assigner, loss, selector = recipe.assigner, recipe.loss, recipe.selector
     ends = [high for _, high in assigner["size_ranges"]][:-1]
     radius = assigner.get("center_radius", 1.5)
@@ -166,6 +156,7 @@ def yaml_of_recipe(recipe: Recipe) -> dict[str, Any]:
     threshold = selector.get("score_threshold", 0.05)
     strides = [8 * 2**i for i in range(len(recipe.features))]
     keys |= {
+        "HEAD_NAME": recipe.head_name,
         "IN_FEATURES": list(recipe.features),
         "FPN_STRIDES": strides,
         "SIZES_OF_INTEREST": [int(e) for e in ends],
@@ -183,9 +174,7 @@ def yaml_of_recipe(recipe: Recipe) -> dict[str, Any]:
     }
     defaults = CN({"MODEL": {}})
     add_fcos_config(defaults)
-    return {
-        key: value for key, value in keys.items() if defaults.MODEL.FCOS[key] != value
-    }
+    return {key: value for key, value in keys.items() if defaults.MODEL.FCOS[key] != value}
 
 
 def _part(name: str, cfg: CN, channels: int, train: bool = False) -> Any:
@@ -199,9 +188,7 @@ def _part(name: str, cfg: CN, channels: int, train: bool = False) -> Any:
         part = registry.get(node[key])
     if hasattr(part, "from_config"):  # another project's part that reads its own keys
         return part(**part.from_config(cfg))
-    fields = {
-        f.name: node[key] for key, f in keyed_fields(_PARTS[name]).items()
-    } | _translate(node, train)[name]
+    fields = {f.name: node[key] for key, f in keyed_fields(_PARTS[name]).items()} | _translate(node, train)[name]
     if name == "head":
         fields["in_channels"] = channels
     return part(**fields)
@@ -216,14 +203,10 @@ def _dense(cfg: CN, shapes: dict[str, ShapeSpec]) -> tuple[DenseFCOS, list[int]]
     node = cfg.MODEL.FCOS
     for name in node.IN_FEATURES:
         if name not in shapes:
-            raise ValueError(
-                f"MODEL.FCOS.IN_FEATURES names {name!r}, but the backbone has: {', '.join(shapes)}."
-            )
+            raise ValueError(f"MODEL.FCOS.IN_FEATURES names {name!r}, but the backbone has: {', '.join(shapes)}.")
     strides = [shapes[name].stride for name in node.IN_FEATURES]
     if strides != list(node.FPN_STRIDES):
-        raise ValueError(
-            f"MODEL.FCOS.FPN_STRIDES is {list(node.FPN_STRIDES)}, but the backbone has {strides}."
-        )
+        raise ValueError(f"MODEL.FCOS.FPN_STRIDES is {list(node.FPN_STRIDES)}, but the backbone has {strides}.")
     channels = shapes[node.IN_FEATURES[0]].channels
     return DenseFCOS(**{name: _part(name, cfg, channels) for name in _PARTS}), strides
 

@@ -21,6 +21,7 @@ class Recipe:
         source: repository and file that the choices were read from.
         grid, assigner, coder, head, loss, selector: arguments of `LocationGrid`, `PointAssigner`, `LTRBCoder`, `FCOSHead`,
             `FCOSLoss` and `Selector`.
+        head_name: class of the head, by its name in `FCOS_HEAD_REGISTRY`.
         features: names of the feature maps, finest first.
         top_levels: levels above p5.
         pixel_mean, pixel_std: in 0..255 and the order of `input_format`.
@@ -37,6 +38,7 @@ class Recipe:
     head: Mapping[str, Any] = field(default_factory=dict)
     loss: Mapping[str, Any] = field(default_factory=dict)
     selector: Mapping[str, Any] = field(default_factory=dict)
+    head_name: str = "FCOSHead"
     features: tuple[str, ...] = ("p3", "p4", "p5", "p6", "p7")
     top_levels: int = 2
     pixel_mean: tuple[float, float, float] = (103.53, 116.28, 123.675)

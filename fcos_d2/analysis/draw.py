@@ -22,7 +22,7 @@ __all__ = ["Drawable", "class_color", "draw_boxes", "draw_comparison", "draw_cur
 # Told apart on photographs and from each other; further classes continue by the golden angle.
 _PALETTE = (
     (255, 87, 51), (0, 168, 255), (46, 204, 64), (255, 195, 0), (177, 13, 201), (0, 206, 186),
-    (255, 65, 149), (127, 140, 255), (163, 228, 53), (240, 128, 20), (0, 116, 117), (190, 97, 60),
+    (255, 65, 149), (127, 140, 255), (163, 228, 53), (128, 128, 0), (0, 104, 130), (141, 85, 60),
 )  # fmt: skip
 _OVERSAMPLING = 2  # strokes are drawn this much larger and reduced, which smooths them
 _INK, _FAINT, _PAPER, _TILE_EDGE = (33, 37, 41), (108, 117, 125), (255, 255, 255), (222, 226, 230)
@@ -302,8 +302,8 @@ def _place(
     x0, y0, x1, y1 = (float(value) * _OVERSAMPLING for value in box)
     edge = stroke * _OVERSAMPLING
     candidates = (
-        (x0, y0 - height), (x0 + edge, y0 + edge), (x0, y1), (x1 - width, y0 - height), (x1 - width - edge, y1 - height),
-        (x1, y0),
+        (x0, y0 - height), (x0 + edge, y0 + edge), (x0, y1),
+        (x1 - width, y0 - height), (x1 - width - edge, y1 - height), (x1, y0),
     )  # fmt: skip
     best, best_cover = (0.0, 0.0, width, height), math.inf
     for position, (x, y) in enumerate(candidates):

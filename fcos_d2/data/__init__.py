@@ -64,7 +64,9 @@ def register(
     val_fraction: float | None = None,
     need: Collection[str] = ("train", "val"),
 ) -> DatasetNames:
-    """Check a data set and enter its parts into Detectron2's catalog as `<prefix>_train`, `<prefix>_val`, `<prefix>_test`.
+    """Check a data set and enter its parts into Detectron2's catalog.
+
+    They are called `<prefix>_train`, `<prefix>_val` and `<prefix>_test`.
 
     Args:
         layout: what `find_dataset` returned.

@@ -1,8 +1,9 @@
 """Checks a COCO JSON object and mends what neither training nor evaluation copes with.
 
-pycocotools evaluates only annotations that have `area` and `iscrowd`, and counts a detection of the annotation with id 0
-as wrong (`COCOeval.evaluateImg` stores the matched id and reads it as a truth value). Detectron2's `load_coco_json` stops
-at repeated annotation ids and at `ignore`, and leaves out objects whose polygons have fewer than three points.
+pycocotools evaluates only annotations that have `area` and `iscrowd`, and counts a detection of the annotation with
+id 0 as wrong (`COCOeval.evaluateImg` stores the matched id and reads it as a truth value). Detectron2's
+`load_coco_json` stops at repeated annotation ids and at `ignore`, and leaves out objects whose polygons have fewer than
+three points.
 """
 
 from __future__ import annotations

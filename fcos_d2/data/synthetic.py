@@ -1,7 +1,7 @@
-"""Makes a detection data set of coloured shapes, in COCO format, for the demo and for tests.
+"""Makes a detection data set of colored shapes, in COCO format, for the demo and for tests.
 
-Every image comes from its own random generator, seeded by (seed, part, index): neither the order of work nor the number of
-images changes it, and the same arguments give the same bytes.
+Every image comes from its own random generator, seeded by (seed, part, index): neither the order of work nor the number
+of images changes it, and the same arguments give the same bytes.
 """
 
 from __future__ import annotations
@@ -186,9 +186,9 @@ def _is_there(folder: Path, record: dict) -> bool:
     if not folder.is_dir() or not (folder / _MARK).is_file():
         raise FcosError(f"{folder} holds something other than a synthetic data set; choose an empty or a new folder.")
     try:
-        there = json.loads((folder / _MARK).read_text(encoding="utf-8"))
+        there = dict(json.loads((folder / _MARK).read_text(encoding="utf-8")))
         complete, digests = there.pop("complete"), there.pop("sha256", {})
-    except (ValueError, KeyError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError) as error:
         raise FcosError(f"{folder / _MARK} is not a record of a synthetic data set; choose a new folder.") from error
     if there != record:
         differing = [key for key in record if there.get(key) != record[key]]

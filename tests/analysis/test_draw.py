@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 
+import matplotlib.pyplot
 import numpy as np
 import pytest
 import torch
@@ -57,13 +56,13 @@ def test_chips_stay_inside_the_image(corner):
 
 def test_text_grows_with_the_image():
     heights = []
-    for scale in (2, 8):
+    for scale in (4, 8):
         drawn = draw_boxes(ground(120 * scale, 160 * scale), np.array([[40, 60, 120, 90]]) * scale, [0], names=NAMES)
         plain = draw_boxes(
             ground(120 * scale, 160 * scale), np.array([[40, 60, 120, 90]]) * scale, [0], names=NAMES, labels=False
         )
         heights.append(np.count_nonzero((drawn != plain).any((1, 2))))
-    assert heights[1] == pytest.approx(4 * heights[0], rel=0.25)
+    assert heights[1] == pytest.approx(2 * heights[0], rel=0.1)
 
 
 def test_no_boxes_and_boxes_that_are_not_finite():
@@ -161,16 +160,14 @@ def test_curves_of_one_line_and_of_missing_keys(tmp_path):
 
 def test_a_resumed_training_overrules_what_it_repeats(tmp_path):
     wrong = [{"iteration": step, "total_loss": 99.0, "loss_fcos_cls": 99.0, "lr": 5.0} for step in range(4, 9)]
-    plain = [row for row in metrics()]
+    plain = list(metrics())
     resumed = [row for row in plain if row["iteration"] < 4] + wrong + [row for row in plain if row["iteration"] >= 4]
     expected = draw_curves(plain, tmp_path / "a.png").read_bytes()
     assert draw_curves(resumed, tmp_path / "b.png").read_bytes() == expected
 
 
-def test_needs_no_display_and_leaves_pyplot_alone(tmp_path):
-    code = (
-        "import sys; from fcos_d2.analysis.draw import draw_curves; "
-        f"before = 'matplotlib.pyplot' in sys.modules; draw_curves([], {str(tmp_path / 'a.png')!r}); "
-        "assert before or 'matplotlib.pyplot' not in sys.modules"
-    )
-    subprocess.run([sys.executable, "-c", code], check=True, env={"PATH": "", "HOME": str(tmp_path)})
+def test_leaves_pyplot_alone(tmp_path, monkeypatch):
+    monkeypatch.delenv("DISPLAY", raising=False)
+    before = matplotlib.pyplot.get_fignums(), matplotlib.get_backend(), matplotlib.rcParams["font.family"]
+    draw_curves(metrics(), tmp_path / "a.png")
+    assert (matplotlib.pyplot.get_fignums(), matplotlib.get_backend(), matplotlib.rcParams["font.family"]) == before

@@ -108,7 +108,7 @@ def perfect_ap(name: str, output: Path) -> dict:
 )
 def test_layouts_are_found(tmp_path, files, images):
     root = tmp_path / "data"
-    for (part, name), folder in zip(files.items(), images, strict=True):
+    for (_part, name), folder in zip(files.items(), images, strict=True):
         (root / "images").mkdir(parents=True, exist_ok=True)  # a distraction where images lie elsewhere
         write(root / name, coco(), root / folder)
     layout = find_dataset(root)
@@ -260,7 +260,7 @@ def test_registering_again(tmp_path):
     assert registered(tmp_path, coco()) == name
     registered(tmp_path, coco(names=("cat", "cow")))  # the same file, corrected
     assert class_names(name) == ["cat", "cow"]
-    with pytest.raises(FcosError, match="'set' is already taken by .*a.json"):
+    with pytest.raises(FcosError, match=r"'set' is already taken by .*a\.json"):
         registered(tmp_path / "elsewhere", coco())
     DatasetCatalog.register("foreign", list)
     with pytest.raises(FcosError, match="already taken by another program"):
@@ -329,9 +329,7 @@ def test_missing_files(tmp_path):
     write(tmp_path / "a.json", coco(3), tmp_path / "images")
     for n in (1, 2):
         (tmp_path / "images" / f"{n}.png").unlink()
-    with pytest.raises(
-        FcosError, match=r"2 of 3 images named in .*a\.json are missing from .*images, the first: 1\.png"
-    ):
+    with pytest.raises(FcosError, match=r"2 of 3 images named in .*a\.json are missing .*, the first: 1\.png"):
         register_coco("wrong", tmp_path / "a.json", tmp_path / "images")
 
 
@@ -353,9 +351,7 @@ def two_parts(root, train=None, val=None):
 
 def test_parts_must_have_the_same_classes(tmp_path):
     layout = two_parts(tmp_path / "data", val=coco(names=("cat", "cow", "sow")))
-    with pytest.raises(
-        FcosError, match=r"train\.json \(2 .*val\.json \(3\).* first: dog; only in the second: cow, sow"
-    ):
+    with pytest.raises(FcosError, match=r"train\.json \(2 .*val\.json \(3\).* first: dog; .* second: cow, sow"):
         register(layout, "x")
     layout = two_parts(tmp_path / "data", val=coco(names=NAMES[::-1]))
     with pytest.raises(FcosError, match="the order differs"):
@@ -387,7 +383,7 @@ def test_val_share(tmp_path):
     write(root / "train.json", content, root / "images")
     with pytest.raises(FcosError, match=r"no val part: add one .* val_fraction \(--val-fraction 0\.2\)"):
         register(find_dataset(root), "x")
-    with pytest.raises(FcosError, match="val_fraction is 1.5"):
+    with pytest.raises(FcosError, match=r"val_fraction is 1\.5"):
         register(find_dataset(root), "x", val_fraction=1.5)
     names = register(find_dataset(root), "x", val_fraction=0.25)
     parts = [{record["file_name"] for record in DatasetCatalog.get(name)} for name in (names.train, names.val)]

@@ -72,8 +72,7 @@ def test_crowd_regions_are_coco_run_lengths(made):
 
 @pytest.mark.parametrize("name", SHAPES)
 def test_boxes_are_tight_around_the_shape_that_is_seen(tmp_path, name):
-    """The same seed with another number of noise-free pixels is not at hand, so ask the picture: a lone shape's colors
-    differ from the ground's inside the box and not around it."""
+    """A lone shape: the picture changes far more at the sides of its box than on the ground around it."""
     layout = generate(
         tmp_path / name, {"train": 12}, (96, 96), classes=[name], max_objects=1, empty_fraction=0, crowd_fraction=0,
         min_size=30, min_visible=1.0,
@@ -128,12 +127,11 @@ def test_shares_of_empty_and_crowd_images(tmp_path):
 
 
 def test_reuse_and_repair(tmp_path):
-    def make():
-        return generate(
-            tmp_path / "set", {"train": 4}, (64, 64), progress=lambda done, total: calls.append((done, total))
-        )
-
     calls = []
+
+    def make():
+        return generate(tmp_path / "set", {"train": 4}, (64, 64), progress=lambda *step: calls.append(step))
+
     root = make().root
     assert calls == [(1, 4), (2, 4), (3, 4), (4, 4)]
     whole = contents(root)
@@ -164,7 +162,7 @@ def test_interruption_is_noticed(tmp_path):
 def test_other_contents_are_never_overwritten(tmp_path):
     generate(tmp_path / "set", {"train": 2}, (64, 64))
     before = contents(tmp_path / "set")
-    with pytest.raises(FcosError, match="other arguments .seed 0 instead of 1"):
+    with pytest.raises(FcosError, match=r"other arguments \(seed 0 instead of 1"):
         generate(tmp_path / "set", {"train": 2}, (64, 64), seed=1)
     assert contents(tmp_path / "set") == before
     (tmp_path / "mine").mkdir()

@@ -28,6 +28,7 @@ class BackboneRow:
         arguments: of `bottom_up`.
         yaml: node of `MODEL` that holds the same choices, with the yacs key of each argument.
         builder: name in Detectron2's backbone registry.
+        pyramid: makes the feature pyramid: `pyramid(bottom_up, in_features, out_channels, top_levels)`.
         features: bottom-up features that the pyramid merges.
         channels: of the pyramid.
         weights: ImageNet weights to start from; empty to train from scratch.
@@ -39,6 +40,7 @@ class BackboneRow:
     arguments: Mapping[str, Any]
     weights: str
     source: str
+    pyramid: Callable[..., Backbone] = fpn
     features: tuple[str, ...] = ("res3", "res4", "res5")
     channels: int = 256
     builder: str = "build_fcos_resnet_fpn_backbone"
