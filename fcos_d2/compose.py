@@ -20,6 +20,7 @@ from omegaconf import DictConfig
 
 from .modeling import (
     FCOS,
+    FCOS_HEAD_REGISTRY,
     DenseFCOS,
     FCOSLoss,
     LocationGrid,
@@ -40,7 +41,7 @@ class Schedule:
     Attributes:
         max_iter: iterations.
         steps: where the learning rate falls to a tenth.
-        train_sizes: shorter sides to draw from while training, pixels; two are the ends of a range if `sampling` is "range".
+        train_sizes: shorter sides to draw from while training, pixels; with `sampling` "range" the two ends of it.
         sampling: "choice" or "range".
         max_train_size: limit of the longer side while training.
         test_size, max_test_size: the same in inference.
@@ -121,11 +122,11 @@ def _model(recipe: Recipe, backbone: str) -> DictConfig:
     }
     grid = {"points_per_cell": 1, **recipe.grid}
     return L(FCOS)(
-        backbone=L(FPN)(
+        backbone=L(row.pyramid)(
             bottom_up=L(row.bottom_up)(**row.arguments, out_features="${..in_features}"),
             in_features=list(row.features),
             out_channels=row.channels,
-            top_block=tops[recipe.top_levels],
+            top_levels=recipe.top_levels,
         ),
         dense=L(DenseFCOS)(
             head=L(FCOS_HEAD_REGISTRY.get(recipe.head_name))(**head),

@@ -1,7 +1,7 @@
 """yacs keys made from the parts' fields, and parts made from yacs nodes.
 
-Every field that names a key (see `options.option`) is the key `MODEL.FCOS.<key>` with the field's default. The few that are
-not one to one, because AdelaiDet's keys are kept for its users, are translated in `_translate` and its inverse,
+Every field that names a key (see `options.option`) is the key `MODEL.FCOS.<key>` with the field's default. The few that
+are not one to one, because AdelaiDet's keys are kept for its users, are translated in `_translate` and its inverse,
 `yaml_of_recipe`.
 """
 
@@ -143,7 +143,7 @@ def _translate(node: CN, train: bool) -> dict[str, dict[str, Any]]:
 
 
 def yaml_of_recipe(recipe: Recipe) -> dict[str, Any]:
-    """The `MODEL.FCOS` keys in which a recipe differs from the defaults, and its pixel statistics; inverse of `_translate`."""
+    """The `MODEL.FCOS` keys in which a recipe differs from the defaults; inverse of `_translate`."""
     keys: dict[str, Any] = {}
     for name, part in _PARTS.items():
         own = {f.name: key for key, f in keyed_fields(part).items()}

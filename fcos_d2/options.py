@@ -1,7 +1,7 @@
 """How a part declares its options: a dataclass field that knows its yacs key.
 
-A choice is declared once, on the part that uses it. `config.py` makes the `MODEL.FCOS.*` keys from these fields and reads
-them back; LazyConfig names the same class with the same fields.
+A choice is declared once, on the part that uses it. `config.py` makes the `MODEL.FCOS.*` keys from these fields and
+reads them back; LazyConfig names the same class with the same fields.
 """
 
 from __future__ import annotations
@@ -36,9 +36,7 @@ def one_of(name: str, value: str, allowed: Sequence[str]) -> None:
         ValueError: it has not; the message lists them.
     """
     if value not in allowed:
-        raise ValueError(
-            f"{name} is {value!r}, but it must be one of: {', '.join(map(repr, allowed))}."
-        )
+        raise ValueError(f"{name} is {value!r}, but it must be one of: {', '.join(map(repr, allowed))}.")
 
 
 def as_tuple(value: Any) -> Any:

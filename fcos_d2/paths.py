@@ -15,6 +15,4 @@ def config_root() -> Path:
     for folder in (package / "_configs", package.parent / "configs"):
         if (folder / "common" / "train.py").is_file():
             return folder
-    raise FileNotFoundError(
-        f"No config files beside {package}: install fcos_d2 again, or run it from a clone."
-    )
+    raise FileNotFoundError(f"No config files beside {package}: install fcos_d2 again, or run it from a clone.")

@@ -1,7 +1,7 @@
 """The published versions of FCOS, each as its difference from another, with its source.
 
-A recipe holds the arguments of the parts (data, no classes), so that LazyConfig, YAML and code build the same thing from it.
-Fields that a recipe does not name have the part's default, which is AdelaiDet's choice.
+A recipe holds the arguments of the parts (data, no classes), so that LazyConfig, YAML and code build the same thing
+from it. Fields that a recipe does not name have the part's default, which is AdelaiDet's choice.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ class Recipe:
     Attributes:
         name: how it is called in configs and on the command line.
         source: repository and file that the choices were read from.
-        grid, assigner, coder, head, loss, selector: arguments of `LocationGrid`, `PointAssigner`, `LTRBCoder`, `FCOSHead`,
-            `FCOSLoss` and `Selector`.
+        grid, assigner, coder, head, loss, selector: arguments of `LocationGrid`, `PointAssigner`, `LTRBCoder`,
+            `FCOSHead`, `FCOSLoss` and `Selector`.
         head_name: class of the head, by its name in `FCOS_HEAD_REGISTRY`.
         features: names of the feature maps, finest first.
         top_levels: levels above p5.
@@ -49,9 +49,7 @@ class Recipe:
     def but(self, name: str, source: str, **changes: Any) -> Recipe:
         """A copy with some choices changed; mappings are merged into those of this recipe."""
         merged = {
-            key: {**getattr(self, key), **value}
-            if isinstance(value, Mapping)
-            else value
+            key: {**getattr(self, key), **value} if isinstance(value, Mapping) else value
             for key, value in changes.items()
         }
         return replace(self, name=name, source=source, **merged)

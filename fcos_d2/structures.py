@@ -143,9 +143,7 @@ class Predictions:
             cell, point = self.cell(level, location)
             row, column = cell // level.width, cell % level.width
             channels = values.shape[1] // points
-            picked = values.unflatten(1, (points, channels))[
-                image, point, :, row, column
-            ].float()
+            picked = values.unflatten(1, (points, channels))[image, point, :, row, column].float()
             out = picked if out is None else torch.where(inside[:, None], picked, out)
         return out
 
@@ -153,19 +151,15 @@ class Predictions:
         """Cell and point of each location on a level; those of other levels are clamped into it."""
         offset = (location - level.start).clamp(0, level.size - 1)
         points = len(level.points)
-        return (
-            (offset, torch.zeros_like(offset))
-            if points == 1
-            else (offset // points, offset % points)
-        )
+        return (offset, torch.zeros_like(offset)) if points == 1 else (offset // points, offset % points)
 
 
 @dataclass
 class Positives:
     """The (image, location) pairs that answer for a box.
 
-    On the GPU their number is a bound known to the host, and the rows that hold no positive have `valid` 0: all shapes are
-    then known without waiting for the device.
+    On the GPU their number is a bound known to the host, and the rows that hold no positive have `valid` 0: all shapes
+    are then known without waiting for the device.
 
     Attributes:
         image, location: (P,) int64.
@@ -223,12 +217,7 @@ class Detections:
     location: Tensor
 
     def __getitem__(self, index: Tensor) -> Detections:
-        return Detections(
-            *(
-                getattr(self, f)[index]
-                for f in ("image", "boxes", "scores", "classes", "location")
-            )
-        )
+        return Detections(*(getattr(self, f)[index] for f in ("image", "boxes", "scores", "classes", "location")))
 
     def __len__(self) -> int:
         return len(self.scores)
