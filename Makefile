@@ -36,8 +36,8 @@ clean:  ## remove .venv, .tools and all caches; output/ stays
 	rm -rf .venv .tools dist .pytest_cache .ruff_cache .hypothesis
 	find fcos_d2 configs projects_tools tests -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
 
-# The uv on PATH where it is new enough, else one that pip puts into .tools, which works with externally managed Pythons
-# too. The chosen Python makes .venv where the package supports it; otherwise uv finds or downloads one that it supports.
+# The uv on PATH where it is new enough, else one that pip puts into .tools, which externally managed Pythons allow too.
+# PYTHON makes .venv where the package supports it; otherwise uv finds or downloads a Python that it supports.
 $(SET_UP): pyproject.toml
 	@set -e; \
 	new_enough() { \

@@ -10,7 +10,13 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .compose import compose
+    from .config import add_fcos_config
+    from .engine import LazyTrainer, Predictor
+    from .modeling import FCOS, FCOSHead, FCOSProposals
 
 __version__ = "0.1.0"
 

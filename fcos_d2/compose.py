@@ -36,10 +36,11 @@ from .recipes import RECIPES, Recipe
 
 @dataclass(frozen=True)
 class Schedule:
-    """Length of training and image sizes; iterations are those of a batch of 16.
+    """Length of training, batch and image sizes.
 
     Attributes:
         max_iter: iterations.
+        batch_size: images of an iteration, all workers together.
         steps: where the learning rate falls to a tenth.
         train_sizes: shorter sides to draw from while training, pixels; with `sampling` "range" the two ends of it.
         sampling: "choice" or "range".
@@ -51,6 +52,7 @@ class Schedule:
     max_iter: int
     steps: tuple[int, ...]
     source: str
+    batch_size: int = 16
     train_sizes: tuple[int, ...] = (800,)
     sampling: str = "choice"
     max_train_size: int = 1333
@@ -66,6 +68,16 @@ SCHEDULES = {
         "tianzhi0549/FCOS, configs/fcos/*_2x.yaml: any size in 640..800",
         train_sizes=(640, 800),
         sampling="range",
+    ),
+    "small": Schedule(
+        10_000,
+        (7_000, 9_000),
+        "fcos_d2: a start for small data sets and machines",
+        batch_size=8,
+        train_sizes=(256, 288, 320),
+        max_train_size=640,
+        test_size=320,
+        max_test_size=640,
     ),
 }
 
@@ -145,6 +157,7 @@ def _model(recipe: Recipe, backbone: str) -> DictConfig:
 
 
 def _dataloader(dataloader: DictConfig, recipe: Recipe, plan: Schedule) -> DictConfig:
+    dataloader.train.total_batch_size = plan.batch_size
     dataloader.train.mapper.augmentations = [
         L(T.ResizeShortestEdge)(
             short_edge_length=list(plan.train_sizes),

@@ -211,6 +211,11 @@ _torchvision = _detectron2.but(
     input_format="RGB",
     solver={"weight_decay_norm": 0.0001},
 )
+_small = _adelaidet.but(
+    "small",
+    "fcos_d2: AdelaiDet's choices with towers of two convolutions, for small networks that are trained from scratch",
+    head={"num_class_convs": 2, "num_box_convs": 2},
+)
 
 RECIPES: dict[str, Recipe] = {
     r.name: r
@@ -228,5 +233,6 @@ RECIPES: dict[str, Recipe] = {
         _mmdet_tricks,
         _detectron2,
         _torchvision,
+        _small,
     )
 }

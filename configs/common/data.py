@@ -12,16 +12,12 @@ from detectron2.evaluation import COCOEvaluator
 dataloader = dict(
     train=L(build_detection_train_loader)(
         dataset=L(get_detection_dataset_dicts)(names="coco_2017_train"),
-        mapper=L(DatasetMapper)(
-            is_train=True, augmentations=[], image_format="BGR", use_instance_mask=False
-        ),
+        mapper=L(DatasetMapper)(is_train=True, augmentations=[], image_format="BGR", use_instance_mask=False),
         total_batch_size=16,
         num_workers=4,
     ),
     test=L(build_detection_test_loader)(
-        dataset=L(get_detection_dataset_dicts)(
-            names="coco_2017_val", filter_empty=False
-        ),
+        dataset=L(get_detection_dataset_dicts)(names="coco_2017_val", filter_empty=False),
         mapper=L(DatasetMapper)(
             is_train=False,
             augmentations=[],

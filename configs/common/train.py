@@ -10,9 +10,7 @@ train = dict(
     max_iter=90000,
     amp=dict(enabled=False),
     # On the CPU a process has no device of its own.
-    ddp=dict(
-        broadcast_buffers=False, find_unused_parameters=False, fp16_compression=False
-    )
+    ddp=dict(broadcast_buffers=False, find_unused_parameters=False, fp16_compression=False)
     | ({} if _cuda else dict(device_ids=None)),
     checkpointer=dict(period=5000, max_to_keep=100),
     eval_period=5000,

@@ -364,8 +364,8 @@ def _tile(
     size = max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale))
     resized = Image.fromarray(np.ascontiguousarray(image)).resize(size, Image.Resampling.LANCZOS)
     factor = np.array([size[0] / image.shape[1], size[1] / image.shape[0]] * 2)
-    crowded = 1.15 if len(boxes) <= 10 else 0.9
-    drawn = draw_boxes(np.asarray(resized), boxes * factor, classes, scores, names, size=crowded)
+    even = 0.9 * width / math.sqrt(size[0] * size[1])  # undoes the growth with the image, for tiles of all shapes
+    drawn = draw_boxes(np.asarray(resized), boxes * factor, classes, scores, names, size=even)
     return Image.fromarray(drawn)
 
 

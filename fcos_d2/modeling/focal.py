@@ -54,7 +54,7 @@ class _FocalLoss(torch.autograd.Function):
         for level, logits, needs_grad in zip(
             predictions.locations.levels, maps, ctx.needs_input_grad[6:]
         ):
-            grad = torch.empty_like(logits, dtype=torch.float32) if needs_grad else None
+            grad = _empty_gradient(logits) if needs_grad else None
             total += _negatives(logits, gamma, grad, (1 - alpha) * multiplier)
             # the positives of this level: take the negative term back, put the positive one
             inside = (positives.location >= level.start) & (
@@ -100,8 +100,15 @@ def _focal_term(x: Tensor, gamma: float) -> tuple[Tensor, Tensor]:
     return term, gamma * term * (1 - p) + power * p
 
 
+def _empty_gradient(logits: Tensor) -> Tensor:
+    """Room for the gradient of a map, laid so that `_flat` gives a view of it in the order in which it gives the map."""
+    channels_last = logits.is_contiguous(memory_format=torch.channels_last)
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    return torch.empty_like(logits, dtype=torch.float32, memory_format=layout)
+
+
 def _flat(values: Tensor) -> Tensor:
-    """A map as one dimension, in the order it lies in memory (a view for contiguous and channels_last maps)."""
+    """A map as one dimension, in the order it lies in memory (a view for contiguous and channels_last maps, else a copy)."""
     if values.is_contiguous(memory_format=torch.channels_last):
         values = values.permute(0, 2, 3, 1)
     return values.reshape(-1)

@@ -10,7 +10,7 @@ import pytest
 from pycocotools import mask as coco_mask
 
 from fcos_d2.data import find_dataset
-from fcos_d2.data.synthetic import DEFAULT_CLASSES, SHAPES, generate
+from fcos_d2.data.synthetic import DEFAULT_CLASSES, SHAPES, _run_lengths, generate
 from fcos_d2.errors import FcosError
 
 
@@ -68,6 +68,15 @@ def test_crowd_regions_are_coco_run_lengths(made):
             encoded = coco_mask.frPyObjects(row["segmentation"], *row["segmentation"]["size"])
             assert coco_mask.area(encoded) == row["area"]
             assert coco_mask.toBbox(encoded).tolist() == row["bbox"]
+
+
+def test_run_lengths_start_with_the_zeros():
+    for mask in ([[1, 0], [1, 1]], [[0, 1], [0, 1]], [[1, 1], [1, 1]], [[0, 0], [0, 0]]):
+        mask = np.array(mask, bool)
+        counts = _run_lengths(mask)
+        flat = np.repeat(np.arange(len(counts)) % 2, counts)
+        assert (mask == flat.reshape(2, 2).T).all()
+        assert coco_mask.area(coco_mask.frPyObjects({"counts": counts, "size": [2, 2]}, 2, 2)) == mask.sum()
 
 
 @pytest.mark.parametrize("name", SHAPES)

@@ -18,6 +18,8 @@ MSRA = "detectron2://ImageNetPretrained/MSRA"
 # Caffe2 weights that have the pixel deviation absorbed (deviation 1); the re-converted ones under detectron2:// have not.
 FAIR = "catalog://ImageNetPretrained/FAIR"
 
+_IMAGENET_STD = (57.375, 57.12, 58.395)  # BGR, of pixels in 0..255
+
 
 @dataclass(frozen=True)
 class BackboneRow:
@@ -58,11 +60,17 @@ _RESNET_KEYS = {
     "stride_in_1x1": "MODEL.RESNETS.STRIDE_IN_1X1",
     "norm": "MODEL.RESNETS.NORM",
     "freeze_at": "MODEL.BACKBONE.FREEZE_AT",
+    "out_features": "MODEL.RESNETS.OUT_FEATURES",
 }
 
 
 def _resnet_row(
-    depth: int, weights: str, source: str, channels: int = 256, **arguments: Any
+    depth: int,
+    weights: str,
+    source: str,
+    channels: int = 256,
+    pixel_std: tuple[float, float, float] | None = None,
+    **arguments: Any,
 ) -> BackboneRow:
     arguments = {
         "depth": depth,
@@ -75,15 +83,11 @@ def _resnet_row(
         "freeze_at": 2,
         **arguments,
     }
-    return BackboneRow(
-        resnet, arguments, weights, source, channels=channels, yaml=_RESNET_KEYS
-    )
+    return BackboneRow(resnet, arguments, weights, source, channels=channels, pixel_std=pixel_std, yaml=_RESNET_KEYS)
 
 
 BACKBONES: dict[str, BackboneRow] = {
-    "R_50_FPN": _resnet_row(
-        50, f"{MSRA}/R-50.pkl", "tianzhi0549/FCOS, configs/fcos/fcos_R_50_FPN_1x.yaml"
-    ),
+    "R_50_FPN": _resnet_row(50, f"{MSRA}/R-50.pkl", "tianzhi0549/FCOS, configs/fcos/fcos_R_50_FPN_1x.yaml"),
     "R_101_FPN": _resnet_row(
         101,
         f"{MSRA}/R-101.pkl",
@@ -107,13 +111,20 @@ BACKBONES: dict[str, BackboneRow] = {
     ),
     # For small data and small machines: trained from scratch, so nothing is frozen.
     "R_18_FPN": _resnet_row(
-        18, "", "ResNet-18 of arXiv:1512.03385", channels=128, norm="BN", freeze_at=0
+        18,
+        "",
+        "ResNet-18 of arXiv:1512.03385",
+        channels=128,
+        pixel_std=_IMAGENET_STD,
+        norm="BN",
+        freeze_at=0,
     ),
     "R_18_slim_FPN": _resnet_row(
         18,
         "",
         "ResNet-18 of arXiv:1512.03385 at half its width",
         channels=64,
+        pixel_std=_IMAGENET_STD,
         stem_out_channels=32,
         res2_out_channels=32,
         norm="BN",

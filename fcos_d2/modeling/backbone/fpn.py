@@ -1,13 +1,13 @@
-"""The one builder of feature pyramids: Detectron2's FPN with FCOS's extra levels (facts sheet of arXiv:1904.01355, Sec. 3.2)."""
+"""The one builder of feature pyramids: Detectron2's FPN with FCOS's extra levels (arXiv:1904.01355, Sec. 3.2)."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
-from fvcore.nn import weight_init
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import BACKBONE_REGISTRY, FPN, Backbone
 from detectron2.modeling.backbone.fpn import LastLevelP6P7
+from fvcore.nn import weight_init
 from torch import Tensor, nn
 
 from ...options import as_tuple
@@ -59,9 +59,7 @@ def fpn(
         2: lambda: LastLevelP6P7(out_channels, out_channels, "p5"),
     }
     if top_levels not in tops:
-        raise ValueError(
-            f"top_levels is {top_levels}, but a feature pyramid has 0, 1 or 2 levels above p5."
-        )
+        raise ValueError(f"top_levels is {top_levels}, but a feature pyramid has 0, 1 or 2 levels above p5.")
     features = list(as_tuple(in_features))
     return FPN(
         bottom_up,
@@ -73,10 +71,10 @@ def fpn(
     )
 
 
-def build_fcos_resnet_fpn_backbone(cfg, input_shape: ShapeSpec) -> FPN:
-    """ResNet-FPN from `MODEL.RESNETS`, `MODEL.FPN` and `MODEL.FCOS.TOP_LEVELS`."""
+def fpn_from_config(cfg, bottom_up: Backbone) -> FPN:
+    """The same from `MODEL.FPN.*` and `MODEL.FCOS.TOP_LEVELS`."""
     return fpn(
-        resnet_from_config(cfg, input_shape.channels),
+        bottom_up,
         in_features=cfg.MODEL.FPN.IN_FEATURES,
         out_channels=cfg.MODEL.FPN.OUT_CHANNELS,
         top_levels=cfg.MODEL.FCOS.TOP_LEVELS,
@@ -85,6 +83,17 @@ def build_fcos_resnet_fpn_backbone(cfg, input_shape: ShapeSpec) -> FPN:
     )
 
 
-# AdelaiDet registers a builder of this name, too; whoever has imported it keeps it.
-if "build_fcos_resnet_fpn_backbone" not in BACKBONE_REGISTRY:
-    BACKBONE_REGISTRY.register(build_fcos_resnet_fpn_backbone)
+def register_backbone(builder: Callable[..., Backbone]) -> Callable[..., Backbone]:
+    """Put `builder(cfg, input_shape)` into Detectron2's registry under its own name.
+
+    AdelaiDet registers builders of the same names; if it was imported first, its builders stay.
+    """
+    if builder.__name__ not in BACKBONE_REGISTRY:
+        BACKBONE_REGISTRY.register(builder)
+    return builder
+
+
+@register_backbone
+def build_fcos_resnet_fpn_backbone(cfg, input_shape: ShapeSpec) -> FPN:
+    """ResNet-FPN from `MODEL.RESNETS`, `MODEL.FPN` and `MODEL.FCOS.TOP_LEVELS`."""
+    return fpn_from_config(cfg, resnet_from_config(cfg, input_shape.channels))

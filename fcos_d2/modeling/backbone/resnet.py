@@ -1,17 +1,33 @@
-"""ResNet and ResNeXt bottom-up networks, from Detectron2's blocks and with its parameter names."""
+"""ResNet and ResNeXt bottom-up networks, from Detectron2's blocks and with its parameter names.
+
+Published weights, with K = 1..4 the stage and j = 1..3 the convolution of block i (`deform.py` tells about `conv2`):
+
+    here                    tianzhi0549/FCOS, torchvision, mmdetection
+    stem.conv1              conv1 (tianzhi0549/FCOS: stem.conv1)
+    stem.conv1.norm         bn1 (tianzhi0549/FCOS: stem.bn1)
+    res{K+1}.i.convj        layer{K}.i.convj
+    res{K+1}.i.convj.norm   layer{K}.i.bnj
+    res{K+1}.i.shortcut     layer{K}.i.downsample.0, its norm downsample.1
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+from detectron2.layers import get_norm
 from detectron2.modeling.backbone.resnet import (
     BasicBlock,
     BasicStem,
     BottleneckBlock,
     ResNet,
 )
+from fvcore.nn.weight_init import c2_msra_fill
 
 from ...options import as_tuple
+from ..deform import DeformConv
+
+# Added to `MODEL.RESNETS`, which Detectron2 fills with the other keys.
+KEYS = {"DEFORM_OFFSET_INIT": "zero"}
 
 _BLOCKS_PER_STAGE = {
     18: (2, 2, 2, 2),
@@ -20,6 +36,51 @@ _BLOCKS_PER_STAGE = {
     101: (3, 4, 23, 3),
     152: (3, 8, 36, 3),
 }
+
+
+class DeformBottleneck(BottleneckBlock):
+    """A bottleneck whose 3x3 convolution is deformable; the rest is Detectron2's.
+
+    Args:
+        deform_groups, deform_modulated, deform_offset_init: of `DeformConv`.
+        others: as in `BottleneckBlock`.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        *,
+        bottleneck_channels: int,
+        stride: int = 1,
+        num_groups: int = 1,
+        norm: str = "BN",
+        stride_in_1x1: bool = False,
+        deform_groups: int = 1,
+        deform_modulated: bool = True,
+        deform_offset_init: str = "zero",
+    ) -> None:
+        super().__init__(
+            in_channels,
+            out_channels,
+            bottleneck_channels=bottleneck_channels,
+            stride=stride,
+            num_groups=num_groups,
+            norm=norm,
+            stride_in_1x1=stride_in_1x1,
+        )
+        self.conv2 = DeformConv(
+            bottleneck_channels,
+            bottleneck_channels,
+            stride=1 if stride_in_1x1 else stride,
+            groups=num_groups,
+            deform_groups=deform_groups,
+            bias=False,
+            norm=get_norm(norm, bottleneck_channels),
+            modulated=deform_modulated,
+            offset_init=deform_offset_init,
+        )
+        c2_msra_fill(self.conv2)
 
 
 def resnet(
@@ -33,9 +94,13 @@ def resnet(
     stride_in_1x1: bool = True,
     norm: str = "FrozenBN",
     freeze_at: int = 2,
+    deform_per_stage: Sequence[bool] = (False, False, False, False),
+    deform_modulated: bool = True,
+    deform_groups: int = 1,
+    deform_offset_init: str = "zero",
     out_features: Sequence[str] = ("res3", "res4", "res5"),
 ) -> ResNet:
-    """Build a ResNet (arXiv:1512.03385) or ResNeXt (arXiv:1611.05431).
+    """Build a ResNet (arXiv:1512.03385) or ResNeXt (arXiv:1611.05431), with deformable stages if asked (arXiv:1811.11168).
 
     The arguments are those of `MODEL.RESNETS` in Detectron2. Unlike its own builder, narrow 18- and 34-layer networks are
     allowed: every stage has `res2_out_channels` times 1, 2, 4, 8.
@@ -48,43 +113,61 @@ def resnet(
         stride_in_1x1: downsample in the first 1x1 of a bottleneck (MSRA weights) instead of its 3x3.
         norm: Detectron2's name of the norm, e.g. "FrozenBN", "BN", "SyncBN", "GN".
         freeze_at: number of stages, the stem counted, that are not trained.
+        deform_per_stage: for res2 to res5, whether the 3x3 convolutions of its bottlenecks are deformable.
+        deform_modulated, deform_groups, deform_offset_init: of `DeformConv`.
         out_features: names of the stages to return.
     Raises:
-        ValueError: no such depth, or groups for a network of basic blocks.
+        ValueError: no such depth, groups or deformable stages for a network of basic blocks, or not four stages.
     """
     if depth not in _BLOCKS_PER_STAGE:
         raise ValueError(
             f"There is no ResNet of depth {depth}; choose one of {', '.join(map(str, _BLOCKS_PER_STAGE))}."
         )
-    basic = depth < 50
-    if basic and num_groups != 1:
+    basic, deform = depth < 50, list(deform_per_stage)
+    if basic and (num_groups != 1 or any(deform)):
         raise ValueError(
-            f"A ResNet of depth {depth} has no groups, but num_groups is {num_groups}."
+            f"A ResNet of depth {depth} has neither groups nor deformable stages, "
+            f"but num_groups is {num_groups} and deform_per_stage is {deform}."
         )
+    if len(deform) != 4:
+        raise ValueError(f"deform_per_stage is {deform}, but it needs one value for each of res2, res3, res4 and res5.")
     stages, width = [], stem_out_channels
     for i, num_blocks in enumerate(_BLOCKS_PER_STAGE[depth]):
         out = res2_out_channels * 2**i
-        bottleneck = {
-            "bottleneck_channels": num_groups * width_per_group * 2**i,
-            "num_groups": num_groups,
-            "stride_in_1x1": stride_in_1x1,
-        }
+        block, arguments = BasicBlock, {}
+        if not basic:
+            block = BottleneckBlock
+            arguments = {
+                "bottleneck_channels": num_groups * width_per_group * 2**i,
+                "num_groups": num_groups,
+                "stride_in_1x1": stride_in_1x1,
+            }
+        if deform[i]:
+            block = DeformBottleneck
+            arguments |= {
+                "deform_modulated": deform_modulated,
+                "deform_groups": deform_groups,
+                "deform_offset_init": deform_offset_init,
+            }
         stages.append(
             ResNet.make_stage(
-                BasicBlock if basic else BottleneckBlock,
+                block,
                 num_blocks,
                 in_channels=width,
                 out_channels=out,
                 stride_per_block=[1 if i == 0 else 2] + [1] * (num_blocks - 1),
                 norm=norm,
-                **({} if basic else bottleneck),
+                **arguments,
             )
         )
         width = out
     stem = BasicStem(in_channels, stem_out_channels, norm=norm)
-    return ResNet(
-        stem, stages, out_features=list(as_tuple(out_features)), freeze_at=freeze_at
-    )
+    return ResNet(stem, stages, out_features=list(as_tuple(out_features)), freeze_at=freeze_at)
+
+
+def returned_features(cfg) -> list[str]:
+    """What a bottom-up network with res2 to res5 returns: `MODEL.RESNETS.OUT_FEATURES` and what the pyramid reads."""
+    return sorted({*cfg.MODEL.RESNETS.OUT_FEATURES, *cfg.MODEL.FPN.IN_FEATURES})
 
 
 def resnet_from_config(cfg, in_channels: int) -> ResNet:
@@ -98,10 +181,6 @@ def resnet_from_config(cfg, in_channels: int) -> ResNet:
         raise ValueError(
             f"MODEL.RESNETS.RES5_DILATION is {node.RES5_DILATION}, but FCOS's backbones have no dilation: set 1."
         )
-    if any(node.DEFORM_ON_PER_STAGE):
-        raise ValueError(
-            "MODEL.RESNETS.DEFORM_ON_PER_STAGE: deformable stages are not available, set all to False."
-        )
     return resnet(
         node.DEPTH,
         in_channels=in_channels,
@@ -112,5 +191,9 @@ def resnet_from_config(cfg, in_channels: int) -> ResNet:
         stride_in_1x1=node.STRIDE_IN_1X1,
         norm=node.NORM,
         freeze_at=cfg.MODEL.BACKBONE.FREEZE_AT,
-        out_features=node.OUT_FEATURES,
+        deform_per_stage=node.DEFORM_ON_PER_STAGE,
+        deform_modulated=node.DEFORM_MODULATED,
+        deform_groups=node.DEFORM_NUM_GROUPS,
+        deform_offset_init=node.DEFORM_OFFSET_INIT,
+        out_features=returned_features(cfg),
     )

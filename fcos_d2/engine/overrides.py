@@ -1,0 +1,240 @@
+"""Strict overrides: `key=value` changes what a config has, and nothing else.
+
+A key counts as known if the config has it, or if the node it belongs to calls something with a parameter of that name
+(`dataloader.train.aspect_ratio_grouping`, say). The new value must have the old one's type.
+"""
+
+from __future__ import annotations
+
+import ast
+import copy
+import difflib
+import inspect
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from detectron2.config import CfgNode
+from detectron2.utils.registry import locate
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+from omegaconf import DictConfig, ListConfig
+from omegaconf.errors import OmegaConfBaseException
+
+from ..errors import FcosError
+
+__all__ = ["apply_lazy", "apply_yacs", "suggestion", "yacs_keys"]
+
+_UNKNOWN = object()  # a value whose type nobody knows
+
+
+def suggestion(wrong: str, known: Sequence[str]) -> str:
+    """The end of a sentence about an unknown name: "; did you mean 'x'?", or nothing."""
+    last = {name.rpartition(".")[2]: name for name in reversed(known)}
+    close = difflib.get_close_matches(wrong, known, 1, 0.75) or difflib.get_close_matches(
+        wrong.rpartition(".")[2], list(last), 1, 0.75
+    )
+    if not close:
+        close = difflib.get_close_matches(wrong, known, 1, 0.6)
+    return f"; did you mean {last.get(close[0], close[0])!r}" if close else ""
+
+
+# LazyConfig
+
+
+def apply_lazy(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
+    """Apply `key=value` overrides; indices are written `list[0]` or `list.0`.
+
+    Args:
+        cfg: changed in place.
+        overrides: values in Hydra's grammar (`3`, `1e-3`, `[1, 2]`, `null`, `{a: 1}`); where the config has a string,
+            all that follows the `=` is the string.
+    Raises:
+        FcosError: a key is unknown or a value has the wrong type; the message names both.
+    """
+    for text in overrides:
+        key, equals, value = text.partition("=")
+        key = key.strip().lstrip("+")
+        if not equals or not key:
+            raise FcosError(f"The override {text!r} must have the form key=value, for example model.num_classes=3.")
+        if key.startswith("~"):
+            raise FcosError(f"The override {text!r} would delete a key, which is not supported: give it a value.")
+        key = key.replace("[", ".").replace("]", "")
+        parent, name, old = _find(cfg, key)
+        _set(parent, name, key, _parse(key, value.strip(), old), old)
+    return cfg
+
+
+def _find(cfg: DictConfig, key: str) -> tuple[Any, Any, Any]:
+    """The node that holds a key, the key's name there, and its value (`_UNKNOWN` without one)."""
+    node: Any = cfg
+    parts = key.split(".")
+    for i, part in enumerate(parts):
+        name: Any = part
+        if isinstance(node, ListConfig):
+            name = int(part) if part.lstrip("-").isdigit() and -len(node) <= int(part) < len(node) else None
+            if name is None:
+                raise FcosError(
+                    f"The config has no {key!r}: {'.'.join(parts[:i])} is a list of {len(node)}, so its keys are 0 to "
+                    f"{len(node) - 1}."
+                )
+        elif not isinstance(node, DictConfig):
+            raise FcosError(f"The config has no {key!r}: {'.'.join(parts[:i])} is {node!r}, which has no keys.")
+        last = i == len(parts) - 1
+        if isinstance(node, DictConfig) and name not in node:
+            default = _parameters(node).get(name, _UNKNOWN if "**" in _parameters(node) else None)
+            if default is None or not last:
+                raise FcosError(f"The config has no {key!r}{suggestion(key, list(_keys(cfg)))}.")
+            return node, name, default[0] if isinstance(default, tuple) else _UNKNOWN
+        if last:
+            return node, name, _value(node, name)
+        node = _value(node, name)
+    raise AssertionError("a key has at least one part")
+
+
+def _value(node: Any, name: Any) -> Any:
+    try:
+        return node[name]
+    except OmegaConfBaseException:  # a reference to nothing
+        return _UNKNOWN
+
+
+def _parameters(node: DictConfig) -> dict[str, Any]:
+    """Parameters of what a node calls: name -> (default,); "**" if it takes any name."""
+    target = node.get("_target_")
+    try:
+        target = locate(target) if isinstance(target, str) else target
+        signature = inspect.signature(target) if callable(target) else None
+    except (ImportError, TypeError, ValueError):
+        return {}
+    known: dict[str, Any] = {}
+    for parameter in signature.parameters.values() if signature else ():
+        if parameter.kind is parameter.VAR_KEYWORD:
+            known["**"] = None
+        elif parameter.kind is not parameter.VAR_POSITIONAL:
+            default = parameter.default
+            known[parameter.name] = (_UNKNOWN if default is parameter.empty else default,)
+    return known
+
+
+def _keys(node: Any, prefix: str = "") -> Iterator[str]:
+    """Every key that could be meant, with parameters that the config leaves at their defaults."""
+    if isinstance(node, ListConfig):
+        for i in range(len(node)):
+            yield from _keys(_value(node, i), f"{prefix}{i}.")
+    if not isinstance(node, DictConfig):
+        return
+    own = [str(key) for key in node if key != "_target_"]
+    yield from (f"{prefix}{key}" for key in own)
+    yield from (f"{prefix}{name}" for name in _parameters(node) if name not in own and name != "**")
+    for key in own:
+        yield from _keys(_value(node, key), f"{prefix}{key}.")
+
+
+def _parse(key: str, text: str, old: Any) -> Any:
+    quoted = len(text) > 1 and text[0] == text[-1] and text[0] in "'\""
+    if isinstance(old, str) and not quoted and not text.startswith("["):
+        return None if text == "null" else text
+    try:
+        value = OverridesParser.create().parse_override(f"key={text}").value()
+    except HydraException as error:
+        raise FcosError(
+            f"The value {text!r} of {key} cannot be read; put a string with special signs in quotes."
+        ) from error
+    return copy.deepcopy(value)
+
+
+def _set(parent: Any, name: Any, key: str, value: Any, old: Any) -> None:
+    if isinstance(value, Mapping) and isinstance(old, DictConfig) and "_target_" not in value:
+        for inner, item in value.items():
+            inner_parent, inner_name, inner_old = _find(old, str(inner))
+            _set(inner_parent, inner_name, f"{key}.{inner}", item, inner_old)
+        return
+    parent[name] = _checked(key, value, old)
+
+
+_KINDS = {
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+    str: "a string",
+    list: "a list, for example [{}]",
+    dict: "a node, for example {{key: value}}",
+}
+
+
+def _kind(value: Any) -> type | None:
+    if isinstance(value, (DictConfig, Mapping)):
+        return dict
+    if isinstance(value, (ListConfig, list, tuple)):
+        return list
+    return next((kind for kind in (bool, int, float, str) if isinstance(value, kind)), None)
+
+
+def _checked(key: str, value: Any, old: Any) -> Any:
+    """The value, a whole number as float where one is needed.
+
+    Raises:
+        FcosError: it has another type than the old one.
+    """
+    want, have = _kind(old), _kind(value)
+    if want is None or want is have:
+        return value
+    if want is float and have is int:
+        return float(value)
+    if have is list and want not in (dict, bool):  # one or several, e.g. names of data sets
+        return [_checked(key, item, old) for item in value]
+    if value is None and want in (str, list, dict):
+        return value
+    raise FcosError(f"{key} must be {_KINDS[want].format(value)}, but {value!r} was given.")
+
+
+# Detectron2's YAML keys
+
+
+def apply_yacs(cfg: CfgNode, overrides: Sequence[str]) -> CfgNode:
+    """Apply `KEY=VALUE` overrides, or `KEY`, `VALUE` in turn as Detectron2's scripts take them.
+
+    Raises:
+        FcosError: a key is unknown, a value is missing or has the wrong type.
+    """
+    for key, text in _pairs(overrides):
+        node: Any = cfg
+        parts = key.split(".")
+        for part in parts[:-1]:
+            node = node.get(part) if isinstance(node, CfgNode) else None
+        if not isinstance(node, CfgNode) or parts[-1] not in node or isinstance(node[parts[-1]], CfgNode):
+            raise FcosError(f"The config has no key {key!r}{suggestion(key, list(yacs_keys(cfg)))}.")
+        old = node[parts[-1]]
+        try:
+            value = ast.literal_eval(text)
+        except (ValueError, SyntaxError):
+            value = text
+        if isinstance(old, str) and not isinstance(value, str):
+            value = text
+        if _kind(old) is list and _kind(value) is not list:
+            raise FcosError(f"{key} must be {_KINDS[list].format(value)}, but {value!r} was given.")
+        value = _checked(key, value, old)
+        if isinstance(old, (list, tuple)) and isinstance(value, (list, tuple)):
+            value = type(old)(value)
+        node[parts[-1]] = value
+    return cfg
+
+
+def _pairs(overrides: Sequence[str]) -> Iterator[tuple[str, str]]:
+    rest = iter(overrides)
+    for text in rest:
+        key, equals, value = text.partition("=")
+        if not equals:
+            if (following := next(rest, None)) is None:
+                raise FcosError(f"The override {key!r} has no value: write {key}=VALUE, or {key} VALUE.")
+            value = following
+        yield key.strip(), value.strip()
+
+
+def yacs_keys(cfg: CfgNode, prefix: str = "") -> Iterator[str]:
+    """All keys with a value, like "MODEL.FCOS.NUM_CLASSES"."""
+    for key, value in cfg.items():
+        if isinstance(value, CfgNode):
+            yield from yacs_keys(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}"

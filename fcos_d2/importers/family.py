@@ -1,0 +1,52 @@
+"""What is to be known about a project whose checkpoints are read and written: one frozen row for each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from .mapping import Rule
+
+
+@dataclass(frozen=True)
+class Family:
+    """A project that published FCOS weights.
+
+    Attributes:
+        name: as on the command line.
+        source: its repository.
+        rules: renames between its names and ours.
+        mark: what at least one of its names begins with, and no name of a family with other rules.
+        zoo: its name in `zoo.VARIANTS`.
+        wrapper: key of the tensors in its files; empty for a bare state dict.
+        beside: what else its files hold at the top.
+        ignored: names that its files may hold and no model needs.
+        counters: its batch norms count their batches (`num_batches_tracked`), also where ours are frozen.
+        activations: of raw ltrb, as (activation, unit) of `LTRBCoder`, that its code can express.
+        quality_on: towers that may feed its quality branch.
+        origin: of its locations, as in `LocationGrid`.
+        stride_in_1x1: where its ResNets may stride.
+        channels_of_classes: channel of each of COCO's 80 classes, where that is not their order.
+    """
+
+    name: str
+    source: str
+    rules: tuple[Rule, ...]
+    mark: str
+    zoo: str = ""
+    wrapper: str = ""
+    beside: Mapping[str, Any] | None = None
+    ignored: tuple[str, ...] = ("pixel_mean", "pixel_std")
+    counters: bool = False
+    activations: tuple[tuple[str, str], ...] = (("relu", "stride"),)
+    quality_on: tuple[str, ...] = ("box",)
+    origin: str = "center"
+    stride_in_1x1: tuple[bool, ...] = (True, False)
+    channels_of_classes: tuple[int, ...] | None = None
+
+    def wrap(self, tensors: dict[str, Tensor]) -> dict[str, Any]:
+        """The content of a file as the project itself writes it."""
+        return {**(self.beside or {}), self.wrapper: tensors} if self.wrapper else tensors

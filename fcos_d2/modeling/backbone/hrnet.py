@@ -1,0 +1,265 @@
+"""HRNetV2p (arXiv:1904.04514) and HRFPN, the pyramid made from its four resolutions.
+
+Parts and their parameters, which are called alike in HRNet/HRNet-FCOS (maskrcnn_benchmark/modeling/backbone/hrnet.py) and
+mmdetection (mmdet/models/backbones/hrnet.py); a norm is `.norm` of its convolution here:
+
+    here                              there
+    stem.0, stem.1                    conv1 and bn1, conv2 and bn2
+    layer1.B.convJ, .shortcut         layer1.B.convJ and bnJ, downsample.0 and .1
+    transitionS.I                     transitionS.I.0 and .1, new resolutions transitionS.I.0.0 and .0.1
+    stageS.M.branches.I.B.convJ       stageS.M.branches.I.B.convJ and bnJ
+    stageS.M.fuse.I.J, J > I          stageS.M.fuse_layers.I.J.0 and .1
+    stageS.M.fuse.I.J.K, J < I        stageS.M.fuse_layers.I.J.K.0 and .1
+    reduction, output.L               fpn.reduction_conv.0, fpn.fpn_conv.L; mmdetection: reduction_conv.conv, fpn_convs.L.conv
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from detectron2.layers import Conv2d, ShapeSpec
+from detectron2.modeling import Backbone
+from detectron2.modeling.backbone.resnet import BasicBlock, BottleneckBlock
+from fvcore.nn import weight_init
+from torch import Tensor, nn
+
+from ...options import as_tuple, one_of
+from ..norm import freeze, norm_layer
+from ..norm import get_norm as _norm
+from .fpn import register_backbone
+
+BRANCHES = ("branch0", "branch1", "branch2", "branch3")
+"""Names of HRNet's features, finest first: strides 4, 8, 16, 32."""
+
+_MODULES_PER_STAGE = {2: 1, 3: 4, 4: 3}
+_BLOCKS_PER_BRANCH = 4
+
+
+def _conv(in_channels: int, out_channels: int, norm: str, kernel_size: int = 3, stride: int = 1, relu: bool = True):
+    conv = Conv2d(
+        in_channels,
+        out_channels,
+        kernel_size,
+        stride=stride,
+        padding=kernel_size // 2,
+        bias=False,
+        norm=_norm(norm, out_channels),
+        activation=F.relu_ if relu else None,
+    )
+    weight_init.c2_msra_fill(conv)
+    return conv
+
+
+class HRModule(nn.Module):
+    """A chain of basic blocks for each resolution, then every resolution is summed with all the others.
+
+    Args:
+        widths: channels of the branches, finest first; branch i has half the size of branch i - 1.
+        norm: name of the norm.
+    """
+
+    def __init__(self, widths: Sequence[int], norm: str) -> None:
+        super().__init__()
+        self.branches = nn.ModuleList(
+            nn.Sequential(*(BasicBlock(w, w, norm=norm_layer(norm)) for _ in range(_BLOCKS_PER_BRANCH))) for w in widths
+        )
+        self.fuse = nn.ModuleList(
+            nn.ModuleList(self._path(widths, source, target, norm) for source in range(len(widths)))
+            for target in range(len(widths))
+        )
+
+    @staticmethod
+    def _path(widths: Sequence[int], source: int, target: int, norm: str) -> nn.Module:
+        """Brings a map of branch `source` to the channels of branch `target`, and down to its size if that is smaller."""
+        w, out = widths[source], widths[target]
+        if source == target:
+            return nn.Identity()
+        if source > target:
+            return _conv(w, out, norm, kernel_size=1, relu=False)
+        halvings = [_conv(w, w, norm, stride=2) for _ in range(target - source - 1)]
+        return nn.Sequential(*halvings, _conv(w, out, norm, stride=2, relu=False))
+
+    def forward(self, maps: Sequence[Tensor]) -> list[Tensor]:
+        maps = [branch(x) for branch, x in zip(self.branches, maps)]
+        return [self._sum(maps, target) for target in range(len(maps))]
+
+    def _sum(self, maps: Sequence[Tensor], target: int) -> Tensor:
+        size, total = maps[target].shape[-2:], None
+        for source, path in enumerate(self.fuse[target]):
+            x = path(maps[source])
+            if source > target:
+                x = F.interpolate(x, size=size, mode="nearest")
+            total = x if total is None else total + x
+        return F.relu(total)
+
+
+class HRNet(Backbone):
+    """HRNetV2p: four resolutions at strides 4, 8, 16, 32 with `width` times 1, 2, 4, 8 channels.
+
+    Args:
+        width: 18, 32 and 40 are published for FCOS.
+        in_channels: of the image.
+        norm: name of the norm: "EvalBN" is the published one, "SyncBN" that of the models trained with it.
+        freeze_at: 0 trains everything, 1 freezes the stem, 2 also `layer1`.
+        out_features: names of the branches to return, of `BRANCHES`.
+    Raises:
+        ValueError: there is no such norm or branch.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        *,
+        in_channels: int = 3,
+        norm: str = "EvalBN",
+        freeze_at: int = 0,
+        out_features: Sequence[str] = BRANCHES,
+    ) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(_conv(in_channels, 64, norm, stride=2), _conv(64, 64, norm, stride=2))
+        self.layer1 = nn.Sequential(
+            *(
+                BottleneckBlock(64 if b == 0 else 256, 256, bottleneck_channels=64, norm=norm_layer(norm))
+                for b in range(_BLOCKS_PER_BRANCH)
+            )
+        )
+        before = [256]
+        for stage, num_modules in _MODULES_PER_STAGE.items():
+            widths = [width * 2**i for i in range(stage)]
+            self.add_module(f"transition{stage - 1}", self._transition(before, widths, norm))
+            self.add_module(f"stage{stage}", nn.Sequential(*(HRModule(widths, norm) for _ in range(num_modules))))
+            before = widths
+        self._out_features = list(as_tuple(out_features))
+        for name in self._out_features:
+            one_of("HRNet.out_features", name, BRANCHES)
+        self._out_feature_channels = dict(zip(BRANCHES, before))
+        self._out_feature_strides = {name: 4 * 2**i for i, name in enumerate(BRANCHES)}
+        for module in (self.stem, self.layer1)[: max(freeze_at, 0)]:
+            freeze(module)
+
+    @staticmethod
+    def _transition(before: Sequence[int], widths: Sequence[int], norm: str) -> nn.ModuleList:
+        """Old branches keep their maps, or change channels; the one new branch halves the coarsest old one."""
+        old = (nn.Identity() if a == b else _conv(a, b, norm) for a, b in zip(before, widths))
+        return nn.ModuleList([*old, _conv(before[-1], widths[-1], norm, stride=2)])
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        """Image (N, in_channels, H, W) -> {name: map} of `out_features`."""
+        maps = [self.layer1(self.stem(x))]
+        for stage in _MODULES_PER_STAGE:
+            transition = self.get_submodule(f"transition{stage - 1}")
+            maps = [path(x) for path, x in zip(transition, [*maps, maps[-1]])]
+            maps = self.get_submodule(f"stage{stage}")(maps)
+        found = dict(zip(BRANCHES, maps))
+        return {name: found[name] for name in self._out_features}
+
+
+class HRFPN(Backbone):
+    """All branches, enlarged to the finest, meet in one 1x1 convolution; its map is averaged down and convolved per level.
+
+    Level i is the map averaged over windows of 2**i and then a 3x3 convolution of its own, with bias and without norm.
+    Where a map is smaller than its window, the window is the whole map.
+
+    Args:
+        bottom_up: network whose features are merged.
+        in_features: names of its features, finest first; level strides follow from the first.
+        out_channels: of every level.
+        num_levels: L.
+        conv_stride: of the 3x3 convolutions: 2 makes levels from stride 8, 1 from stride 4.
+    """
+
+    def __init__(
+        self,
+        bottom_up: Backbone,
+        in_features: Sequence[str] = BRANCHES,
+        out_channels: int = 256,
+        num_levels: int = 5,
+        conv_stride: int = 2,
+    ) -> None:
+        super().__init__()
+        self.bottom_up = bottom_up
+        self.in_features = as_tuple(in_features)
+        shapes = bottom_up.output_shape()
+        self.reduction = nn.Conv2d(sum(shapes[name].channels for name in self.in_features), out_channels, 1)
+        self.output = nn.ModuleList(
+            nn.Conv2d(out_channels, out_channels, 3, stride=conv_stride, padding=1) for _ in range(num_levels)
+        )
+        for conv in (self.reduction, *self.output):
+            weight_init.c2_xavier_fill(conv)
+        first = shapes[self.in_features[0]].stride * conv_stride
+        strides = [first * 2**i for i in range(num_levels)]
+        self._out_feature_strides = {f"p{int(math.log2(s))}": s for s in strides}
+        self._out_features = list(self._out_feature_strides)
+        self._out_feature_channels = dict.fromkeys(self._out_features, out_channels)
+        self._size_divisibility = shapes[self.in_features[-1]].stride
+
+    @property
+    def size_divisibility(self) -> int:
+        return self._size_divisibility
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        """Image (N, 3, H, W) -> {name: map (N, out_channels, Hi, Wi)}, finest first."""
+        features = self.bottom_up(x)
+        finest, *others = (features[name] for name in self.in_features)
+        size = finest.shape[-2:]
+        others = [F.interpolate(y, size=size, mode="bilinear", align_corners=False) for y in others]
+        merged = self.reduction(torch.cat([finest, *others], dim=1))
+        levels = zip(self._out_features, self.output)
+        return {name: conv(_average(merged, 2**i)) for i, (name, conv) in enumerate(levels)}
+
+
+def _average(x: Tensor, window: int) -> Tensor:
+    if window == 1:
+        return x
+    height, width = x.shape[-2:]
+    return F.avg_pool2d(x, (min(window, height), min(window, width)), stride=window)
+
+
+def hrfpn(
+    bottom_up: Backbone, in_features: Sequence[str] = BRANCHES, out_channels: int = 256, top_levels: int = 2
+) -> HRFPN:
+    """HRFPN with levels p3..p5 and `top_levels` more: mmdetection's, and HRNet-FCOS's "5l"."""
+    return HRFPN(bottom_up, in_features, out_channels, num_levels=3 + top_levels, conv_stride=2)
+
+
+def hrfpn_6l(
+    bottom_up: Backbone, in_features: Sequence[str] = BRANCHES, out_channels: int = 256, top_levels: int = 2
+) -> HRFPN:
+    """HRFPN with levels p2..p5 and `top_levels` more: HRNet-FCOS's "6l"."""
+    return HRFPN(bottom_up, in_features, out_channels, num_levels=4 + top_levels, conv_stride=1)
+
+
+def hrnet_from_config(cfg, in_channels: int) -> HRNet:
+    """`HRNet` from `MODEL.HRNET.*` and `MODEL.BACKBONE.FREEZE_AT`."""
+    node = cfg.MODEL.HRNET
+    return HRNet(
+        node.WIDTH,
+        in_channels=in_channels,
+        norm=node.NORM,
+        freeze_at=cfg.MODEL.BACKBONE.FREEZE_AT,
+        out_features=node.OUT_FEATURES,
+    )
+
+
+def _from_config(pyramid, cfg, input_shape: ShapeSpec) -> HRFPN:
+    return pyramid(
+        hrnet_from_config(cfg, input_shape.channels),
+        in_features=cfg.MODEL.FPN.IN_FEATURES,
+        out_channels=cfg.MODEL.FPN.OUT_CHANNELS,
+        top_levels=cfg.MODEL.FCOS.TOP_LEVELS,
+    )
+
+
+@register_backbone
+def build_fcos_hrnet_hrfpn_backbone(cfg, input_shape: ShapeSpec) -> HRFPN:
+    """HRNet with `hrfpn` from `MODEL.HRNET`, `MODEL.FPN` and `MODEL.FCOS.TOP_LEVELS`."""
+    return _from_config(hrfpn, cfg, input_shape)
+
+
+@register_backbone
+def build_fcos_hrnet_hrfpn_6l_backbone(cfg, input_shape: ShapeSpec) -> HRFPN:
+    """HRNet with `hrfpn_6l` from the same keys."""
+    return _from_config(hrfpn_6l, cfg, input_shape)

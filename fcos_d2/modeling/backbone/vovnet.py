@@ -1,0 +1,206 @@
+"""VoVNet bottom-up networks: version 1 (arXiv:1904.09730), and version 2 with eSE and identity (arXiv:1911.06667)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from detectron2.layers import Conv2d, ShapeSpec
+from detectron2.modeling import FPN, Backbone
+from torch import Tensor, nn
+
+from ...options import as_tuple, one_of
+from ..norm import freeze, get_norm
+from .fpn import fpn_from_config, register_backbone
+
+
+@dataclass(frozen=True)
+class VoVNetSize:
+    """One published size.
+
+    Attributes:
+        conv_channels: of the 3x3 convolutions in stages 2..5.
+        out_channels: of stages 2..5.
+        num_layers: 3x3 convolutions in a block.
+        num_blocks: in stages 2..5.
+        ese: channel attention at the end of each block (version 2).
+        source: where the numbers come from.
+    """
+
+    conv_channels: tuple[int, int, int, int]
+    out_channels: tuple[int, int, int, int]
+    num_layers: int
+    num_blocks: tuple[int, int, int, int]
+    ese: bool
+    source: str
+
+
+_O = "vov-net/VoVNet-FCOS, fcos_core/modeling/backbone/vovnet.py"
+_A = "aim-uofa/AdelaiDet, adet/modeling/backbone/vovnet.py"
+_Y = "youngwanLEE/vovnet-detectron2, vovnet/vovnet.py"
+_HALF = (64, 80, 96, 112)
+_FULL = (128, 160, 192, 224)
+_OUT = (256, 512, 768, 1024)
+
+VOVNETS: dict[str, VoVNetSize] = {
+    "V-27": VoVNetSize(_HALF, (128, 256, 384, 512), 5, (1, 1, 1, 1), False, _O),
+    "V-39": VoVNetSize(_FULL, _OUT, 5, (1, 1, 2, 2), False, _O),
+    "V-57": VoVNetSize(_FULL, _OUT, 5, (1, 1, 4, 3), False, _O),
+    "V-93": VoVNetSize(_FULL, _OUT, 5, (1, 3, 8, 3), False, _O),
+    "V-19-slim-eSE": VoVNetSize(_HALF, (112, 256, 384, 512), 3, (1, 1, 1, 1), True, _Y),
+    "V-19-eSE": VoVNetSize(_FULL, _OUT, 3, (1, 1, 1, 1), True, _A),
+    "V-39-eSE": VoVNetSize(_FULL, _OUT, 5, (1, 1, 2, 2), True, _A),
+    "V-57-eSE": VoVNetSize(_FULL, _OUT, 5, (1, 1, 4, 3), True, _A),
+    "V-99-eSE": VoVNetSize(_FULL, _OUT, 5, (1, 3, 9, 3), True, _A),
+}
+
+_STEM_CHANNELS = 128
+
+
+def _conv(in_channels: int, out_channels: int, kernel_size: int, norm: str, stride: int = 1) -> Conv2d:
+    conv = Conv2d(
+        in_channels,
+        out_channels,
+        kernel_size,
+        stride=stride,
+        padding=kernel_size // 2,
+        bias=False,
+        norm=get_norm(norm, out_channels),
+        activation=F.relu_,
+    )
+    nn.init.kaiming_normal_(conv.weight)
+    return conv
+
+
+class ESE(nn.Module):
+    """Effective squeeze and excitation: each channel is scaled by a hard sigmoid of all channels' means."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.fc = nn.Conv2d(channels, channels, 1)
+        nn.init.kaiming_normal_(self.fc.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * F.hardsigmoid(self.fc(x.mean((2, 3), keepdim=True)))
+
+
+class OSABlock(nn.Module):
+    """One-shot aggregation: the input and the outputs of a chain of 3x3 convolutions meet in one 1x1 convolution.
+
+    Args:
+        in_channels: of the input.
+        conv_channels: of each 3x3 convolution.
+        out_channels: of the output.
+        num_layers: 3x3 convolutions in the chain.
+        ese: scale the output's channels, see `ESE`.
+        identity: add the input to the output; all blocks of a stage but its first.
+        norm: name of the norm.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        conv_channels: int,
+        out_channels: int,
+        num_layers: int,
+        ese: bool,
+        identity: bool,
+        norm: str,
+    ) -> None:
+        super().__init__()
+        widths = [in_channels] + [conv_channels] * num_layers
+        self.layers = nn.ModuleList(_conv(w, conv_channels, 3, norm) for w in widths[:-1])
+        self.concat = _conv(sum(widths), out_channels, 1, norm)
+        self.ese = ESE(out_channels) if ese else nn.Identity()
+        self.identity = identity
+
+    def forward(self, x: Tensor) -> Tensor:
+        maps = [x]
+        for layer in self.layers:
+            maps.append(layer(maps[-1]))
+        out = self.ese(self.concat(torch.cat(maps, dim=1)))
+        return out + x if self.identity else out
+
+
+class VoVNet(Backbone):
+    """A stem and the stages 2..5 at strides 4, 8, 16, 32, each a chain of `OSABlock`.
+
+    Parameters are called `stem.I.*`, `stageS.B.layers.I.*`, `stageS.B.concat.*` and `stageS.B.ese.fc.*`, where a norm is
+    `.norm` of its convolution.
+
+    Args:
+        size: name in `VOVNETS`.
+        in_channels: of the image.
+        norm: name of the norm, see `norm.norm_layer`.
+        freeze_at: number of stages, the stem counted, that are not trained.
+        out_features: names of the stages to return, of "stem", "stage2", ... "stage5".
+    Raises:
+        ValueError: there is no such size or stage.
+    """
+
+    def __init__(
+        self,
+        size: str,
+        *,
+        in_channels: int = 3,
+        norm: str = "FrozenBN",
+        freeze_at: int = 0,
+        out_features: Sequence[str] = ("stage3", "stage4", "stage5"),
+    ) -> None:
+        super().__init__()
+        one_of("VoVNet.size", size, list(VOVNETS))
+        row = VOVNETS[size]
+        self.stem = nn.Sequential(
+            _conv(in_channels, 64, 3, norm, stride=2),
+            _conv(64, 64, 3, norm),
+            _conv(64, _STEM_CHANNELS, 3, norm, stride=2),
+        )
+        self._out_feature_channels = {"stem": _STEM_CHANNELS}
+        self._out_feature_strides = {"stem": 4}
+        width = _STEM_CHANNELS
+        for i, out_channels in enumerate(row.out_channels):
+            blocks = []
+            for b in range(row.num_blocks[i]):
+                blocks.append(
+                    OSABlock(width, row.conv_channels[i], out_channels, row.num_layers, row.ese, b > 0, norm),
+                )
+                width = out_channels
+            name = f"stage{i + 2}"
+            self.add_module(name, nn.Sequential(*blocks))
+            self._out_feature_channels[name] = out_channels
+            self._out_feature_strides[name] = 4 * 2**i
+        self._out_features = list(as_tuple(out_features))
+        for name in self._out_features:
+            one_of("VoVNet.out_features", name, list(self._out_feature_strides))
+        for name in list(self._out_feature_strides)[: max(freeze_at, 0)]:
+            freeze(self.get_submodule(name))
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        """Image (N, in_channels, H, W) -> {name: map} of `out_features`."""
+        maps = {}
+        for name, stride in self._out_feature_strides.items():
+            if stride > 4:
+                x = F.max_pool2d(x, 3, stride=2, ceil_mode=True)
+            x = self.get_submodule(name)(x)
+            maps[name] = x
+        return {name: maps[name] for name in self._out_features}
+
+
+def vovnet_from_config(cfg, in_channels: int) -> VoVNet:
+    """The same from `MODEL.VOVNET.*` and `MODEL.BACKBONE.FREEZE_AT`."""
+    node = cfg.MODEL.VOVNET
+    return VoVNet(
+        node.CONV_BODY,
+        in_channels=in_channels,
+        norm=node.NORM,
+        freeze_at=cfg.MODEL.BACKBONE.FREEZE_AT,
+        out_features=node.OUT_FEATURES,
+    )
+
+
+@register_backbone
+def build_fcos_vovnet_fpn_backbone(cfg, input_shape: ShapeSpec) -> FPN:
+    """VoVNet-FPN from `MODEL.VOVNET`, `MODEL.FPN` and `MODEL.FCOS.TOP_LEVELS`."""
+    return fpn_from_config(cfg, vovnet_from_config(cfg, input_shape.channels))

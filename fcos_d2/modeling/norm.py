@@ -1,0 +1,57 @@
+"""Normalization layers by name: Detectron2's, and batch norm that keeps its statistics while it trains."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from detectron2.layers import FrozenBatchNorm2d
+from detectron2.layers import get_norm as detectron2_norm
+from torch import nn
+
+from ..options import one_of
+
+_DETECTRON2_NAMES = ("", "BN", "SyncBN", "FrozenBN", "GN", "nnSyncBN", "naiveSyncBN", "naiveSyncBN_N")
+
+
+class EvalBatchNorm2d(nn.BatchNorm2d):
+    """Batch norm whose weight and bias learn, while mean and variance stay as they were loaded.
+
+    `train(True)` leaves it in evaluation mode, so that it uses its running statistics and never updates them. This is
+    "norm_eval" of HRNet-FCOS (maskrcnn_benchmark/modeling/backbone/hrnet.py) and of mmdetection's backbones. Its tensors
+    are those of `torch.nn.BatchNorm2d`; `FrozenBatchNorm2d` differs in that nothing of it learns.
+    """
+
+    def __init__(self, num_features: int, eps: float = 1e-5) -> None:
+        super().__init__(num_features, eps=eps)
+        self.training = False
+
+    def train(self, mode: bool = True) -> EvalBatchNorm2d:
+        return super().train(False)
+
+
+def norm_layer(name: str) -> str | Callable[[int], nn.Module]:
+    """What Detectron2's layers take as their `norm` argument.
+
+    Args:
+        name: one of Detectron2's names ("FrozenBN", "BN", "SyncBN", "GN", "" for none, ...), or "EvalBN".
+    Raises:
+        ValueError: there is no such norm.
+    """
+    one_of("norm", name, (*_DETECTRON2_NAMES, "EvalBN"))
+    return EvalBatchNorm2d if name == "EvalBN" else name
+
+
+def get_norm(name: str, channels: int) -> nn.Module | None:
+    """A norm for `channels` channels, `None` for the empty name.
+
+    Raises:
+        ValueError: there is no such norm.
+    """
+    return detectron2_norm(norm_layer(name), channels)
+
+
+def freeze(module: nn.Module) -> None:
+    """Stop training a module: its parameters get no gradient and its batch norms become `FrozenBatchNorm2d`, in place."""
+    for parameter in module.parameters():
+        parameter.requires_grad = False
+    FrozenBatchNorm2d.convert_frozen_batchnorm(module)
