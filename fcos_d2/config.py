@@ -7,6 +7,9 @@ are not one to one, because AdelaiDet's keys are kept for its users, are transla
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Iterator
+from dataclasses import MISSING, is_dataclass
 from typing import Any
 
 from detectron2.config import CfgNode as CN
@@ -18,6 +21,7 @@ from .modeling.assigner import (
     PointAssigner,
     size_ranges_from_upper_ends,
 )
+from .modeling.backbone import BACKBONE_KEYS
 from .modeling.dense import DenseFCOS
 from .modeling.head import FCOS_HEAD_REGISTRY, FCOSHead
 from .modeling.locations import LocationGrid
@@ -73,8 +77,15 @@ _TRANSLATED: dict[str, Any] = {
 }
 
 
+def _classes() -> Iterator[type]:
+    """The parts, then every other registered one that declares its options as they do."""
+    yield from _PARTS.values()
+    for registry, _ in _REGISTRIES.values():
+        yield from (part for _, part in registry if is_dataclass(part))
+
+
 def add_fcos_config(cfg: CN) -> None:
-    """Add `MODEL.FCOS` with all keys to a Detectron2 config; calling it again changes nothing.
+    """Add `MODEL.FCOS` and the backbones' keys to a Detectron2 config; calling it again changes nothing.
 
     Args:
         cfg: e.g. from `detectron2.config.get_cfg()`; changed in place.
@@ -82,9 +93,10 @@ def add_fcos_config(cfg: CN) -> None:
     if "FCOS" in cfg.MODEL and "HEAD_NAME" in cfg.MODEL.FCOS:
         return
     node = CN()
-    for part in _PARTS.values():
+    for part in _classes():
         for key, f in keyed_fields(part).items():
-            node[key] = f.default
+            if f.default is not MISSING:
+                node.setdefault(key, f.default)
     for key, (_, default) in _REGISTRIES.items():
         node[key] = default
     for key, value in _TRANSLATED.items():
@@ -93,6 +105,10 @@ def add_fcos_config(cfg: CN) -> None:
         for key, value in cfg.MODEL.FCOS.items():
             node[key] = value
     cfg.MODEL.FCOS = node
+    for name, keys in BACKBONE_KEYS.items():
+        backbone = cfg.MODEL.setdefault(name, CN())
+        for key, value in keys.items():
+            backbone.setdefault(key, copy.deepcopy(value))
 
 
 def _translate(node: CN, train: bool) -> dict[str, dict[str, Any]]:
@@ -145,7 +161,7 @@ def _translate(node: CN, train: bool) -> dict[str, dict[str, Any]]:
 def yaml_of_recipe(recipe: Recipe) -> dict[str, Any]:
     """The `MODEL.FCOS` keys in which a recipe differs from the defaults; inverse of `_translate`."""
     keys: dict[str, Any] = {}
-    for name, part in _PARTS.items():
+    for name, part in (_PARTS | {"head": FCOS_HEAD_REGISTRY.get(recipe.head_name)}).items():
         own = {f.name: key for key, f in keyed_fields(part).items()}
         keys |= {own[field]: value for field, value in getattr(recipe, name).items() if field in own}
     assigner, loss, selector = recipe.assigner, recipe.loss, recipe.selector
@@ -154,11 +170,10 @@ def yaml_of_recipe(recipe: Recipe) -> dict[str, Any]:
     normalizers = {ours: theirs for theirs, ours in _NORMALIZERS.items()}
     class_normalizer = loss.get("class_normalizer", "mean_positives")
     threshold = selector.get("score_threshold", 0.05)
-    strides = [8 * 2**i for i in range(len(recipe.features))]
     keys |= {
         "HEAD_NAME": recipe.head_name,
         "IN_FEATURES": list(recipe.features),
-        "FPN_STRIDES": strides,
+        "FPN_STRIDES": [2 ** int(name.removeprefix("p")) for name in recipe.features],
         "SIZES_OF_INTEREST": [int(e) for e in ends],
         "TOP_LEVELS": recipe.top_levels,
         "CENTER_SAMPLE": radius > 0,
@@ -188,7 +203,8 @@ def _part(name: str, cfg: CN, channels: int, train: bool = False) -> Any:
         part = registry.get(node[key])
     if hasattr(part, "from_config"):  # another project's part that reads its own keys
         return part(**part.from_config(cfg))
-    fields = {f.name: node[key] for key, f in keyed_fields(_PARTS[name]).items()} | _translate(node, train)[name]
+    declared = keyed_fields(part if is_dataclass(part) else _PARTS[name])
+    fields = {f.name: node[key] for key, f in declared.items()} | _translate(node, train)[name]
     if name == "head":
         fields["in_channels"] = channels
     return part(**fields)

@@ -1,4 +1,4 @@
-"""What every test may ask for, and what every test gets without asking: fixed seeds and two threads."""
+"""What every test may ask for, and what every test gets without asking: fixed seeds and at most two threads."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ hypothesis.settings.register_profile("dev", deadline=None)
 hypothesis.settings.register_profile("ci", deadline=None, derandomize=True, print_blob=True)
 hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "dev")
 
-torch.set_num_threads(2)
+torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS") or 2))
 
 
 @pytest.fixture(autouse=True)

@@ -1,10 +1,11 @@
 """FCOS written out slowly, from the paper and from what the published versions are known to do.
 
-What the package computes is compared with this. Nothing here imports the package: locations are laid by loops, assignment
-is the full (boxes x locations) matrix, classes are one-hot, boxes have corners, suppression goes through pairs.
+What the package computes is compared with this. Nothing here imports the package: locations are laid by loops,
+assignment is the full (boxes x locations) matrix, classes are one-hot, boxes have corners, suppression goes through
+pairs.
 
-The arguments `grid`, `assigner`, `coder`, `loss` and `selector` are the plain mappings of a recipe; what a mapping leaves
-out has AdelaiDet's value, repeated here in `DEFAULTS`.
+The arguments `grid`, `assigner`, `coder`, `loss` and `selector` are the plain mappings of a recipe; what a mapping
+leaves out has AdelaiDet's value, repeated here in `DEFAULTS`.
 """
 
 from __future__ import annotations
@@ -330,9 +331,7 @@ def fcos_losses(
     average = options["moving_start"] if average is None else average
     average = average * momentum + max(count, 1.0) * (1 - momentum)
     divide_by = {
-        name: normalizer(
-            options[f"{name}_normalizer"], [count], [total_weight], 0, len(boxes), len(points), average
-        )
+        name: normalizer(options[f"{name}_normalizer"], [count], [total_weight], 0, len(boxes), len(points), average)
         for name in ("class", "box", "quality")
     }
     return {
@@ -389,9 +388,7 @@ def detect(
                 limits = (width - margin, height - margin) * 2
                 c.box = [min(max(v, 0.0), limit) for v, limit in zip(c.box, limits)]
             if options["min_size"] >= 0:
-                kept = [
-                    c for c in kept if min(c.box[2] - c.box[0], c.box[3] - c.box[1]) > options["min_size"]
-                ]
+                kept = [c for c in kept if min(c.box[2] - c.box[0], c.box[3] - c.box[1]) > options["min_size"]]
         kept = suppress(kept, options["nms_threshold"], options["nms_convention"] == "plus_one")
         limit = options["max_detections"]
         if options["max_detections_ties"] == "keep" and len(kept) > limit:

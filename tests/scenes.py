@@ -6,20 +6,41 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import fcos_d2  # noqa: F401  # isort: skip  # before detectron2, whose 0.6 needs mending
+
 import numpy as np
+import reference
 import torch
 from detectron2.config import instantiate
 from detectron2.structures import Boxes, Instances
 from torch import Tensor
 
-import reference
 from fcos_d2.compose import compose
-from fcos_d2.modeling import DenseFCOS, FCOSHead, FCOSLoss, LocationGrid, LTRBCoder, PointAssigner, Selector
+from fcos_d2.modeling import (
+    FCOS_HEAD_REGISTRY,
+    DenseFCOS,
+    FCOSLoss,
+    LocationGrid,
+    LTRBCoder,
+    PointAssigner,
+    Selector,
+)
 from fcos_d2.recipes import RECIPES, Recipe
 from fcos_d2.structures import GroundTruth, Locations, Predictions
 
 STRIDES = (8, 16, 32, 64, 128)
 CPU = torch.device("cpu")
+
+
+def strides_of(recipe: Recipe) -> tuple[int, ...]:
+    """p3 has stride 8, p4 16, and so on."""
+    return tuple(2 ** int(name[1:]) for name in recipe.features)
+
+
+def distinct(*fields: str) -> list[str]:
+    """Recipes that differ in at least one of these fields: the first name of each kind."""
+    kinds = {repr([getattr(r, f) for f in fields]): name for name, r in reversed(RECIPES.items())}
+    return [name for name in RECIPES if name in kinds.values()]
 
 
 def feature_sizes(image_size: tuple[int, int], strides: Sequence[int] = STRIDES) -> list[tuple[int, int]]:
@@ -57,7 +78,7 @@ def maps_of(predictions: Predictions) -> list[Tensor]:
 
 
 def random_boxes(count: int, image_size: tuple[int, int] = (128, 128), grain: float = 0.0) -> Tensor:
-    """(count, 4) boxes from a pixel to the whole image, some of them over its border; on multiples of `grain` if given."""
+    """(count, 4) boxes from a pixel to the whole image, some over its border; on multiples of `grain` if given."""
     extent = torch.tensor([image_size[1], image_size[0]], dtype=torch.float32)
     center = torch.rand(count, 2) * extent
     side = extent * 2 ** (-6 * torch.rand(count, 2))
@@ -110,7 +131,7 @@ def dense_of(recipe: Recipe | str, num_classes: int = 3, **head: Any) -> DenseFC
         **head,
     }
     return DenseFCOS(
-        head=FCOSHead(**narrow),
+        head=FCOS_HEAD_REGISTRY.get(recipe.head_name)(**narrow),
         loss=FCOSLoss(**recipe.loss),
         assigner=PointAssigner(**recipe.assigner),
         coder=LTRBCoder(**recipe.coder),
@@ -128,7 +149,7 @@ def scene_of(
     """A random batch for a recipe; `counts` are the numbers of boxes of its images."""
     recipe = RECIPES[recipe] if isinstance(recipe, str) else recipe
     dense = dense_of(recipe, num_classes)
-    at = locations(image_size, STRIDES[: len(recipe.features)], dense.grid)
+    at = locations(image_size, strides_of(recipe), dense.grid)
     predictions = random_predictions(at, len(counts), num_classes, exp=dense.coder.activation == "exp")
     boxes = [random_boxes(n, image_size) for n in counts]
     classes = [torch.randint(0, num_classes, (n,)) for n in counts]

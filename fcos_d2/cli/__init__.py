@@ -1,13 +1,126 @@
-"""The console command `fcos`. Commands import what they need when they run: `fcos --help` does not wait for PyTorch."""
+"""The console command `fcos`: a table of commands, each a module that is imported when it is chosen.
+
+Nothing here imports PyTorch, so `fcos --help` answers at once.
+"""
 
 from __future__ import annotations
 
+import difflib
+import importlib
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
 import click
 
-import fcos_d2
+from .session import Session, report
+
+__all__ = ["COMMANDS", "cli", "main"]
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(fcos_d2.__version__, prog_name="fcos")
+@dataclass(frozen=True)
+class Row:
+    """A command: its name, the module whose `command` it is, and what it does in a line."""
+
+    name: str
+    module: str
+    help: str
+
+
+COMMANDS: tuple[Row, ...] = (
+    Row("train", "train", "Train on your own images, or any config on COCO."),
+    Row("eval", "evaluate", "COCO's AP of a checkpoint on a data set."),
+    Row("detect", "detect", "Find objects in images, folders of images and URLs."),
+    Row("demo", "demo", "Make images, train a small FCOS on them, show what it finds."),
+    Row("zoo", "zoo", "The published variants, and how to use one."),
+    Row("convert", "convert", "Read checkpoints of other FCOS projects, or write them."),
+)
+
+# What `fcos WORD` takes for an image, without being told `detect`.
+_IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".ppm", ".pgm")
+
+
+class CommandTable(click.Group):
+    """A group that knows its commands' names and helps from `COMMANDS` and imports the one that is run."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return [row.name for row in COMMANDS]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        row = next((row for row in COMMANDS if row.name == cmd_name), None)
+        return row and importlib.import_module(f".{row.module}", __name__).command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(row.name, row.help) for row in COMMANDS])
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        own = {name for parameter in self.get_params(ctx) for name in (*parameter.opts, *parameter.secondary_opts)}
+        if args and args[0].startswith("-") and args[0].partition("=")[0] not in own and any(map(_is_image, args)):
+            args = ["detect", *args]  # fcos --threshold 0.3 IMAGE
+        return super().parse_args(ctx, args)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        word = args[0]
+        names = self.list_commands(ctx)
+        if word not in names:
+            if _is_image(word):
+                return super().resolve_command(ctx, ["detect", *args])
+            near = difflib.get_close_matches(word, names, n=1, cutoff=0.5)
+            hint = f" Did you mean '{near[0]}'?" if near else f" There are {', '.join(names)}; fcos IMAGE detects."
+            raise click.UsageError(f"No command or image '{word}'.{hint}", ctx)
+        return super().resolve_command(ctx, args)
+
+
+def _is_image(word: str) -> bool:
+    """Whether a word on the command line stands for something to detect in."""
+    if word.startswith("-"):
+        return False
+    return "://" in word or word.lower().endswith(_IMAGE_SUFFIXES) or Path(word).exists()
+
+
+def _version(ctx: click.Context, parameter: click.Parameter, value: bool) -> None:
+    if not value or ctx.resilient_parsing:
+        return
+    from importlib.metadata import PackageNotFoundError, version
+
+    import fcos_d2
+
+    try:
+        from .._compat import DETECTRON2_FLAVOUR as flavour
+    except ImportError:
+        flavour = "not installed"
+    try:
+        torch = version("torch")
+    except PackageNotFoundError:
+        torch = "not installed"
+    python = ".".join(map(str, sys.version_info[:3]))
+    click.echo(f"fcos_d2 {fcos_d2.__version__} (Detectron2 {flavour}, PyTorch {torch}, Python {python})")
+    ctx.exit()
+
+
+@click.group(
+    "fcos",
+    cls=CommandTable,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="`fcos IMAGE_OR_URL` is short for `fcos detect IMAGE_OR_URL`. `fcos COMMAND --help` tells more; every "
+    "command takes --json (one JSON object on stdout, all else on stderr) and --debug.",
+)
+@click.option(
+    "--version", is_flag=True, is_eager=True, expose_value=False, callback=_version,
+    help="Versions of fcos_d2, Detectron2 and PyTorch.",
+)  # fmt: skip
+def cli() -> None:
+    """FCOS: fully convolutional one-stage object detection, on Detectron2."""
+
+
 def main() -> None:
-    """FCOS: fully convolutional one-stage object detection."""
+    """Run the command line; exit code 0, 1 for an error, 2 for wrong usage, 130 for Ctrl-C."""
+    session = Session()
+    try:
+        code = cli.main(prog_name="fcos", standalone_mode=False, obj=session)
+    except BaseException as error:
+        code = report(error, session)
+    sys.exit(code if isinstance(code, int) else 0)

@@ -124,11 +124,6 @@ def _read(source: str) -> Config:
 def _variant(name: str) -> Config:
     from .. import zoo
 
-    names = list(zoo.names())
-    if name not in names:
-        raise FcosError(
-            f"{name!r} is neither a config file (.py, .yaml), nor a checkpoint (.pth), nor a variant{suggestion(name, names)}."
-        )
     return zoo.get_config(name)
 
 
@@ -159,7 +154,7 @@ def _yacs(path: Path | None = None, text: str = "", origin: str = "") -> CfgNode
             cfg.merge_from_other_cfg(CfgNode(yaml.safe_load(text)))
     except KeyError as error:
         key = str(error.args[0]).rpartition(": ")[2]
-        raise FcosError(f"{origin} has the unknown key {key}{suggestion(key, list(yacs_keys(cfg)))}.") from error
+        raise FcosError(f"{origin} has the unknown key {key}{suggestion(key, list(yacs_keys(cfg)))}") from error
     except FileNotFoundError as error:
         raise FcosError(f"{origin} builds on {error.filename}, which does not exist.") from error
     except Exception as error:
@@ -206,7 +201,7 @@ def parse_config(text: str, origin: str) -> Config:
             raise FcosError(f"The config in {origin} asks at {path} to unpickle files, which may run code.")
         if not _is_trusted(target):
             raise FcosError(
-                f"The config in {origin} names {target!r} at {path}, which is not a known part of fcos_d2, Detectron2 or "
+                f"The config in {origin} names {target!r} at {path}, which is no known part of fcos_d2, Detectron2 or "
                 "PyTorch: load the .py config instead, and the checkpoint as its weights."
             )
     return OmegaConf.create(tree, flags={"allow_objects": True})

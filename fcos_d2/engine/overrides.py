@@ -28,14 +28,14 @@ _UNKNOWN = object()  # a value whose type nobody knows
 
 
 def suggestion(wrong: str, known: Sequence[str]) -> str:
-    """The end of a sentence about an unknown name: "; did you mean 'x'?", or nothing."""
+    """The end of a sentence about an unknown name: "; did you mean 'x'?", or a full stop."""
     last = {name.rpartition(".")[2]: name for name in reversed(known)}
     close = difflib.get_close_matches(wrong, known, 1, 0.75) or difflib.get_close_matches(
         wrong.rpartition(".")[2], list(last), 1, 0.75
     )
     if not close:
         close = difflib.get_close_matches(wrong, known, 1, 0.6)
-    return f"; did you mean {last.get(close[0], close[0])!r}" if close else ""
+    return f"; did you mean {last.get(close[0], close[0])!r}?" if close else "."
 
 
 # LazyConfig
@@ -59,8 +59,7 @@ def apply_lazy(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
         if key.startswith("~"):
             raise FcosError(f"The override {text!r} would delete a key, which is not supported: give it a value.")
         key = key.replace("[", ".").replace("]", "")
-        parent, name, old = _find(cfg, key)
-        _set(parent, name, key, _parse(key, value.strip(), old), old)
+        _set(cfg, key, _parse(key, value.strip(), _find(cfg, key)[2]))
     return cfg
 
 
@@ -83,7 +82,7 @@ def _find(cfg: DictConfig, key: str) -> tuple[Any, Any, Any]:
         if isinstance(node, DictConfig) and name not in node:
             default = _parameters(node).get(name, _UNKNOWN if "**" in _parameters(node) else None)
             if default is None or not last:
-                raise FcosError(f"The config has no {key!r}{suggestion(key, list(_keys(cfg)))}.")
+                raise FcosError(f"The config has no {key!r}{suggestion(key, list(_keys(cfg)))}")
             return node, name, default[0] if isinstance(default, tuple) else _UNKNOWN
         if last:
             return node, name, _value(node, name)
@@ -143,13 +142,13 @@ def _parse(key: str, text: str, old: Any) -> Any:
     return copy.deepcopy(value)
 
 
-def _set(parent: Any, name: Any, key: str, value: Any, old: Any) -> None:
+def _set(cfg: DictConfig, key: str, value: Any) -> None:
+    parent, name, old = _find(cfg, key)
     if isinstance(value, Mapping) and isinstance(old, DictConfig) and "_target_" not in value:
         for inner, item in value.items():
-            inner_parent, inner_name, inner_old = _find(old, str(inner))
-            _set(inner_parent, inner_name, f"{key}.{inner}", item, inner_old)
-        return
-    parent[name] = _checked(key, value, old)
+            _set(cfg, f"{key}.{inner}", item)
+    else:
+        parent[name] = _checked(key, value, old)
 
 
 _KINDS = {
@@ -203,7 +202,7 @@ def apply_yacs(cfg: CfgNode, overrides: Sequence[str]) -> CfgNode:
         for part in parts[:-1]:
             node = node.get(part) if isinstance(node, CfgNode) else None
         if not isinstance(node, CfgNode) or parts[-1] not in node or isinstance(node[parts[-1]], CfgNode):
-            raise FcosError(f"The config has no key {key!r}{suggestion(key, list(yacs_keys(cfg)))}.")
+            raise FcosError(f"The config has no key {key!r}{suggestion(key, list(yacs_keys(cfg)))}")
         old = node[parts[-1]]
         try:
             value = ast.literal_eval(text)

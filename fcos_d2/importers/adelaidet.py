@@ -5,26 +5,46 @@ A BN head keeps one batch norm for each level: `cls_tower.1.<level>.weight` ther
 
 from __future__ import annotations
 
+from .detectron2 import PYRAMID, RESNET
 from .family import Family
 from .mapping import Rule
 
+_BODY = "backbone.bottom_up"
 _HEAD = "proposal_generator.fcos_head"
 
-RULES = (
-    Rule("backbone.bottom_up.res{k}.{i}.conv2_offset.{A}", "backbone.bottom_up.res{k}.{i}.conv2.offset.{A}"),
-    Rule("backbone.{*}", "backbone.{*}"),
-    Rule(f"{_HEAD}.scales.{{n}}.scale", "dense.head.scales", stacked=(1,)),
+# Networks whose names are the same here.
+BODIES = tuple(
+    Rule(f"{_BODY}.{name}", f"{_BODY}.{name}")
+    for name in ("base_layer.{*}", "level{n}.{*}", "stem.stem_{n}/{*}", "stage{n}.{*}", "stem.{*}")
+)
+
+
+def _tower(name: str) -> tuple[Rule, ...]:
+    theirs, ours = f"{_HEAD}.{name}.{{n}}", f"dense.head.{name}.{{n}}"
+    return (
+        Rule(f"{theirs}.offset.{{A}}", f"{ours}.offset.{{A}}"),
+        Rule(f"{theirs}.conv.{{A}}", f"{ours}.{{A}}", beside=f"{ours}.offset.weight"),
+        Rule(f"{theirs}.{{l}}.{{A}}", f"{ours}.levels.{{l}}.{{A}}"),
+        Rule(f"{theirs}.{{A}}", f"{ours}.{{A}}"),
+    )
+
+
+HEAD = (
+    *_tower("share_tower"),
+    *_tower("cls_tower"),
+    *_tower("bbox_tower"),
+    Rule(f"{_HEAD}.cls_logits.{{A}}", "dense.head.cls_logits.{A}"),
+    Rule(f"{_HEAD}.bbox_pred.{{A}}", "dense.head.bbox_pred.{A}"),
     Rule(f"{_HEAD}.ctrness.{{A}}", "dense.head.quality.{A}"),
-    Rule(f"{_HEAD}.centerness.{{A}}", "dense.head.quality.{A}", legacy=True),  # as its own converter leaves it
-    Rule(f"{_HEAD}.{{A}}.{{n}}.{{l}}.{{B}}", "dense.head.{A}.{n}.levels.{l}.{B}"),
-    Rule(f"{_HEAD}.{{A}}.{{n}}.conv.{{B}}", "dense.head.{A}.{n}.{B}", beside="dense.head.{A}.{n}.offset.weight"),
-    Rule(f"{_HEAD}.{{A}}.{{*}}", "dense.head.{A}.{*}"),
+    Rule(f"{_HEAD}.centerness.{{A}}", "dense.head.quality.{A}", legacy=True),  # its own converter leaves this name
+    Rule(f"{_HEAD}.scales.{{n}}.scale", "dense.head.scales", stacked=(1,)),
 )
 
 ADELAIDET = Family(
     name="adelaidet",
     source="aim-uofa/AdelaiDet",
-    rules=RULES,
+    rules=RESNET + BODIES + PYRAMID + HEAD,
     mark=f"{_HEAD}.",
     zoo="adelaidet",
+    level_norms="own",
 )

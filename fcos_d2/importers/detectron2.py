@@ -8,13 +8,33 @@ from __future__ import annotations
 from .family import Family
 from .mapping import Rule
 
-RULES = (
-    Rule("backbone.bottom_up.res{k}.{i}.conv2_offset.{A}", "backbone.bottom_up.res{k}.{i}.conv2.offset.{A}"),
-    Rule("backbone.{*}", "backbone.{*}"),
-    Rule("head.cls_subnet.{n}.{l}.{A}", "dense.head.cls_tower.{n}.levels.{l}.{A}"),
-    Rule("head.bbox_subnet.{n}.{l}.{A}", "dense.head.bbox_tower.{n}.levels.{l}.{A}"),
-    Rule("head.cls_subnet.{n}.{A}", "dense.head.cls_tower.{n}.{A}"),
-    Rule("head.bbox_subnet.{n}.{A}", "dense.head.bbox_tower.{n}.{A}"),
+_BODY = "backbone.bottom_up"
+_BLOCK = f"{_BODY}.res{{k}}.{{i}}"
+
+RESNET = (
+    Rule(f"{_BODY}.stem.conv1.{{*}}", f"{_BODY}.stem.conv1.{{*}}"),
+    Rule(f"{_BLOCK}.conv{{j}}_offset.{{A}}", f"{_BLOCK}.conv{{j}}.offset.{{A}}"),
+    Rule(f"{_BLOCK}.{{*}}", f"{_BLOCK}.{{*}}"),
+)
+PYRAMID = (
+    Rule("backbone.fpn_lateral{l}.{*}", "backbone.fpn_lateral{l}.{*}"),
+    Rule("backbone.fpn_output{l}.{*}", "backbone.fpn_output{l}.{*}"),
+    Rule("backbone.top_block.{A}.{B}", "backbone.top_block.{A}.{B}"),
+)
+
+
+def _tower(theirs: str, ours: str) -> tuple[Rule, ...]:
+    theirs, ours = f"head.{theirs}.{{n}}", f"dense.head.{ours}.{{n}}"
+    statistics = ("running_mean", "running_var", "num_batches_tracked")
+    return (
+        *(Rule(f"{theirs}.{{l}}.{name}", f"{ours}.levels.{{l}}.{name}") for name in statistics),
+        Rule(f"{theirs}.{{A}}", f"{ours}.{{A}}"),
+    )
+
+
+HEAD = (
+    *_tower("cls_subnet", "cls_tower"),
+    *_tower("bbox_subnet", "bbox_tower"),
     Rule("head.cls_score.{A}", "dense.head.cls_logits.{A}"),
     Rule("head.bbox_pred.{A}", "dense.head.bbox_pred.{A}"),
     Rule("head.ctrness.{A}", "dense.head.quality.{A}"),
@@ -23,8 +43,9 @@ RULES = (
 DETECTRON2 = Family(
     name="detectron2",
     source="facebookresearch/detectron2",
-    rules=RULES,
+    rules=RESNET + PYRAMID + HEAD,
     mark="head.ctrness.",
     zoo="detectron2",
     wrapper="model",
+    level_norms="shared",
 )

@@ -25,10 +25,12 @@ class Family:
         beside: what else its files hold at the top.
         ignored: names that its files may hold and no model needs.
         counters: its batch norms count their batches (`num_batches_tracked`), also where ours are frozen.
+        level_norms: weight and bias of its heads' batch norms: "own" for each level, "shared", or "" where it has none.
         activations: of raw ltrb, as (activation, unit) of `LTRBCoder`, that its code can express.
         quality_on: towers that may feed its quality branch.
         origin: of its locations, as in `LocationGrid`.
         stride_in_1x1: where its ResNets may stride.
+        notes: what a reader should know about every one of its files.
         channels_of_classes: channel of each of COCO's 80 classes, where that is not their order.
     """
 
@@ -41,10 +43,12 @@ class Family:
     beside: Mapping[str, Any] | None = None
     ignored: tuple[str, ...] = ("pixel_mean", "pixel_std")
     counters: bool = False
+    level_norms: str = ""
     activations: tuple[tuple[str, str], ...] = (("relu", "stride"),)
     quality_on: tuple[str, ...] = ("box",)
     origin: str = "center"
     stride_in_1x1: tuple[bool, ...] = (True, False)
+    notes: tuple[str, ...] = ()
     channels_of_classes: tuple[int, ...] | None = None
 
     def wrap(self, tensors: dict[str, Tensor]) -> dict[str, Any]:

@@ -28,11 +28,25 @@ PYRAMID = (
     Rule("backbone.fpn.fpn_layer{l}.{A}", "backbone.fpn_output{l+1}.{A}"),
     Rule("backbone.fpn.top_blocks.{A}.{B}", "backbone.top_block.{A}.{B}"),
 )
+
+
+def tower(name: str) -> tuple[Rule, ...]:
+    """A tower keeps its names; where its last convolution is deformable, the kernel lies beside the offsets there."""
+    theirs, ours = f"rpn.head.{name}.{{n}}", f"dense.head.{name}.{{n}}"
+    return (
+        Rule(f"{theirs}.offset.{{A}}", f"{ours}.offset.{{A}}"),
+        Rule(f"{theirs}.conv.{{A}}", f"{ours}.{{A}}", beside=f"{ours}.offset.weight"),
+        Rule(f"{theirs}.{{A}}", f"{ours}.{{A}}"),
+    )
+
+
 HEAD = (
-    Rule("rpn.head.scales.{n}.scale", "dense.head.scales", stacked=(1,)),
+    *tower("cls_tower"),
+    *tower("bbox_tower"),
+    Rule("rpn.head.cls_logits.{A}", "dense.head.cls_logits.{A}"),
+    Rule("rpn.head.bbox_pred.{A}", "dense.head.bbox_pred.{A}"),
     Rule("rpn.head.centerness.{A}", "dense.head.quality.{A}"),
-    Rule("rpn.head.{A}.{n}.conv.{B}", "dense.head.{A}.{n}.{B}", beside="dense.head.{A}.{n}.offset.weight"),
-    Rule("rpn.head.{A}.{*}", "dense.head.{A}.{*}"),
+    Rule("rpn.head.scales.{n}.scale", "dense.head.scales", stacked=(1,)),
 )
 RULES = RESNET + PYRAMID + HEAD
 

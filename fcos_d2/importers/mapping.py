@@ -201,9 +201,9 @@ class Difference:
     def __str__(self) -> str:
         parts = []
         if self.missing:
-            parts.append(f"{len(self.missing)} missing ({_some(self.missing)})")
+            parts.append(f"{len(self.missing)} missing ({some(self.missing)})")
         if self.left_over:
-            parts.append(f"{len(self.left_over)} left over ({_some(self.left_over)})")
+            parts.append(f"{len(self.left_over)} left over ({some(self.left_over)})")
         if self.shapes:
             name, (theirs, ours) = next(iter(self.shapes.items()))
             parts.append(f"{len(self.shapes)} of another shape ({name}: {list(theirs)} in the file, {list(ours)} wanted)")
@@ -223,5 +223,6 @@ def difference(tensors: Mapping[str, Tensor], wanted: Mapping[str, tuple[int, ..
     )
 
 
-def _some(names: Sequence[str], limit: int = 3) -> str:
+def some(names: Sequence[str], limit: int = 3) -> str:
+    """The first few names."""
     return ", ".join(names[:limit]) + (", ..." if len(names) > limit else "")

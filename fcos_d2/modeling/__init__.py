@@ -8,6 +8,7 @@ from .locations import LocationGrid
 from .losses import BOX_LOSS_REGISTRY, LOSS_REGISTRY, NORMALIZER_REGISTRY, FCOSLoss
 from .ltrb import LTRBCoder
 from .meta_arch import FCOS
+from .nas_head import NASFCOSHead
 from .proposals import FCOSProposals
 from .quality import QUALITY_REGISTRY
 from .selector import SELECTOR_REGISTRY, Selector
@@ -28,6 +29,7 @@ __all__ = [
     "FCOSProposals",
     "LTRBCoder",
     "LocationGrid",
+    "NASFCOSHead",
     "PointAssigner",
     "Selector",
 ]

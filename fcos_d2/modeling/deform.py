@@ -26,7 +26,7 @@ _OFFSET_INITS = ("zero", "kaiming_uniform")
 class DeformConv(nn.Module):
     """A square convolution that reads at learned offsets and, if modulated, weighs what it reads.
 
-    For kernel size k and G groups of input channels that share their offsets, the convolution `offset` has 3 k*k G channels:
+    For kernel size k and G groups of input channels that share offsets, the convolution `offset` has 3 k*k G channels:
     2 k*k G offsets in feature pixels, (y, x) for each kernel tap, taps row by row, then k*k G masks before sigmoid
     (no masks if not modulated).
 

@@ -85,6 +85,9 @@ class DenseFCOS(nn.Module):
             raw_ltrb = predictions.gather(
                 predictions.raw_ltrb, positives.image, positives.location
             )
+            if positives.valid is not None:
+                # Padding reads location 0, whose prediction may be of no size or overflow exp: 0 * inf is not 0.
+                raw_ltrb = torch.where(positives.valid[:, None] > 0, raw_ltrb, torch.ones_like(raw_ltrb))
             return self.loss(predictions, targets, self.coder.activate(raw_ltrb))
 
     @torch.no_grad()

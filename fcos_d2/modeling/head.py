@@ -11,6 +11,7 @@ from fvcore.common.registry import Registry
 from torch import Tensor, nn
 
 from ..options import one_of, option
+from .deform import DeformConv
 
 FCOS_HEAD_REGISTRY = Registry("FCOS_HEAD")
 FCOS_HEAD_REGISTRY.__doc__ = """Modules called like `FCOSHead`."""
@@ -27,23 +28,15 @@ class LevelBatchNorm(nn.Module):
             otherwise everything is kept apart, as AdelaiDet does.
     """
 
-    def __init__(
-        self, channels: int, num_levels: int, norm: type[nn.Module], shared_affine: bool
-    ) -> None:
+    def __init__(self, channels: int, num_levels: int, norm: type[nn.Module], shared_affine: bool) -> None:
         super().__init__()
-        self.levels = nn.ModuleList(
-            norm(channels, affine=not shared_affine) for _ in range(num_levels)
-        )
+        self.levels = nn.ModuleList(norm(channels, affine=not shared_affine) for _ in range(num_levels))
         self.weight = nn.Parameter(torch.ones(channels)) if shared_affine else None
         self.bias = nn.Parameter(torch.zeros(channels)) if shared_affine else None
 
     def forward(self, x: Tensor, level: int) -> Tensor:
         x = self.levels[level](x)
-        return (
-            x
-            if self.weight is None
-            else x * self.weight[:, None, None] + self.bias[:, None, None]
-        )
+        return x if self.weight is None else x * self.weight[:, None, None] + self.bias[:, None, None]
 
 
 class Tower(nn.Sequential):
@@ -57,19 +50,19 @@ class Tower(nn.Sequential):
         norm: str,
         shared_affine: bool,
         conv_bias: bool,
+        deformable: bool,
     ) -> None:
         batch_norms = {"BN": nn.BatchNorm2d, "SyncBN": nn.SyncBatchNorm}
         layers: list[nn.Module] = []
-        for _ in range(num_convs):
-            layers.append(nn.Conv2d(channels, channels, 3, padding=1, bias=conv_bias))
+        for i in range(num_convs):
+            if deformable and i == num_convs - 1:
+                layers.append(DeformConv(channels, channels, 3, bias=conv_bias))
+            else:
+                layers.append(nn.Conv2d(channels, channels, 3, padding=1, bias=conv_bias))
             if norm == "GN":
                 layers.append(nn.GroupNorm(32, channels))
             elif norm != "none":
-                layers.append(
-                    LevelBatchNorm(
-                        channels, num_levels, batch_norms[norm], shared_affine
-                    )
-                )
+                layers.append(LevelBatchNorm(channels, num_levels, batch_norms[norm], shared_affine))
             layers.append(nn.ReLU(inplace=True))
         super().__init__(*layers)
 
@@ -97,6 +90,7 @@ class FCOSHead(nn.Module):
         level_scale: multiply raw ltrb by a learned scalar for each level.
         prior_prob: class probability at the start of training (arXiv:1708.02002, Sec. 4.1).
         points_per_cell: D, as in `LocationGrid`; the channel blocks are grouped by point.
+        deformable: whether the last convolution of the class and of the box tower is a modulated deformable one.
 
     Raises:
         ValueError: an option has no such value, or GroupNorm cannot split the channels into 32 groups.
@@ -115,21 +109,18 @@ class FCOSHead(nn.Module):
     level_scale: bool = option(True, key="USE_SCALE")
     prior_prob: float = option(0.01, key="PRIOR_PROB")
     points_per_cell: int = option(1)
+    deformable: bool = option(False, key="USE_DEFORMABLE")
 
     def __post_init__(self) -> None:
         super().__init__()
         one_of("FCOSHead.norm", self.norm, ("GN", "BN", "SyncBN", "none"))
         one_of("FCOSHead.quality_on", self.quality_on, ("class", "box"))
         if self.num_classes < 1:
-            raise ValueError(
-                f"FCOSHead.num_classes is {self.num_classes}, but it must be 1 or more."
-            )
+            raise ValueError(f"FCOSHead.num_classes is {self.num_classes}, but it must be 1 or more.")
         if self.norm == "GN" and self.in_channels % 32:
-            raise ValueError(
-                f"FCOSHead.in_channels is {self.in_channels}, but GroupNorm needs a multiple of 32."
-            )
+            raise ValueError(f"FCOSHead.in_channels is {self.in_channels}, but GroupNorm needs a multiple of 32.")
 
-        def tower(num_convs: int) -> Tower:
+        def tower(num_convs: int, deformable: bool = False) -> Tower:
             return Tower(
                 self.in_channels,
                 num_convs,
@@ -137,37 +128,30 @@ class FCOSHead(nn.Module):
                 self.norm,
                 self.norm_shared_affine,
                 self.conv_bias,
+                deformable,
             )
 
         def predictor(channels: int) -> nn.Conv2d:
-            return nn.Conv2d(
-                self.in_channels, channels * self.points_per_cell, 3, padding=1
-            )
+            return nn.Conv2d(self.in_channels, channels * self.points_per_cell, 3, padding=1)
 
         self.share_tower = tower(self.num_shared_convs)
-        self.cls_tower = tower(self.num_class_convs)
-        self.bbox_tower = tower(self.num_box_convs)
+        self.cls_tower = tower(self.num_class_convs, self.deformable)
+        self.bbox_tower = tower(self.num_box_convs, self.deformable)
         self.cls_logits = predictor(self.num_classes)
         self.bbox_pred = predictor(4)
         self.quality = predictor(1)
-        self.scales = (
-            nn.Parameter(torch.ones(self.num_levels)) if self.level_scale else None
-        )
+        self.scales = nn.Parameter(torch.ones(self.num_levels)) if self.level_scale else None
         self._initialise()
 
     def _initialise(self) -> None:
         for module in self.modules():
-            if isinstance(module, nn.Conv2d):
+            if isinstance(module, nn.Conv2d):  # offsets of a deformable one included, its kernel not, as published
                 nn.init.normal_(module.weight, std=0.01)
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
-        nn.init.constant_(
-            self.cls_logits.bias, -math.log((1 - self.prior_prob) / self.prior_prob)
-        )
+        nn.init.constant_(self.cls_logits.bias, -math.log((1 - self.prior_prob) / self.prior_prob))
 
-    def forward(
-        self, features: Sequence[Tensor]
-    ) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
+    def forward(self, features: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
         """L maps (N, C, Hi, Wi) -> logits (N, D*K, Hi, Wi), raw ltrb (N, D*4, Hi, Wi), quality (N, D, Hi, Wi).
 
         Raises:
@@ -185,9 +169,5 @@ class FCOSHead(nn.Module):
             logits.append(self.cls_logits(class_features))
             raw = self.bbox_pred(box_features).float()
             raw_ltrb.append(raw if self.scales is None else raw * self.scales[level])
-            quality.append(
-                self.quality(
-                    class_features if self.quality_on == "class" else box_features
-                )
-            )
+            quality.append(self.quality(class_features if self.quality_on == "class" else box_features))
         return logits, raw_ltrb, quality

@@ -17,8 +17,8 @@ class EvalBatchNorm2d(nn.BatchNorm2d):
     """Batch norm whose weight and bias learn, while mean and variance stay as they were loaded.
 
     `train(True)` leaves it in evaluation mode, so that it uses its running statistics and never updates them. This is
-    "norm_eval" of HRNet-FCOS (maskrcnn_benchmark/modeling/backbone/hrnet.py) and of mmdetection's backbones. Its tensors
-    are those of `torch.nn.BatchNorm2d`; `FrozenBatchNorm2d` differs in that nothing of it learns.
+    "norm_eval" of HRNet-FCOS (maskrcnn_benchmark/modeling/backbone/hrnet.py) and of mmdetection's backbones. It has the
+    tensors of `torch.nn.BatchNorm2d`; of a `FrozenBatchNorm2d` nothing learns.
     """
 
     def __init__(self, num_features: int, eps: float = 1e-5) -> None:
@@ -51,7 +51,7 @@ def get_norm(name: str, channels: int) -> nn.Module | None:
 
 
 def freeze(module: nn.Module) -> None:
-    """Stop training a module: its parameters get no gradient and its batch norms become `FrozenBatchNorm2d`, in place."""
+    """Stop training a module in place: no gradients, and its batch norms become `FrozenBatchNorm2d`."""
     for parameter in module.parameters():
         parameter.requires_grad = False
     FrozenBatchNorm2d.convert_frozen_batchnorm(module)

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
+import reference
 import torch
 import torch.nn.functional as F
+from scenes import CPU, relative
 from torch import Tensor
 
-import reference
 from fcos_d2.modeling import LocationGrid
 from fcos_d2.modeling.focal import focal_loss
 from fcos_d2.structures import Positives, Predictions
-from scenes import CPU, relative
 
 SIZES, STRIDES, K = ((4, 6), (2, 3)), (8, 16), 3
 

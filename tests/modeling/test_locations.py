@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
+import reference
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-
-import reference
-from fcos_d2.modeling import LocationGrid
 from scenes import CPU, STRIDES, feature_sizes, locations
+
+from fcos_d2.modeling import LocationGrid
 
 
 def test_cell_centers_row_by_row() -> None:
@@ -36,7 +38,7 @@ def test_no_levels() -> None:
 
 
 def test_corner_grid_has_the_steps_of_torchvision() -> None:
-    """The numbers of an 800 x 1088 input: the coarse levels step by less than their stride, and not alike in x and y."""
+    """The numbers of an 800 x 1088 input: coarse levels step by less than their stride, and unlike in x and y."""
     sizes = [(100, 136), (50, 68), (25, 34), (13, 17), (7, 9)]
     at = LocationGrid(origin="corner")(sizes, STRIDES, (800, 1088), CPU)
     assert [level.step for level in at.levels] == [(8, 8), (16, 16), (32, 32), (64, 61), (120, 114)]
@@ -70,9 +72,7 @@ def test_equal_to_the_transcription(image: tuple[int, int], origin: str, points:
     padded = tuple(-(-v // 32) * 32 for v in image)
     grid = LocationGrid(origin=origin, points_per_cell=points)
     at = grid(feature_sizes(padded), STRIDES, padded, CPU)
-    slow = reference.lay_points(
-        feature_sizes(padded), STRIDES, padded, {"origin": origin, "points_per_cell": points}
-    )
+    slow = reference.lay_points(feature_sizes(padded), STRIDES, padded, {"origin": origin, "points_per_cell": points})
     assert at.xy[:, 0].tolist() == slow.x.tolist()
     assert at.xy[:, 1].tolist() == slow.y.tolist()
     assert at.stride.tolist() == slow.stride.tolist()
@@ -106,9 +106,8 @@ def test_laid_once_for_each_size_and_usable_in_training() -> None:
     ],
 )
 def test_wrong_options(arguments: dict, message: str) -> None:
-    with pytest.raises(ValueError) as error:
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         LocationGrid(**arguments)
-    assert str(error.value) == message
 
 
 def test_as_many_strides_as_maps() -> None:

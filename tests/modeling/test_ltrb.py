@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
+import reference
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-import reference
 from fcos_d2.modeling import LTRBCoder
 from fcos_d2.modeling.ltrb import IOU_RULES, ltrb_area, ltrb_iou
 
@@ -75,9 +77,8 @@ def test_distances_are_float32(activation: str, dtype: torch.dtype) -> None:
     ],
 )
 def test_wrong_options(arguments: dict, message: str) -> None:
-    with pytest.raises(ValueError) as error:
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         LTRBCoder(**arguments)
-    assert str(error.value) == message
 
 
 @pytest.mark.parametrize(

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import pytest
+import reference
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-import reference
 from fcos_d2.modeling import QUALITY_REGISTRY
 from fcos_d2.modeling.ltrb import IOU_RULES
 from fcos_d2.modeling.quality import centerness_of

@@ -1,7 +1,7 @@
 """Deep layer aggregation (arXiv:1707.06484), as AdelaiDet's real-time models use it (adet/modeling/backbone/dla.py).
 
-Parameters have the names of AdelaiDet and of the ImageNet weights: base_layer, level0 to level5, and in these tree1, tree2,
-root and project. The ImageNet files have a classifier `fc` besides.
+Parameters have the names of AdelaiDet and of the ImageNet weights: base_layer, level0 to level5, and in these tree1,
+tree2, root and project. The ImageNet files have a classifier `fc` besides.
 """
 
 from __future__ import annotations
@@ -10,11 +10,12 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
-from detectron2.layers import ShapeSpec, get_norm
+from detectron2.layers import ShapeSpec
 from detectron2.modeling import FPN, Backbone
 from torch import Tensor, nn
 
 from ...options import as_tuple, one_of
+from ..norm import freeze, get_norm
 from .fpn import fpn_from_config, register_backbone
 
 # `MODEL.DLA`, with AdelaiDet's keys and defaults. Nobody reads OUT_FEATURES: a network returns what the pyramid needs.
@@ -55,12 +56,12 @@ class Root(nn.Module):
 
 
 class Tree(nn.Module):
-    """Two blocks and their root, or two smaller trees of which the second has the root for all (arXiv:1707.06484, Fig. 3).
+    """Two blocks and their root, or two smaller trees of which the second has the root for all (arXiv:1707.06484).
 
     Args:
         depth: 1 for blocks, 2 for trees of blocks.
         in_channels, out_channels: of input and output.
-        norm: Detectron2's name of the norm.
+        norm: as in `norm.get_norm`.
         stride: of the first block.
         level_root: whether the pooled input reaches the root, too.
         outer_channels: of the features from outer trees that the root merges as well.
@@ -116,9 +117,9 @@ class DLA(Backbone):
     Args:
         conv_body: "DLA34".
         in_channels: of the image.
-        norm: Detectron2's name of the norm.
-        freeze_at: number of leading parts (base_layer, level0, ...) whose parameters are not trained; their statistics
-            still follow the data. AdelaiDet knows only -1, which means none.
+        norm: as in `norm.get_norm`.
+        freeze_at: number of leading parts (base_layer, level0, ...) that are not trained and get frozen batch norms;
+            AdelaiDet knows only -1, which means none.
         out_features: of "level0" to "level5"; those of DLA-34 have 16, 32, 64, 128, 256 and 512 channels.
     Raises:
         ValueError: no such body or feature.
@@ -160,7 +161,7 @@ class DLA(Backbone):
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out")
         for part in list(self.children())[: max(freeze_at, 0)]:
-            part.requires_grad_(False)
+            freeze(part)
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         features = {}

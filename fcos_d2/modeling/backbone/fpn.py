@@ -33,6 +33,22 @@ class LastLevelP6(nn.Module):
         return [self.p6(x)]
 
 
+def top_block(top_levels: int, channels: int) -> nn.Module | None:
+    """What a pyramid has above p5, made from p5.
+
+    Args:
+        top_levels: 2 is p6 and p7, 1 is p6, 0 is none.
+        channels: of every level.
+    Raises:
+        ValueError: `top_levels` is not 0, 1 or 2.
+    """
+    if top_levels not in (0, 1, 2):
+        raise ValueError(f"top_levels is {top_levels}, but a feature pyramid has 0, 1 or 2 levels above p5.")
+    if top_levels == 2:
+        return LastLevelP6P7(channels, channels, "p5")
+    return LastLevelP6(channels) if top_levels else None
+
+
 def fpn(
     bottom_up: Backbone,
     in_features: Sequence[str] = ("res3", "res4", "res5"),
@@ -53,20 +69,13 @@ def fpn(
     Raises:
         ValueError: `top_levels` is not 0, 1 or 2.
     """
-    tops = {
-        0: lambda: None,
-        1: lambda: LastLevelP6(out_channels),
-        2: lambda: LastLevelP6P7(out_channels, out_channels, "p5"),
-    }
-    if top_levels not in tops:
-        raise ValueError(f"top_levels is {top_levels}, but a feature pyramid has 0, 1 or 2 levels above p5.")
     features = list(as_tuple(in_features))
     return FPN(
         bottom_up,
         features,
         out_channels,
         norm=norm,
-        top_block=tops[top_levels](),
+        top_block=top_block(top_levels, out_channels),
         fuse_type=fuse_type,
     )
 

@@ -1,22 +1,23 @@
 """HRNetV2p (arXiv:1904.04514) and HRFPN, the pyramid made from its four resolutions.
 
-Parts and their parameters, which are called alike in HRNet/HRNet-FCOS (maskrcnn_benchmark/modeling/backbone/hrnet.py) and
-mmdetection (mmdet/models/backbones/hrnet.py); a norm is `.norm` of its convolution here:
+Parameters are called alike in HRNet/HRNet-FCOS (maskrcnn_benchmark/modeling/backbone/hrnet.py) and mmdetection
+(mmdet/models/backbones/hrnet.py); a norm is `.norm` of its convolution here:
 
-    here                              there
-    stem.0, stem.1                    conv1 and bn1, conv2 and bn2
-    layer1.B.convJ, .shortcut         layer1.B.convJ and bnJ, downsample.0 and .1
-    transitionS.I                     transitionS.I.0 and .1, new resolutions transitionS.I.0.0 and .0.1
-    stageS.M.branches.I.B.convJ       stageS.M.branches.I.B.convJ and bnJ
-    stageS.M.fuse.I.J, J > I          stageS.M.fuse_layers.I.J.0 and .1
-    stageS.M.fuse.I.J.K, J < I        stageS.M.fuse_layers.I.J.K.0 and .1
-    reduction, output.L               fpn.reduction_conv.0, fpn.fpn_conv.L; mmdetection: reduction_conv.conv, fpn_convs.L.conv
+    here                            there
+    stem.0, stem.1                  conv1 and bn1, conv2 and bn2
+    layer1.B.convJ, .shortcut       layer1.B.convJ and bnJ, downsample.0 and .1
+    transitionS.I                   transitionS.I.0 and .1; of the new resolution transitionS.I.0.0 and .0.1
+    stageS.M.branches.I.B.convJ     stageS.M.branches.I.B.convJ and bnJ
+    stageS.M.fuse.I.J, J > I        stageS.M.fuse_layers.I.J.0 and .1
+    stageS.M.fuse.I.J.K, J < I      stageS.M.fuse_layers.I.J.K.0 and .1
+    reduction                       fpn.reduction_conv.0; mmdetection: neck.reduction_conv.conv
+    output.L                        fpn.fpn_conv.L; mmdetection: neck.fpn_convs.L.conv
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -27,12 +28,14 @@ from fvcore.nn import weight_init
 from torch import Tensor, nn
 
 from ...options import as_tuple, one_of
-from ..norm import freeze, norm_layer
-from ..norm import get_norm as _norm
+from ..norm import freeze, get_norm, norm_layer
 from .fpn import register_backbone
 
 BRANCHES = ("branch0", "branch1", "branch2", "branch3")
 """Names of HRNet's features, finest first: strides 4, 8, 16, 32."""
+
+# `MODEL.HRNET`.
+KEYS = {"WIDTH": 18, "OUT_FEATURES": list(BRANCHES), "NORM": "EvalBN"}
 
 _MODULES_PER_STAGE = {2: 1, 3: 4, 4: 3}
 _BLOCKS_PER_BRANCH = 4
@@ -46,7 +49,7 @@ def _conv(in_channels: int, out_channels: int, norm: str, kernel_size: int = 3, 
         stride=stride,
         padding=kernel_size // 2,
         bias=False,
-        norm=_norm(norm, out_channels),
+        norm=get_norm(norm, out_channels),
         activation=F.relu_ if relu else None,
     )
     weight_init.c2_msra_fill(conv)
@@ -73,7 +76,7 @@ class HRModule(nn.Module):
 
     @staticmethod
     def _path(widths: Sequence[int], source: int, target: int, norm: str) -> nn.Module:
-        """Brings a map of branch `source` to the channels of branch `target`, and down to its size if that is smaller."""
+        """Brings a map of branch `source` to the channels of branch `target`, and down to its size if it is larger."""
         w, out = widths[source], widths[target]
         if source == target:
             return nn.Identity()
@@ -158,10 +161,10 @@ class HRNet(Backbone):
 
 
 class HRFPN(Backbone):
-    """All branches, enlarged to the finest, meet in one 1x1 convolution; its map is averaged down and convolved per level.
+    """All branches, enlarged to the finest, meet in one 1x1 convolution, and each level is made from its map.
 
-    Level i is the map averaged over windows of 2**i and then a 3x3 convolution of its own, with bias and without norm.
-    Where a map is smaller than its window, the window is the whole map.
+    Level i averages that map over windows of 2**i and has a 3x3 convolution of its own, with bias and without norm. A
+    window larger than the map is the whole map.
 
     Args:
         bottom_up: network whose features are merged.
@@ -244,7 +247,7 @@ def hrnet_from_config(cfg, in_channels: int) -> HRNet:
     )
 
 
-def _from_config(pyramid, cfg, input_shape: ShapeSpec) -> HRFPN:
+def _from_config(pyramid: Callable[..., HRFPN], cfg, input_shape: ShapeSpec) -> HRFPN:
     return pyramid(
         hrnet_from_config(cfg, input_shape.channels),
         in_features=cfg.MODEL.FPN.IN_FEATURES,

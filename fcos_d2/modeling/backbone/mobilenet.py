@@ -1,7 +1,7 @@
 """MobileNetV2 of width 1.0 (arXiv:1801.04381, Table 2) without its last 1x1 convolution and classifier.
 
-The blocks are torchvision's, so its ImageNet weights have the same names (`features.i...`). Published detectors count the
-convolutions of a block i in one row, norms and activations included:
+The blocks are torchvision's, so its ImageNet weights have the same names (`features.i...`). In published detectors
+block i is one row of convolutions, norms and activations:
 
     here                             tianzhi0549/FCOS, FCOS_PLUS, AdelaiDet
     features.0.0, .0.1               the same
@@ -14,15 +14,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 
-from detectron2.layers import ShapeSpec, get_norm
+from detectron2.layers import ShapeSpec
 from detectron2.modeling import FPN, Backbone
 from torch import Tensor, nn
 from torchvision.models.mobilenetv2 import InvertedResidual
 from torchvision.ops import Conv2dNormActivation
 
-from ...options import as_tuple
+from ...options import as_tuple, one_of
+from ..norm import get_norm
 from .fpn import fpn_from_config, register_backbone
-from .resnet import returned_features
 
 # `MODEL.MOBILENETV2`.
 KEYS = {"NORM": "BN"}
@@ -38,8 +38,8 @@ class MobileNetV2(Backbone):
 
     Args:
         in_channels: of the image.
-        norm: Detectron2's name of the norm: "BN", "SyncBN" or "FrozenBN".
-        freeze_at: number of leading `features` whose parameters are not trained; their statistics still follow the data.
+        norm: as in `norm.get_norm`, e.g. "BN", "SyncBN" or "FrozenBN".
+        freeze_at: number of first `features` whose parameters are not trained; their statistics still follow the data.
         out_features: of "res2" (24 channels, stride 4), "res3" (32, 8), "res4" (96, 16) and "res5" (320, 32).
     Raises:
         ValueError: no such feature, or no norm.
@@ -58,9 +58,8 @@ class MobileNetV2(Backbone):
             raise ValueError("MobileNetV2.norm is empty, but its convolutions have no bias: choose a norm, e.g. 'BN'.")
         norm_layer = partial(get_norm, norm)
         stride, channels = 2, 32
-        relu6 = partial(nn.ReLU6, inplace=True)
         self.features = nn.ModuleList(
-            [Conv2dNormActivation(in_channels, channels, stride=2, norm_layer=norm_layer, activation_layer=relu6)]
+            [Conv2dNormActivation(in_channels, channels, stride=2, norm_layer=norm_layer, activation_layer=nn.ReLU6)]
         )
         self._out_features = list(as_tuple(out_features))
         self._out_feature_channels: dict[str, int] = {}
@@ -74,8 +73,7 @@ class MobileNetV2(Backbone):
                 if name is not None:
                     self._out_feature_channels[name], self._out_feature_strides[name] = channels, stride
         for name in self._out_features:
-            if name not in self._out_feature_channels:
-                raise ValueError(f"MobileNetV2 has no feature {name!r}; it has: {', '.join(_OUTPUTS.values())}.")
+            one_of("MobileNetV2.out_features", name, list(_OUTPUTS.values()))
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out")
@@ -92,12 +90,12 @@ class MobileNetV2(Backbone):
 
 
 def mobilenet_from_config(cfg, in_channels: int) -> MobileNetV2:
-    """The same from `MODEL.MOBILENETV2.NORM`, `MODEL.BACKBONE.FREEZE_AT` and `MODEL.RESNETS.OUT_FEATURES` (AdelaiDet's key)."""
+    """The same from `MODEL.MOBILENETV2.NORM`, `MODEL.BACKBONE.FREEZE_AT` and `MODEL.RESNETS.OUT_FEATURES`."""
     return MobileNetV2(
         in_channels=in_channels,
         norm=cfg.MODEL.MOBILENETV2.NORM,
         freeze_at=cfg.MODEL.BACKBONE.FREEZE_AT,
-        out_features=returned_features(cfg),
+        out_features=cfg.MODEL.RESNETS.OUT_FEATURES,
     )
 
 

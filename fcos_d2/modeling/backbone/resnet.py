@@ -25,6 +25,7 @@ from fvcore.nn.weight_init import c2_msra_fill
 
 from ...options import as_tuple
 from ..deform import DeformConv
+from ..norm import norm_layer
 
 # Added to `MODEL.RESNETS`, which Detectron2 fills with the other keys.
 KEYS = {"DEFORM_OFFSET_INIT": "zero"}
@@ -100,10 +101,10 @@ def resnet(
     deform_offset_init: str = "zero",
     out_features: Sequence[str] = ("res3", "res4", "res5"),
 ) -> ResNet:
-    """Build a ResNet (arXiv:1512.03385) or ResNeXt (arXiv:1611.05431), with deformable stages if asked (arXiv:1811.11168).
+    """Build a ResNet (arXiv:1512.03385) or ResNeXt (arXiv:1611.05431), with deformable stages or without.
 
-    The arguments are those of `MODEL.RESNETS` in Detectron2. Unlike its own builder, narrow 18- and 34-layer networks are
-    allowed: every stage has `res2_out_channels` times 1, 2, 4, 8.
+    The arguments are those of `MODEL.RESNETS` in Detectron2. Unlike its own builder, narrow 18- and 34-layer networks
+    are allowed: every stage has `res2_out_channels` times 1, 2, 4, 8.
 
     Args:
         depth: 18, 34 (basic blocks), 50, 101 or 152 (bottlenecks).
@@ -111,7 +112,7 @@ def resnet(
         stem_out_channels, res2_out_channels: widths of the stem and of the first stage.
         num_groups, width_per_group: of the 3x3 convolutions of bottlenecks; 32 and 8 for ResNeXt 32x8d.
         stride_in_1x1: downsample in the first 1x1 of a bottleneck (MSRA weights) instead of its 3x3.
-        norm: Detectron2's name of the norm, e.g. "FrozenBN", "BN", "SyncBN", "GN".
+        norm: of all convolutions, see `norm.norm_layer`.
         freeze_at: number of stages, the stem counted, that are not trained.
         deform_per_stage: for res2 to res5, whether the 3x3 convolutions of its bottlenecks are deformable.
         deform_modulated, deform_groups, deform_offset_init: of `DeformConv`.
@@ -156,18 +157,13 @@ def resnet(
                 in_channels=width,
                 out_channels=out,
                 stride_per_block=[1 if i == 0 else 2] + [1] * (num_blocks - 1),
-                norm=norm,
+                norm=norm_layer(norm),
                 **arguments,
             )
         )
         width = out
-    stem = BasicStem(in_channels, stem_out_channels, norm=norm)
+    stem = BasicStem(in_channels, stem_out_channels, norm=norm_layer(norm))
     return ResNet(stem, stages, out_features=list(as_tuple(out_features)), freeze_at=freeze_at)
-
-
-def returned_features(cfg) -> list[str]:
-    """What a bottom-up network with res2 to res5 returns: `MODEL.RESNETS.OUT_FEATURES` and what the pyramid reads."""
-    return sorted({*cfg.MODEL.RESNETS.OUT_FEATURES, *cfg.MODEL.FPN.IN_FEATURES})
 
 
 def resnet_from_config(cfg, in_channels: int) -> ResNet:
@@ -195,5 +191,5 @@ def resnet_from_config(cfg, in_channels: int) -> ResNet:
         deform_modulated=node.DEFORM_MODULATED,
         deform_groups=node.DEFORM_NUM_GROUPS,
         deform_offset_init=node.DEFORM_OFFSET_INIT,
-        out_features=returned_features(cfg),
+        out_features=node.OUT_FEATURES,
     )

@@ -1,4 +1,13 @@
-"""VoVNet bottom-up networks: version 1 (arXiv:1904.09730), and version 2 with eSE and identity (arXiv:1911.06667)."""
+"""VoVNet bottom-up networks: version 1 (arXiv:1904.09730), and version 2 with eSE (arXiv:1911.06667).
+
+Parameters, with a norm being `.norm` of its convolution here; AdelaiDet and VoVNet-FCOS call them alike:
+
+    here                    there
+    stem.I                  stem.stem_{I+1}/conv and /norm
+    stageS.B.layers.I       stageS.OSAS_{B+1}.layers.I.OSAS_{B+1}_I/conv and /norm
+    stageS.B.concat         stageS.OSAS_{B+1}.concat.OSAS_{B+1}_concat/conv and /norm
+    stageS.B.ese.fc         stageS.OSAS_{B+1}.ese.fc
+"""
 
 from __future__ import annotations
 
@@ -57,6 +66,15 @@ VOVNETS: dict[str, VoVNetSize] = {
 }
 
 _STEM_CHANNELS = 128
+
+# `MODEL.VOVNET`, with AdelaiDet's keys and defaults; nobody reads the last two.
+KEYS = {
+    "CONV_BODY": "V-39-eSE",
+    "OUT_FEATURES": ["stage2", "stage3", "stage4", "stage5"],
+    "NORM": "FrozenBN",
+    "OUT_CHANNELS": 256,
+    "BACKBONE_OUT_CHANNELS": 256,
+}
 
 
 def _conv(in_channels: int, out_channels: int, kernel_size: int, norm: str, stride: int = 1) -> Conv2d:
@@ -126,9 +144,6 @@ class OSABlock(nn.Module):
 
 class VoVNet(Backbone):
     """A stem and the stages 2..5 at strides 4, 8, 16, 32, each a chain of `OSABlock`.
-
-    Parameters are called `stem.I.*`, `stageS.B.layers.I.*`, `stageS.B.concat.*` and `stageS.B.ese.fc.*`, where a norm is
-    `.norm` of its convolution.
 
     Args:
         size: name in `VOVNETS`.

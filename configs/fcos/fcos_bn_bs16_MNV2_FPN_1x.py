@@ -1,0 +1,3 @@
+from fcos_d2.compose import compose
+
+model, dataloader, optimizer, lr_multiplier, train = compose(recipe="original", backbone="MNV2_FPN", schedule="1x")

@@ -1,0 +1,5 @@
+from fcos_d2.compose import compose
+
+model, dataloader, optimizer, lr_multiplier, train = compose(
+    recipe="fcos_plus", backbone="MNV2_syncbn_FPN", schedule="1x_bs32"
+)

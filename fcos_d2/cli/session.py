@@ -1,0 +1,272 @@
+"""What all commands share: --json and --debug, where output goes, and how errors end.
+
+Standard output carries the result and nothing else: while a command runs, whatever libraries print is sent to standard
+error, where progress and warnings are, too.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import logging
+import math
+import os
+import sys
+import traceback
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+
+__all__ = ["Result", "Session", "fcos_command", "plain", "report"]
+
+_PACKAGE = str(Path(__file__).resolve().parent.parent)
+_PLAIN_WIDTH = 120  # of what is written to files and pipes
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a command has to say: as data for --json, and for people."""
+
+    data: Mapping[str, Any]
+    view: RenderableType
+    exit_code: int = 0
+
+
+@dataclass
+class Session:
+    """State of one run of the command line."""
+
+    json: bool = False
+    debug: bool = False
+    when_interrupted: str = ""  # what to tell after Ctrl-C
+
+    @functools.cached_property
+    def log(self) -> Console:
+        """Standard error, for progress and warnings."""
+        return _console(None)
+
+    def say(self, text: str) -> None:
+        """Tell the user what is going on."""
+        self.log.print(text, highlight=False, markup=False, soft_wrap=True)
+
+    @contextmanager
+    def running(self) -> Iterator[IO[str]]:
+        """While it lasts, everything printed goes to standard error; what is yielded is the real standard output."""
+        with _reserved_stdout() as out, warnings.catch_warnings(), _logs_on(self):
+            if not self.debug:
+                warnings.simplefilter("ignore")  # of libraries, about libraries
+            yield out
+
+
+def fcos_command(name: str, **settings: Any) -> Callable[[Callable[..., Result]], click.Command]:
+    """Make a click command of a function `f(session, **options) -> Result`, with the options that all commands have."""
+
+    def decorate(function: Callable[..., Result]) -> click.Command:
+        @functools.wraps(function)
+        def run(**options: Any) -> int:
+            context = click.get_current_context()
+            session = context.ensure_object(Session)
+            with session.running() as out:
+                result = function(session, **options)
+                if session.json:
+                    out.write(json.dumps(plain(result.data), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+                else:
+                    _console(out).print(result.view)
+                out.flush()
+            if result.exit_code:
+                context.exit(result.exit_code)
+            return 0
+
+        for flag, text in (
+            ("--debug", "Show the traceback of an error, and the logs of all parts."),
+            ("--json", "Print the result as one JSON object on stdout."),
+        ):
+            run = click.option(flag, is_flag=True, expose_value=False, callback=_keep, help=text)(run)
+        return click.command(name, **settings)(run)
+
+    return decorate
+
+
+def _keep(context: click.Context, parameter: click.Parameter, value: bool) -> None:
+    session = context.ensure_object(Session)
+    setattr(session, parameter.name or "", value)
+
+
+def plain(value: Any) -> Any:
+    """A value as JSON has it: paths as text, tensors and arrays as lists, and null for what is not finite."""
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    if hasattr(value, "tolist"):
+        return plain(value.tolist())
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, os.PathLike):
+        return str(value)
+    return value
+
+
+# Standard output and logs
+
+
+def _console(file: IO[str] | None) -> Console:
+    """A rich console on `file`, or on standard error; where that is not a terminal, without wrapping at 80 columns."""
+    from rich.console import Console
+
+    stream = sys.stderr if file is None else file
+    width = None if stream.isatty() or "COLUMNS" in os.environ else _PLAIN_WIDTH
+    return Console(file=file, stderr=file is None, width=width, highlight=False, emoji=False)
+
+
+@contextmanager
+def _reserved_stdout() -> Iterator[IO[str]]:
+    """Standard output for the result alone; the file descriptor, too, since child processes inherit that."""
+    outer = sys.stdout
+    try:
+        descriptor = outer.fileno()
+    except (OSError, ValueError):  # not a real file, e.g. in a notebook
+        descriptor = -1
+    outer.flush()
+    if descriptor != 1:
+        sys.stdout = sys.stderr
+        try:
+            yield outer
+        finally:
+            sys.stdout = outer
+        return
+    kept = os.dup(1)
+    out = os.fdopen(os.dup(kept), "w", encoding=outer.encoding, errors="backslashreplace")
+    os.dup2(2, 1)
+    sys.stdout = sys.stderr
+    try:
+        yield out
+    finally:
+        sys.stdout = outer
+        try:
+            out.close()
+        finally:
+            os.dup2(kept, 1)
+            os.close(kept)
+
+
+class _Warnings(logging.Handler):
+    """Shows a warning of this package or of Detectron2 as one line."""
+
+    def __init__(self, session: Session) -> None:
+        super().__init__(logging.DEBUG if session.debug else logging.WARNING)
+        self.session = session
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            self.session.say(f"{record.levelname.lower()}: {record.getMessage()}")
+        except Exception:
+            self.handleError(record)
+
+
+@contextmanager
+def _logs_on(session: Session) -> Iterator[None]:
+    handler = _Warnings(session)
+    loggers = [logging.getLogger(name) for name in ("fcos_d2", "detectron2", "fvcore")]
+    before = [(logger.propagate, logger.level) for logger in loggers]
+    for logger in loggers:
+        logger.addHandler(handler)
+        logger.propagate = False
+        if logger.level == logging.NOTSET:
+            logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        for logger, (propagate, level) in zip(loggers, before):
+            logger.removeHandler(handler)
+            logger.propagate, logger.level = propagate, level
+
+
+# Errors
+
+
+@dataclass(frozen=True)
+class _Known:
+    """An error of a library that users can do something about."""
+
+    kind: str  # name of the class, or of a parent
+    contains: str  # in its message, lower case
+    sentence: str
+    shows: bool = field(default=False)  # whether its own message follows
+
+
+_KNOWN = (
+    _Known("OutOfMemoryError", "", "The GPU's memory is full: lower --batch-size or --image-size."),
+    _Known(
+        "RuntimeError", "can't allocate memory", "The memory is full: lower --batch-size, --image-size or --workers."
+    ),
+    _Known("MemoryError", "", "The memory is full: lower --batch-size, --image-size or --workers."),
+    _Known("RuntimeError", "bus error", "A data worker ran out of shared memory: try --workers 0."),
+    _Known("FloatingPointError", "", "Training diverged: try a lower learning rate, e.g. optimizer.lr=0.0005."),
+)
+
+
+def report(error: BaseException, session: Session) -> int:
+    """Tell the user about an error in one sentence on standard error.
+
+    Returns:
+        The exit code.
+    """
+    if isinstance(error, SystemExit):
+        return error.code if isinstance(error.code, int) else 0 if error.code is None else 1
+    if isinstance(error, click.exceptions.Exit):
+        return error.exit_code
+    if isinstance(error, click.ClickException):
+        error.show()
+        return error.exit_code
+    if session.debug:
+        traceback.print_exception(error)
+    if isinstance(error, (KeyboardInterrupt, click.Abort)):
+        click.echo(f"\ninterrupted. {session.when_interrupted}".rstrip(), err=True)
+        return 130
+    sentence = _sentence(error)
+    click.echo(f"error: {sentence}", err=True)
+    if session.json:
+        click.echo(json.dumps({"error": sentence}, ensure_ascii=False))
+    return 1
+
+
+def _sentence(error: BaseException) -> str:
+    from ..errors import FcosError
+
+    text = " ".join(str(error).split())
+    if isinstance(error, FcosError) or (isinstance(error, (ValueError, OSError, ImportError)) and _is_ours(error)):
+        return text
+    if (worker := _from_worker(str(error))) is not None:
+        return worker
+    kinds = {kind.__name__ for kind in type(error).__mro__}
+    for known in _KNOWN:
+        if known.kind in kinds and known.contains in text.lower():
+            return known.sentence
+    if isinstance(error, OSError) and error.strerror:
+        where = f"{error.filename}: " if error.filename else ""
+        return f"{where}{error.strerror}."
+    if isinstance(error, ImportError):
+        return f"{text}."
+    return f"{type(error).__name__}: {text[:300]} (unexpected; --debug shows where it happened)"
+
+
+def _is_ours(error: BaseException) -> bool:
+    """Whether this package raised it, as opposed to a library that it called."""
+    frames = list(traceback.walk_tb(error.__traceback__))
+    return bool(frames) and os.path.realpath(frames[-1][0].f_code.co_filename).startswith(_PACKAGE)
+
+
+def _from_worker(text: str) -> str | None:
+    """The sentence of an `FcosError` that another process raised, from the traceback that stands for it here."""
+    mark = "FcosError: "
+    lines = [line for line in text.splitlines() if mark in line and not line.startswith(" ")]
+    return lines[-1].partition(mark)[2] if lines else None

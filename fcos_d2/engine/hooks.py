@@ -1,0 +1,162 @@
+"""What happens around the iterations of `LazyTrainer`: evaluation, checkpoints, averaged weights."""
+
+from __future__ import annotations
+
+import logging
+import math
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from detectron2.engine import HookBase
+from detectron2.evaluation.testing import flatten_results_dict
+from detectron2.utils import comm
+from torch import Tensor, nn
+
+from ..errors import FcosError
+
+__all__ = ["AverageHook", "CheckpointHook", "EvaluationHook", "WeightAverage"]
+
+logger = logging.getLogger("fcos_d2")
+
+
+class WeightAverage:
+    """Exponential moving average of a model's weights and buffers.
+
+    The decay grows from 0.1 to its value, `min(decay, (1 + n) / (10 + n))` at update n, so that early averages do not
+    hang on to the initial weights (TensorFlow's `ExponentialMovingAverage`).
+
+    Args:
+        model: whose weights are averaged; not wrapped.
+        decay: share of the old average that stays at each update, in [0, 1).
+    """
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        if not 0 <= decay < 1:
+            raise FcosError(f"train.ema.decay is {decay}; it must be at least 0 and less than 1, for example 0.9998.")
+        self.model = model
+        self.decay = decay
+        self.updates = 0
+        self.weights: dict[str, Tensor] = {name: value.clone() for name, value in model.state_dict().items()}
+
+    @torch.no_grad()
+    def update(self) -> None:
+        self.updates += 1
+        decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
+        averages, values = [], []
+        for name, value in self.model.state_dict().items():
+            if value.is_floating_point():
+                averages.append(self.weights[name])
+                values.append(value)
+            else:
+                self.weights[name].copy_(value)
+        torch._foreach_lerp_(averages, values, 1 - decay)
+
+    @contextmanager
+    def in_place(self) -> Iterator[None]:
+        """The model has the averaged weights until the block ends."""
+        own = {name: value.clone() for name, value in self.model.state_dict().items()}
+        self.model.load_state_dict(self.weights)
+        try:
+            yield
+        finally:
+            self.model.load_state_dict(own)
+
+    def load(self, weights: dict[str, Tensor], updates: int) -> None:
+        for name, value in weights.items():
+            self.weights[name].copy_(value)
+        self.updates = updates
+
+
+class AverageHook(HookBase):
+    """Updates the trainer's averaged weights after each iteration."""
+
+    def after_step(self) -> None:
+        self.trainer.average.update()
+
+
+class EvaluationHook(HookBase):
+    """Evaluates, keeps the best weights as model_best.pth, and ends training that no longer improves.
+
+    Args:
+        period: iterations between evaluations; 0: after the last one only.
+        metric: that decides what is best, higher being better, e.g. "bbox/AP".
+        patience: evaluations without a new best after which training ends; 0: never.
+    """
+
+    def __init__(self, period: int, metric: str, patience: int) -> None:
+        self.period = period
+        self.metric = metric
+        self.patience = patience
+        self.best: float | None = None
+        self.best_iteration = -1
+        self.since_best = 0
+
+    def after_step(self) -> None:
+        done = self.trainer.iter + 1
+        if not (self.trainer.is_last or (self.period > 0 and done % self.period == 0)):
+            return
+        results = self.trainer.test()
+        if comm.is_main_process() and results:
+            flat = {key: value for key, value in flatten_results_dict(results).items() if math.isfinite(value)}
+            self.trainer.storage.put_scalars(**flat, smoothing_hint=False)
+            self._compare(flatten_results_dict(results))
+        comm.synchronize()
+        if self.patience and comm.all_gather(self.since_best >= self.patience)[0]:
+            self.trainer.stop(f"no better {self.metric} in {self.patience} evaluations")
+
+    def _compare(self, flat: dict[str, float]) -> None:
+        if self.metric not in flat:
+            raise FcosError(f"train.best_metric is {self.metric!r}, but evaluation gives: {', '.join(flat)}.")
+        value = flat[self.metric]
+        value = float(value) if math.isfinite(value) else 0.0  # NaN: nothing was detected
+        if self.best is not None and value <= self.best:
+            self.since_best += 1
+            logger.info(
+                "%s %.3f; the best is %.3f of iteration %d.", self.metric, value, self.best, self.best_iteration
+            )
+            return
+        self.best, self.best_iteration, self.since_best = value, self.trainer.iter, 0
+        self.trainer.save_best(value)
+        logger.info("%s %.3f is the best so far: model_best.pth.", self.metric, value)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"best": self.best, "best_iteration": self.best_iteration, "since_best": self.since_best}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        vars(self).update({key: state[key] for key in self.state_dict()})
+
+
+class CheckpointHook(HookBase):
+    """Writes model_<iteration>.pth from time to time, and model_final.pth at the end.
+
+    Args:
+        period: iterations between files.
+        max_to_keep: numbered files to keep; older ones are removed. None: all.
+    """
+
+    def __init__(self, period: int, max_to_keep: int | None = None) -> None:
+        if period < 1:
+            raise FcosError(f"train.checkpointer.period is {period}; it must be 1 or more.")
+        self.period = period
+        self.max_to_keep = max_to_keep
+
+    def after_step(self) -> None:
+        iteration = self.trainer.iter
+        if self.trainer.is_last:
+            self.trainer.save("model_final")
+        elif (iteration + 1) % self.period == 0:
+            self.trainer.save(f"model_{iteration:07d}")
+            if comm.is_main_process() and self.max_to_keep:
+                self._remove_old(iteration)
+
+    def _remove_old(self, iteration: int) -> None:
+        numbered = {}
+        for path in Path(self.trainer.output_dir).glob("model_*.pth"):
+            if (found := re.fullmatch(r"model_(\d{7,})", path.stem)) and int(found[1]) <= iteration:
+                numbered[int(found[1])] = path
+        for number in sorted(numbered)[: -self.max_to_keep]:
+            numbered[number].unlink(missing_ok=True)

@@ -1,0 +1,533 @@
+"""Trains and evaluates what a LazyConfig describes: what Detectron2's `DefaultTrainer` is to its YAML configs."""
+
+from __future__ import annotations
+
+import copy
+import json
+import logging
+import math
+import random
+import signal
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from detectron2.config import instantiate
+from detectron2.data import MetadataCatalog
+from detectron2.engine import HookBase, create_ddp_model, hooks
+from detectron2.engine.train_loop import TrainerBase
+from detectron2.evaluation import inference_on_dataset, print_csv_format
+from detectron2.utils import comm
+from detectron2.utils.env import seed_all_rng
+from detectron2.utils.events import CommonMetricPrinter, EventStorage, EventWriter, JSONWriter, TensorboardXWriter
+from omegaconf import DictConfig, ListConfig, OmegaConf
+from torch import Tensor, nn
+
+from ..errors import FcosError
+from .checkpoint import Checkpointer, load, write_atomically
+from .configuration import TRAIN_OPTIONS, dump_config
+from .hooks import AverageHook, CheckpointHook, EvaluationHook, WeightAverage
+from .logs import log_to
+from .stream import SampleStream, name_images
+from .weights import load_model, load_state
+
+__all__ = ["LazyTrainer", "TrainingInterrupted", "data_class_names"]
+
+logger = logging.getLogger("fcos_d2")
+
+
+class TrainingInterrupted(KeyboardInterrupt):
+    """Training was asked to end (Ctrl-C, SIGTERM) and did so after an iteration, with a checkpoint.
+
+    Attributes:
+        code: the exit code that the signal asks for: 130 or 143.
+    """
+
+    def __init__(self, message: str, code: int) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class LazyTrainer(TrainerBase):
+    """Builds model, data, optimizer and hooks from a LazyConfig; trains, evaluates, resumes.
+
+    A resumed training is exact: on the CPU its weights equal, bit by bit, those of a training that was never interrupted.
+    With `train.grad_accumulation=n` each batch is computed in n parts, one after the other, and the optimizer steps once:
+    the memory of a small batch, and everything else (learning rate, iterations, images) as with the whole. The gradient
+    is the mean over the parts; where a loss is divided by the number of positives, each part is divided by its own, as
+    on several workers without a common normalizer, and batch norms see one part at a time.
+
+    Args:
+        cfg: with `model`, `dataloader`, `optimizer`, `lr_multiplier` and `train` (see `configuration.TRAIN_OPTIONS`; all
+            of them are optional).
+        resume: go on from the last checkpoint in `train.output_dir`, if there is one.
+        eval_only: prepare for `test` alone: no training data is needed, but `train.init_checkpoint` must be a detector.
+        console: whether progress is printed.
+
+    Attributes:
+        model, class_names, output_dir, start_iter, max_iter: ready after construction.
+        results: of the last evaluation, e.g. {"bbox": {"AP": 31.4, ...}}; empty in processes other than the first.
+
+    Raises:
+        FcosError: something in the config, the data or a checkpoint does not fit.
+    """
+
+    def __init__(self, cfg: DictConfig, resume: bool = False, eval_only: bool = False, console: bool = True) -> None:
+        super().__init__()
+        self.cfg = cfg
+        self.options = OmegaConf.merge(OmegaConf.create(TRAIN_OPTIONS), cfg.get("train", {}))
+        self.output_dir = str(Path(self.options.output_dir).expanduser())
+        self.max_iter = self.options.max_iter
+        self.results: dict[str, Any] = {}
+        self._console = console
+        self._stop_reason = ""
+        self._signal = 0
+        self._resumed: dict[str, Any] = {}
+        self._check_options()
+        log_to(self.output_dir if comm.is_main_process() else "", console and comm.is_main_process())
+
+        self.seed = self.options.seed if self.options.seed >= 0 else comm.shared_random_seed()
+        seed_all_rng(self.seed)  # the same initial weights in all processes
+        self.class_names = self._class_names(eval_only)
+        model = instantiate(cfg.model)
+        self._device = _device(self.options.device)
+        model = _without_sync_bn(model) if self._device.type == "cpu" else model
+        self._bare_model = model.to(self._device)
+        self.model = self._bare_model
+        self.average = None if eval_only or not self.options.ema.enabled else self._average()
+        seed_all_rng(self.seed + comm.get_rank())
+
+        extra = {"class_names": self.class_names, "config": self._config_text()}
+        self.checkpointer = Checkpointer(self._bare_model, self.output_dir, extra=extra, trainer=self)
+        self._load_weights(resume, eval_only)
+
+    # Preparation
+
+    def _check_options(self) -> None:
+        options = self.options
+        if options.max_iter < 1:
+            raise FcosError(f"train.max_iter is {options.max_iter}; it must be 1 or more.")
+        if options.grad_accumulation < 1:
+            raise FcosError(f"train.grad_accumulation is {options.grad_accumulation}; it must be 1 or more.")
+        for key, allowed in (("init_classes", ("check", "drop", "keep")), ("amp.dtype", ("auto", "fp16", "bf16"))):
+            if (value := OmegaConf.select(options, key)) not in allowed:
+                raise FcosError(f"train.{key} is {value!r}; it must be one of: {', '.join(allowed)}.")
+
+    def _class_names(self, eval_only: bool) -> list[str] | None:
+        """Names of the data set's classes, whose number must be the model's."""
+        names = data_class_names(self.cfg, ("test", "train") if eval_only else ("train", "test"))
+        count = self.cfg.model.get("num_classes")
+        if names and count is not None and len(names) != count:
+            raise FcosError(
+                f"The data set has {len(names)} classes, but the model has {count}: pass model.num_classes={len(names)}."
+            )
+        return names
+
+    def _average(self) -> WeightAverage:
+        return WeightAverage(self._bare_model, self.options.ema.decay)
+
+    def _config_text(self) -> str | None:
+        try:
+            text = dump_config(self.cfg)
+        except FcosError as error:
+            logger.warning("%s Checkpoints will hold no config: predictions will need the config file.", error)
+            return None
+        if comm.is_main_process():
+            write_atomically(Path(self.output_dir) / "config.yaml", lambda file: file.write(text.encode()))
+        return text
+
+    def _load_weights(self, resume: bool, eval_only: bool) -> None:
+        path, options = self.options.init_checkpoint, self.options
+        if resume and self.checkpointer.has_checkpoint():
+            path = self.checkpointer.get_checkpoint_file()
+            if not eval_only:
+                self._resume(path)
+                return
+        elif resume:
+            logger.warning("There is nothing to resume in %s; training starts at the first iteration.", self.output_dir)
+        if eval_only and not path:
+            raise FcosError("There are no weights to evaluate: pass train.init_checkpoint=FILE.")
+        if not path:
+            logger.info("Training from scratch.")
+            return
+        load_model(
+            self._bare_model,
+            path,
+            class_names=self.class_names,
+            classes=options.init_classes,
+            allow_backbone=not eval_only,
+        )
+        if self.average is not None:
+            self.average = self._average()
+        logger.info("Weights of %s.", path)
+
+    def _resume(self, path: str) -> None:
+        payload = load(path)
+        if "trainer" not in payload or "model" not in payload:
+            raise FcosError(
+                f"{path} cannot be resumed: it holds weights only; pass it as train.init_checkpoint instead."
+            )
+        load_state(
+            self._bare_model,
+            payload["model"],
+            path,
+            file_classes=payload.get("class_names"),
+            class_names=self.class_names,
+        )
+        self._resumed = payload["trainer"]
+        self.start_iter = int(self._resumed["iteration"]) + 1
+        if self.average is not None:
+            if "ema" in payload:
+                self.average.load(payload["ema"], self._resumed.get("ema_updates", 0))
+            else:
+                logger.warning("%s has no averaged weights; the average starts with its weights.", path)
+                self.average = self._average()
+        logger.info("Going on from %s, at iteration %d of %d.", path, self.start_iter, self.max_iter)
+
+    def _build_training(self) -> None:
+        """Data, optimizer and hooks, in the state of the checkpoint that is resumed."""
+        loader = instantiate(self.cfg.dataloader.train)
+        self.stream = SampleStream(loader, self.seed)
+        optimizer = copy.deepcopy(self.cfg.optimizer)
+        optimizer.params.model = self._bare_model
+        self.optimizer: torch.optim.Optimizer = instantiate(optimizer)
+        amp = self.options.amp
+        self._dtype = torch.bfloat16
+        if amp.dtype == "fp16" or (amp.dtype == "auto" and self._device.type == "cuda"):
+            self._dtype = torch.float16
+        scaled = amp.enabled and self._dtype is torch.float16 and self._device.type == "cuda"
+        self.scaler = torch.amp.GradScaler(self._device.type, enabled=scaled)
+        ddp = OmegaConf.to_container(self.options.ddp)
+        if self._device.type == "cpu":
+            ddp["device_ids"] = None
+        elif ddp.get("device_ids", ()) is None:
+            del ddp["device_ids"]
+        self.model = create_ddp_model(self._bare_model, **ddp)
+        self.model.train()
+        registered, self._hooks = self._hooks, []
+        self.register_hooks(self.build_hooks())
+        self._hooks[-1:-1] = registered  # before the writers
+        if self._resumed:
+            self.load_state_dict(self._resumed)
+
+    def build_hooks(self) -> list[HookBase]:
+        """The usual hooks; the last one writes what the others have put into the storage."""
+        options = self.options
+        checkpointer = options.checkpointer
+        return [
+            hooks.IterationTimer(),
+            hooks.LRScheduler(scheduler=instantiate(self.cfg.lr_multiplier)),
+            *([AverageHook()] if self.average is not None else []),
+            EvaluationHook(options.eval_period, options.best_metric, options.early_stop.patience),
+            CheckpointHook(checkpointer.period, checkpointer.max_to_keep),
+            hooks.PeriodicWriter(self.build_writers(), period=options.log_period),
+        ]
+
+    def build_writers(self) -> list[EventWriter]:
+        """Console, metrics.json, and TensorBoard where it is installed; none in processes other than the first."""
+        if not comm.is_main_process():
+            return []
+        writers: list[EventWriter] = [JSONWriter(str(Path(self.output_dir) / "metrics.json"))]
+        if self._console:
+            writers.append(CommonMetricPrinter(self.max_iter))
+        try:
+            import torch.utils.tensorboard  # noqa: F401
+        except ImportError:
+            return writers
+        return [*writers, TensorboardXWriter(self.output_dir)]
+
+    # Training
+
+    def train(self) -> dict[str, Any]:
+        """Train to the last iteration.
+
+        Returns:
+            The results of the last evaluation.
+        Raises:
+            TrainingInterrupted: on Ctrl-C or SIGTERM, after a checkpoint; a second Ctrl-C ends at once, without one.
+            FcosError: a loss is not finite, an image cannot be read, or the disk is full.
+        """
+        if self.start_iter >= self.max_iter:
+            logger.info("Training is complete: %d of %d iterations are done.", self.start_iter, self.max_iter)
+            return self.test()
+        self._build_training()
+        logger.info("Training from iteration %d to %d.", self.start_iter, self.max_iter)
+        with _signals(self), EventStorage(self.start_iter) as self.storage:
+            try:
+                self.iter = self.start_iter
+                self.before_train()
+                if self._resumed.get("rng"):
+                    _set_random_state(self._resumed["rng"])
+                for self.iter in range(self.start_iter, self.max_iter):
+                    self.before_step()
+                    self.run_step()
+                    self.after_step()
+                    if self._stop_reason or self._signal < 0:
+                        break
+            finally:
+                self.after_train()
+        if self._signal < 0:
+            self._end_interrupted()
+        if self._stop_reason:
+            logger.info("Training ended after iteration %d: %s.", self.iter, self._stop_reason)
+        return self.results
+
+    @property
+    def is_last(self) -> bool:
+        """Whether no iteration follows the current one (an interrupted training will go on)."""
+        return self.iter + 1 >= self.max_iter or bool(self._stop_reason)
+
+    def stop(self, reason: str) -> None:
+        """End training after this iteration; all processes must ask for it."""
+        self._stop_reason = reason
+
+    def run_step(self) -> None:
+        """One step of the optimizer.
+
+        Raises:
+            FcosError: a loss is not finite; the weights are those of the iteration before.
+        """
+        start = time.perf_counter()
+        batch = next(self.stream)
+        data_time = time.perf_counter() - start
+        self.optimizer.zero_grad(set_to_none=True)
+        losses = self._gradients(batch)
+        names = sorted(losses)
+        # One all-reduce tells all processes the mean losses, and whether any of them was asked to end.
+        report = torch.stack([losses[name] for name in names] + [losses[names[0]].new_tensor(float(self._signal > 0))])
+        own = report.clone()
+        if comm.get_world_size() > 1:
+            torch.distributed.all_reduce(report)
+        *means, asked = report.tolist()
+        values = {name: mean / comm.get_world_size() for name, mean in zip(names, means)}
+        if not all(map(math.isfinite, values.values())):
+            self._refuse(values, batch if not bool(own.isfinite().all()) else [])
+        if asked:
+            self._signal = -(self._signal or signal.SIGINT)
+        if self.options.clip_grad > 0:
+            self.scaler.unscale_(self.optimizer)
+            norm = nn.utils.clip_grad_norm_(self._bare_model.parameters(), self.options.clip_grad)
+            self.storage.put_scalar("grad_norm", float(norm))
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.storage.put_scalar("data_time", data_time)
+        self.storage.put_scalar("total_loss", sum(values.values()))
+        self.storage.put_scalars(**values)
+
+    def _gradients(self, batch: Sequence[dict]) -> dict[str, Tensor]:
+        """Accumulate the gradients of a batch, part by part.
+
+        Returns:
+            {name: loss}, float32 scalars without gradient: means over the parts.
+        """
+        parts = _split(batch, self.options.grad_accumulation)
+        totals: dict[str, Tensor] = {}
+        for i, part in enumerate(parts):
+            last = i == len(parts) - 1
+            share = len(part) / len(batch) if len(parts) > 1 else 1.0
+            with nullcontext() if last or self.model is self._bare_model else self.model.no_sync():
+                with torch.autocast(self._device.type, self._dtype, enabled=self.options.amp.enabled):
+                    losses = self.model(part)
+                    losses = losses if isinstance(losses, dict) else {"loss": losses}
+                loss = sum(losses.values())
+                self.scaler.scale(loss if share == 1.0 else loss * share).backward()
+            for name, value in losses.items():
+                totals[name] = totals.get(name, 0.0) + value.detach().float() * share
+        return totals
+
+    def _refuse(self, losses: dict[str, float], batch: Any) -> None:
+        files = [x["file_name"] for x in batch if isinstance(x, dict) and "file_name" in x]
+        listed = ", ".join(f"{name} {value:g}" for name, value in losses.items())
+        images = f", images {', '.join(files)}" if files else ""
+        raise FcosError(
+            f"A loss is not finite at iteration {self.iter} ({listed}{images}): lower optimizer.lr, set train.clip_grad, or "
+            f"look at these images; checkpoints in {self.output_dir} are not affected."
+        )
+
+    def _end_interrupted(self) -> None:
+        name = f"model_{self.iter:07d}"
+        if not self.is_last:
+            self.save(name)
+        message = (
+            f"Interrupted after iteration {self.iter} of {self.max_iter}, which is in {self.output_dir}/{name}.pth: run the "
+            "same command with --resume to go on."
+        )
+        raise TrainingInterrupted(message, 128 - self._signal)
+
+    # State
+
+    def save(self, name: str) -> None:
+        """Write a checkpoint to resume from; all processes must call it."""
+        self._random_states = comm.gather(_random_state())
+        extra = {} if self.average is None else {"ema": self.average.weights}
+        self.checkpointer.save(name, iteration=self.iter, **extra)
+        comm.synchronize()
+
+    def save_best(self, value: float) -> None:
+        """Write model_best.pth: the weights that were evaluated, without what resuming needs."""
+        model = self._bare_model.state_dict() if self.average is None else self.average.weights
+        metrics = {self.options.best_metric: value}
+        self.checkpointer.save("model_best", tag=False, model=model, trainer=None, iteration=self.iter, metrics=metrics)
+
+    def state_dict(self) -> dict[str, Any]:
+        state = super().state_dict()
+        state["optimizer"] = self.optimizer.state_dict()
+        state["grad_scaler"] = self.scaler.state_dict()
+        state["stream"] = self.stream.state_dict()
+        state["rng"] = self._random_states
+        if self.average is not None:
+            state["ema_updates"] = self.average.updates
+        return state
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        super().load_state_dict(state)
+        chosen = [{k: v for k, v in group.items() if k != "params"} for group in self.optimizer.param_groups]
+        try:
+            self.optimizer.load_state_dict(state["optimizer"])
+        except (ValueError, KeyError) as error:
+            raise FcosError(f"The optimizer of the checkpoint does not fit that of the config: {error}.") from error
+        for group, options in zip(self.optimizer.param_groups, chosen):  # the config's options count, not the file's
+            group.update(options, initial_lr=options["lr"])
+        if state.get("grad_scaler"):
+            self.scaler.load_state_dict(state["grad_scaler"])
+        if "stream" in state:
+            self.stream.load_state_dict(state["stream"])
+        else:
+            logger.warning("The training images start from the beginning: the checkpoint does not say where it was.")
+
+    # Evaluation
+
+    def test(self) -> dict[str, Any]:
+        """Evaluate on `dataloader.test` with `dataloader.evaluator`; results go to evaluation.json, too.
+
+        Returns:
+            E.g. {"bbox": {"AP": 31.4, "AP50": ...}}, in percent; empty in processes other than the first.
+        """
+        loaders = self.cfg.get("dataloader", {})
+        if "test" not in loaders or "evaluator" not in loaders:
+            logger.warning("The config has no dataloader.test or no dataloader.evaluator: nothing is evaluated.")
+            return {}
+        loader = name_images(instantiate(loaders.test))
+        evaluator = instantiate(loaders.evaluator)
+        evaluator = list(evaluator) if isinstance(evaluator, (ListConfig, list)) else evaluator
+        with nullcontext() if self.average is None else self.average.in_place():
+            self.results = inference_on_dataset(self._bare_model, loader, evaluator)
+        if comm.is_main_process():
+            print_csv_format(self.results)
+            self._write_results()
+        return self.results
+
+    def _write_results(self) -> None:
+        text = json.dumps({"iteration": getattr(self, "iter", 0), **_finite(self.results)}, indent=2)
+        write_atomically(Path(self.output_dir) / "evaluation.json", lambda file: file.write(text.encode()))
+
+
+def data_class_names(cfg: DictConfig, parts: Sequence[str] = ("train", "test")) -> list[str] | None:
+    """Class names of the data sets that a config names; None if they are unknown.
+
+    Args:
+        cfg: with `dataloader.<part>.dataset.names`.
+        parts: of the dataloader, the first with names counts.
+    """
+    for part in parts:
+        names = OmegaConf.select(cfg, f"dataloader.{part}.dataset.names")
+        name = names[0] if isinstance(names, (ListConfig, list, tuple)) and names else names
+        if isinstance(name, str):
+            known = MetadataCatalog.get(name).get("thing_classes") if name in MetadataCatalog.list() else None
+            if known:
+                return list(known)
+    return None
+
+
+def _device(name: str) -> torch.device:
+    """Raises FcosError if this machine has no such device."""
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise FcosError(f"train.device is {name!r}, which is no device: use cuda or cpu.") from error
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise FcosError(f"train.device is {name!r}, but PyTorch finds no CUDA device here: pass train.device=cpu.")
+    return device
+
+
+def _without_sync_bn(model: nn.Module) -> nn.Module:
+    """Replace `nn.SyncBatchNorm`, which trains on GPUs only, by batch norms of the same state."""
+    found = [name for name, module in model.named_modules() if isinstance(module, nn.SyncBatchNorm)]
+    for name in found:
+        parent, _, child = name.rpartition(".")
+        old = model.get_submodule(name)
+        new = nn.BatchNorm2d(old.num_features, old.eps, old.momentum, old.affine, old.track_running_stats)
+        new.load_state_dict(old.state_dict())
+        setattr(model.get_submodule(parent), child, new)
+    if found:
+        logger.warning("%d SyncBN layers became BN layers, because SyncBN does not train on the CPU.", len(found))
+    return model
+
+
+def _split(batch: Sequence, count: int) -> list[Sequence]:
+    """Up to `count` parts of nearly equal length; fewer if the batch is shorter."""
+    count = min(count, len(batch))
+    ends = [round(len(batch) * i / count) for i in range(count + 1)]
+    return [batch[a:b] for a, b in zip(ends, ends[1:])]
+
+
+def _finite(value: Any) -> Any:
+    """The same with None for numbers that JSON cannot hold."""
+    if isinstance(value, dict):
+        return {str(key): _finite(item) for key, item in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _random_state() -> dict[str, Any]:
+    """Of Python, NumPy and PyTorch, as plain data."""
+    name, keys, position, has_gauss, gauss = np.random.get_state()
+    return {
+        "python": random.getstate(),
+        "numpy": (name, keys.tolist(), position, has_gauss, gauss),
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state() if torch.cuda.is_available() else None,
+    }
+
+
+def _set_random_state(states: Sequence[dict[str, Any]]) -> None:
+    """Of this process; one that has no state in the checkpoint keeps its own."""
+    if comm.get_rank() >= len(states):
+        return
+    state = states[comm.get_rank()]
+    version, keys, gauss = state["python"]
+    random.setstate((version, tuple(keys), gauss))
+    np.random.set_state(tuple(state["numpy"]))
+    torch.set_rng_state(state["torch"])
+    if state["cuda"] is not None and torch.cuda.is_available():
+        torch.cuda.set_rng_state(state["cuda"])
+
+
+@contextmanager
+def _signals(trainer: LazyTrainer) -> Iterator[None]:
+    """Let Ctrl-C and SIGTERM end training after an iteration; a second Ctrl-C two seconds later ends it at once."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    first = 0.0
+
+    def ask(number: int, frame: object) -> None:
+        nonlocal first
+        if not first:
+            first = time.monotonic()
+            trainer._signal = trainer._signal or number
+            if comm.is_main_process():
+                logger.info("Ending after this iteration; once more ends at once.")
+        elif time.monotonic() - first > 2.0:  # launchers repeat the signal that they got
+            raise KeyboardInterrupt
+
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,144 @@
+"""What names alone do not settle: numbers that another project means differently. Each function says what it did.
+
+Tensors are never changed in place. All arithmetic is float64, rounded once.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from .mapping import EPSILON
+
+Tensors = dict[str, Tensor]
+
+COUNTER = ".num_batches_tracked"
+STEM = ("backbone.bottom_up.stem.conv1.weight",)
+_CONVOLUTION_BIAS = re.compile(r"dense\.head\.(share|cls|bbox)_tower\.(0|3|6|9|12|15|18|21)\.bias")
+
+
+def change_epsilon(tensors: Mapping[str, Tensor], epsilons: Mapping[str, float], back: bool = False) -> tuple[Tensors, list[str]]:
+    """Scale the weights of norms so that another epsilon gives the same output: w' = w * sqrt((var + ours) / (var + theirs)).
+
+    The weight and not the variance takes the change, because `var - epsilon` would lose the digits of small variances.
+
+    Args:
+        tensors: our names.
+        epsilons: norm -> epsilon of the other project.
+        back: from our epsilon to theirs instead.
+    Returns:
+        The tensors, and a sentence for each thing done. Channels for which the other project's norm is undefined
+        (var + epsilon <= 0) stay as they are.
+    """
+    changed, undefined, steps = dict(tensors), 0, []
+    norms = [norm for norm in epsilons if f"{norm}.weight" in tensors and f"{norm}.running_var" in tensors]
+    for norm in norms:
+        weight, variance = tensors[f"{norm}.weight"], tensors[f"{norm}.running_var"].double()
+        ours, theirs = variance + EPSILON, variance + epsilons[norm]
+        defined = (ours > 0) & (theirs > 0)
+        ratio = torch.where(defined, (theirs / ours if back else ours / theirs), torch.ones_like(ours))
+        changed[f"{norm}.weight"] = (weight.double() * ratio.sqrt()).to(_wide(weight.dtype))
+        undefined += int((~defined).sum())
+    if norms:
+        values = " and ".join(f"{e:g}" for e in sorted({epsilons[norm] for norm in norms}))
+        source, target = (f"{EPSILON:g}", values) if back else (values, f"{EPSILON:g}")
+        steps.append(
+            f"frozen BN epsilon: the weights of {len(norms)} norms scaled so that epsilon {target} gives what {source} gave"
+        )
+    if undefined:
+        steps.append(f"{undefined} channels have a running variance of 0 or less, where epsilon 0 is undefined: left as is")
+    return changed, steps
+
+
+def _wide(dtype: torch.dtype) -> torch.dtype:
+    return torch.promote_types(dtype, torch.float32)
+
+
+def choose_classes(tensors: Mapping[str, Tensor], channels: Sequence[int], num_classes: int) -> Tensors:
+    """Keep the class channels of COCO's 80 classes, in their order.
+
+    Args:
+        tensors: our names.
+        channels: channel of each class.
+        num_classes: that the tensors have.
+    """
+    chosen = dict(tensors)
+    for name in ("dense.head.cls_logits.weight", "dense.head.cls_logits.bias"):
+        chosen[name] = tensors[name].unflatten(0, (-1, num_classes))[:, list(channels)].flatten(0, 1)
+    return chosen
+
+
+def spread_classes(tensors: Mapping[str, Tensor], channels: Sequence[int], num_classes: int) -> Tensors:
+    """The inverse: put the classes at their channels; channels without a class get weight 0 and bias -100 (score 0)."""
+    spread = dict(tensors)
+    for name, empty in (("dense.head.cls_logits.weight", 0.0), ("dense.head.cls_logits.bias", -100.0)):
+        tensor = tensors[name]
+        spread[name] = tensor.new_full((num_classes, *tensor.shape[1:]), empty)
+        spread[name][list(channels)] = tensor
+    return spread
+
+
+def swap_input(tensors: Mapping[str, Tensor], stems: Sequence[str], flip: bool, ratio: Sequence[float]) -> Tensors:
+    """Let the first convolution read other pixels: BGR for RGB, or divided by other deviations.
+
+    Args:
+        tensors: our names.
+        stems: names of the weights that read the image, (C, 3, k, k).
+        flip: reverse the order of the input channels.
+        ratio: new deviation / old deviation of each channel, in the new order; the weights are multiplied by it.
+    """
+    changed = dict(tensors)
+    for name in stems:
+        weight = tensors[name].double()
+        weight = weight.flip(1) if flip else weight
+        scale = torch.tensor(list(ratio), dtype=torch.float64)[None, :, None, None]
+        changed[name] = (weight * scale).to(_wide(tensors[name].dtype))
+    return changed
+
+
+def fit_counters(tensors: Mapping[str, Tensor], wanted: Mapping[str, tuple[int, ...]]) -> tuple[Tensors, Tensors, list[str]]:
+    """Drop or add `num_batches_tracked` as the model needs it: it counts training batches and decides no output.
+
+    Returns:
+        The tensors, those dropped, and a sentence for each thing done.
+    """
+    dropped = {n: t for n, t in tensors.items() if n.endswith(COUNTER) and n not in wanted}
+    norms = {n for n in wanted if n.endswith(COUNTER) and n not in tensors}
+    norms = {n for n in norms if n.removesuffix(COUNTER) + ".running_var" in tensors}
+    kept = {n: t for n, t in tensors.items() if n not in dropped}
+    kept |= {n: torch.zeros((), dtype=torch.int64) for n in wanted if n in norms}
+    steps = []
+    if dropped:
+        steps.append(f"{len(dropped)} batch counters (num_batches_tracked) left out: frozen norms keep none")
+    if norms:
+        steps.append(f"{len(norms)} batch counters (num_batches_tracked) set to 0")
+    return kept, dropped, steps
+
+
+def fill_neutral(
+    tensors: Mapping[str, Tensor], wanted: Mapping[str, tuple[int, ...]], starts: Mapping[str, float]
+) -> tuple[Tensors, list[str]]:
+    """Add what the source does without, at the value that changes nothing.
+
+    Args:
+        tensors: our names.
+        wanted: name -> shape, of the model.
+        starts: start values of buffers that only training reads.
+    """
+    filled, steps = dict(tensors), []
+    for name, value in starts.items():
+        if name in wanted and name not in filled:
+            filled[name] = torch.full(wanted[name], value)
+            steps.append(f"{name} starts at {value:g}: the source keeps no moving average")
+    if "dense.head.scales" in wanted and "dense.head.scales" not in filled:
+        filled["dense.head.scales"] = torch.ones(wanted["dense.head.scales"])
+        steps.append("scales set to 1: the source has none")
+    if not any(_CONVOLUTION_BIAS.fullmatch(name) for name in filled):
+        biases = [name for name in wanted if _CONVOLUTION_BIAS.fullmatch(name)]
+        filled |= {name: torch.zeros(wanted[name]) for name in biases}
+        if biases:
+            steps.append(f"{len(biases)} biases of tower convolutions set to 0: the source has none")
+    return filled, steps

@@ -1,0 +1,135 @@
+"""The head that NAS-FCOS found by search (arXiv:1906.04423).
+
+Each branch is a chain of layers, shared by all levels. Parameters of layer I (`deform.py` tells about the tensors of
+deformable ones, whose offsets NAS-FCOS calls `conv_offset_mask`):
+
+    here                        Lausannen/NAS-FCOS (decoder.rpn.head.*)            mmdetection (bbox_head.*)
+    cls_tower.I.conv            _cls_head_global_ops.I.0; deformable .I.dcn.0      cls_convs.I.conv
+    cls_tower.I.norm            _cls_head_global_ops.I.1; deformable .I.dcn.1      cls_convs.I.gn
+    bbox_tower.I                _reg_head_global_ops.I                             reg_convs.I
+    cls_logits, bbox_pred       the same                                           conv_cls, conv_reg
+    quality                     centerness                                         conv_centerness
+    scales[L]                   scales.L.scale                                     scales.L.scale
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from ..options import as_tuple, one_of, option
+from .deform import DeformConv
+from .head import FCOS_HEAD_REGISTRY
+
+_LAYERS = ("deform3x3", "conv3x3", "conv1x1")
+
+
+class NASLayer(nn.Module):
+    """A convolution, GroupNorm of 32 groups, ReLU.
+
+    Args:
+        channels: of input and output.
+        kind: "deform3x3" (modulated, always with bias), "conv3x3" or "conv1x1".
+        deform_groups: groups of channels that share their offsets.
+        conv_bias: whether plain convolutions have a bias.
+    """
+
+    def __init__(self, channels: int, kind: str, deform_groups: int, conv_bias: bool) -> None:
+        super().__init__()
+        if kind == "deform3x3":
+            self.conv = DeformConv(channels, channels, 3, deform_groups=deform_groups, bias=True)
+        else:
+            size = 3 if kind == "conv3x3" else 1
+            self.conv = nn.Conv2d(channels, channels, size, padding=size // 2, bias=conv_bias)
+        self.norm = nn.GroupNorm(32, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.norm(self.conv(x)).relu_()
+
+
+@FCOS_HEAD_REGISTRY.register()
+@dataclass(eq=False, repr=False)
+class NASFCOSHead(nn.Module):
+    """Predicts class logits, raw ltrb and quality for every location, like `FCOSHead`.
+
+    Attributes:
+        num_classes: K.
+        in_channels: channels of every input map, and width of the branches.
+        num_levels: L.
+        layers: of both branches, in order, each "deform3x3", "conv3x3" or "conv1x1"; found by search are those of the
+            default, after which the search chose two skips (Lausannen/NAS-FCOS, configs/search/R_50_NAS_head.yaml).
+        deform_groups: groups of channels that share their offsets in deformable layers.
+        conv_bias: whether plain convolutions of the branches have a bias.
+        quality_on: branch that feeds the quality predictor: "class" or "box".
+        level_scale: multiply raw ltrb by a learned scalar for each level.
+        prior_prob: class probability at the start of training (arXiv:1708.02002, Sec. 4.1).
+        points_per_cell: D, as in `LocationGrid`; the channel blocks are grouped by point.
+
+    Raises:
+        ValueError: an option has no such value, or GroupNorm cannot split the channels into 32 groups.
+    """
+
+    num_classes: int = option(80, key="NUM_CLASSES")
+    in_channels: int = option(256)
+    num_levels: int = option(5)
+    layers: tuple[str, ...] = option(("deform3x3", "conv3x3", "deform3x3", "conv1x1"), key="NAS_LAYERS")
+    deform_groups: int = option(2, key="NAS_DEFORM_GROUPS")
+    conv_bias: bool = option(False, key="CONV_BIAS")
+    quality_on: str = option("class", key="QUALITY_ON")
+    level_scale: bool = option(True, key="USE_SCALE")
+    prior_prob: float = option(0.01, key="PRIOR_PROB")
+    points_per_cell: int = option(1)
+
+    def __post_init__(self) -> None:
+        super().__init__()
+        self.layers = as_tuple(self.layers)
+        for kind in self.layers:
+            one_of("NASFCOSHead.layers", kind, _LAYERS)
+        one_of("NASFCOSHead.quality_on", self.quality_on, ("class", "box"))
+        if self.num_classes < 1:
+            raise ValueError(f"NASFCOSHead.num_classes is {self.num_classes}, but it must be 1 or more.")
+        if self.in_channels % 32:
+            raise ValueError(f"NASFCOSHead.in_channels is {self.in_channels}, but GroupNorm needs a multiple of 32.")
+
+        def tower() -> nn.Sequential:
+            return nn.Sequential(
+                *(NASLayer(self.in_channels, kind, self.deform_groups, self.conv_bias) for kind in self.layers)
+            )
+
+        def predictor(channels: int) -> nn.Conv2d:
+            conv = nn.Conv2d(self.in_channels, channels * self.points_per_cell, 3, padding=1)
+            nn.init.normal_(conv.weight, std=0.01)
+            nn.init.zeros_(conv.bias)
+            return conv
+
+        self.cls_tower = tower()
+        self.bbox_tower = tower()
+        self.cls_logits = predictor(self.num_classes)
+        self.bbox_pred = predictor(4)
+        self.quality = predictor(1)
+        nn.init.constant_(self.cls_logits.bias, -math.log((1 - self.prior_prob) / self.prior_prob))
+        self.scales = nn.Parameter(torch.ones(self.num_levels)) if self.level_scale else None
+
+    def forward(self, features: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
+        """L maps (N, C, Hi, Wi) -> logits (N, D*K, Hi, Wi), raw ltrb (N, D*4, Hi, Wi), quality (N, D, Hi, Wi).
+
+        Raises:
+            ValueError: the number of maps is not `num_levels`.
+        """
+        if len(features) != self.num_levels:
+            raise ValueError(
+                f"NASFCOSHead was built for {self.num_levels} levels, but it got {len(features)} feature maps."
+            )
+        logits, raw_ltrb, quality = [], [], []
+        for level, x in enumerate(features):
+            class_features = self.cls_tower(x)
+            box_features = self.bbox_tower(x)
+            logits.append(self.cls_logits(class_features))
+            raw = self.bbox_pred(box_features).float()
+            raw_ltrb.append(raw if self.scales is None else raw * self.scales[level])
+            quality.append(self.quality(class_features if self.quality_on == "class" else box_features))
+        return logits, raw_ltrb, quality
