@@ -7,6 +7,7 @@ the bare name then means the first in the table, the original FCOS.
 from __future__ import annotations
 
 import difflib
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -58,6 +59,35 @@ class Variant:
         """Its yacs twin, relative to the config folder."""
         return Path("yaml", self.family, f"{self.name}.yaml")
 
+
+@dataclass(frozen=True)
+class Family:
+    """Who published a group of variants.
+
+    Attributes:
+        title: how to call it.
+        repository: where it is, or "" for this project.
+        licence: of the publisher's code; no weights are part of this project, and those you download are under their
+            publisher's terms.
+    """
+
+    title: str
+    repository: str
+    licence: str
+
+
+FAMILIES: dict[str, Family] = {
+    "fcos": Family("FCOS, original and improved", "tianzhi0549/FCOS", "BSD 2-clause, non-commercial"),
+    "fcos_plus": Family("FCOS_PLUS", "yqyao/FCOS_PLUS", "see repository"),
+    "adelaidet": Family("AdelaiDet", "aim-uofa/AdelaiDet", "BSD 2-clause, non-commercial"),
+    "detectron2": Family("Detectron2", "facebookresearch/detectron2", "Apache-2.0"),
+    "torchvision": Family("torchvision", "pytorch/vision", "BSD 3-clause"),
+    "mmdet": Family("MMDetection", "open-mmlab/mmdetection", "Apache-2.0"),
+    "vovnet": Family("VoVNet-FCOS", "vov-net/VoVNet-FCOS", "MIT"),
+    "hrnet": Family("HRNet-FCOS", "HRNet/HRNet-FCOS", "see repository"),
+    "nas_fcos": Family("NAS-FCOS", "Lausannen/NAS-FCOS", "BSD 2-clause"),
+    "small": Family("Small networks, from scratch", "", "Apache-2.0"),
+}
 
 _T = "tianzhi0549/FCOS, README.md and configs/fcos"
 _P = "yqyao/FCOS_PLUS, README.md and configs/fcos"
@@ -285,6 +315,14 @@ def config_file(name: str, yaml: bool = False) -> Path:
     """
     variant = find(name)
     return config_root() / (variant.yaml if yaml else variant.config)
+
+
+def costs() -> dict[str, dict[str, float]]:
+    """Full name -> "parameters", "gflops" (multiply-adds), "height" and "width" of the padded image they are for.
+
+    Counted by `analysis.cost` and kept in `zoo_costs.json`, so that listing them needs no PyTorch.
+    """
+    return json.loads((Path(__file__).parent / "zoo_costs.json").read_text(encoding="utf-8"))
 
 
 def get_config(name: str) -> DictConfig:

@@ -1,10 +1,20 @@
-"""Write configs/<family>/*.py and configs/yaml/** from the tables of variants, recipes, backbones and schedules."""
+"""Write what follows from the tables of variants, recipes, backbones and schedules.
+
+These are configs/<family>/*.py, configs/yaml/**, fcos_d2/zoo_costs.json and docs/zoo.md.
+"""
 
 from pathlib import Path
 
+from fcos_d2.analysis.zoo_table import costs_json, count_costs, markdown
 from fcos_d2.yaml_twins import write
 
 if __name__ == "__main__":
-    root = Path(__file__).resolve().parents[1] / "configs"
-    changed = write(root)
-    print("\n".join(f"wrote {root.name}/{path}" for path in changed) or "all config files are up to date")
+    root = Path(__file__).resolve().parents[1]
+    changed = [f"configs/{path}" for path in write(root / "configs")]
+    costs = count_costs()
+    for path, text in (("fcos_d2/zoo_costs.json", costs_json(costs)), ("docs/zoo.md", markdown(costs))):
+        target = root / path
+        if not target.is_file() or target.read_text(encoding="utf-8") != text:
+            target.write_text(text, encoding="utf-8")
+            changed.append(path)
+    print("\n".join(f"wrote {path}" for path in changed) or "everything is up to date")

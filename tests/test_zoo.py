@@ -121,3 +121,27 @@ def test_names_are_unique_and_found():
 def test_an_unknown_name_suggests_the_nearest():
     with pytest.raises(FcosError, match=r"no variant 'fcos_imprv_R50_FPN_1x'.*fcos_imprv_R_50_FPN_1x"):
         zoo.find("fcos_imprv_R50_FPN_1x")
+
+
+def test_costs_and_table_are_up_to_date():
+    from fcos_d2.analysis.zoo_table import costs_json, count_costs, markdown
+
+    costs = count_costs()
+    assert zoo.costs() == costs, "run projects_tools/write_configs.py"
+    root = config_root().parent
+    assert (root / "fcos_d2" / "zoo_costs.json").read_text(encoding="utf-8") == costs_json(costs)
+    assert (root / "docs" / "zoo.md").read_text(encoding="utf-8") == markdown(costs), (
+        "run projects_tools/write_configs.py"
+    )
+
+
+def test_cost_is_the_published_one():
+    """torchvision publishes 32,269,600 parameters and 128.207 GFLOPs, which is at 800x800 and with its 91 channels."""
+    from fcos_d2.analysis.cost import cost
+
+    cfg = zoo.get_config("torchvision/fcos_resnet50_fpn")
+    cfg.model.num_classes = 91
+    with torch.device("meta"):
+        counted = cost(instantiate(cfg.model), 800, 800)
+    assert counted.parameters == 32_269_600
+    assert counted.gflops == pytest.approx(128.207, abs=5e-4)

@@ -6,6 +6,8 @@ import logging
 import sys
 from pathlib import Path
 
+from ..errors import FcosError
+
 __all__ = ["log_to"]
 
 _LOGGERS = ("fcos_d2", "detectron2", "fvcore")
@@ -20,6 +22,8 @@ def log_to(folder: str, console: bool) -> None:
     Args:
         folder: made if needed; empty for no file.
         console: whether to print.
+    Raises:
+        FcosError: the folder cannot be written.
     """
     for handler in _handlers.values():
         for name in _LOGGERS:
@@ -29,8 +33,11 @@ def log_to(folder: str, console: bool) -> None:
     if console and not logging.getLogger().handlers:
         _handlers["console"] = logging.StreamHandler(sys.stdout)
     if folder:
-        Path(folder).mkdir(parents=True, exist_ok=True)
-        _handlers["file"] = logging.FileHandler(Path(folder) / "log.txt", encoding="utf-8")
+        try:
+            Path(folder).mkdir(parents=True, exist_ok=True)
+            _handlers["file"] = logging.FileHandler(Path(folder) / "log.txt", encoding="utf-8")
+        except OSError as error:
+            raise FcosError(f"The output folder {folder} cannot be written: {error.strerror or error}.") from error
     for name in _LOGGERS:
         logger = logging.getLogger(name)
         if logger.level == logging.NOTSET:

@@ -1,7 +1,7 @@
 """Training data that can be put back to where it was.
 
-Detectron2's training loader draws an endless, seeded order of images, augments them with the random numbers of whichever
-process holds them, and groups them by aspect ratio after they are decoded. A training that is resumed would see other
+Detectron2's training loader draws an endless, seeded order of images, augments them with the random numbers of
+whichever process holds them, and groups them by aspect ratio once they are decoded. A resumed training would see other
 images. `SampleStream` takes such a loader apart and serves the same batches so that each depends on two numbers alone:
 the seed and the position. It groups by the sizes in the annotations and seeds the augmentation of each sample with its
 position. So going back to a position decodes no image, and the number of loader processes changes nothing.
@@ -14,7 +14,6 @@ import logging
 import random
 import signal
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,6 +25,7 @@ from detectron2.utils import comm
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler
 
 from ..errors import FcosError
+from .random_state import seeded
 
 __all__ = ["ImageError", "SampleStream", "name_images"]
 
@@ -35,7 +35,7 @@ _SAMPLER_STATE = ("_seed", "_seed_subset", "_indexes_subset")  # of Detectron2's
 
 
 class ImageError(FcosError):
-    """An image cannot be used; says which. Keeps its one sentence when a loader process hands it on with a traceback."""
+    """An image cannot be used; says which. Stays one sentence when a loader process hands it on with a traceback."""
 
     def __init__(self, message: str) -> None:
         super().__init__(message.rpartition("ImageError: ")[2].strip())
@@ -153,7 +153,7 @@ class SampleStream:
             timeout=old.timeout,
             worker_init_fn=_ignore_interrupts if several else None,
             multiprocessing_context=old.multiprocessing_context if several else None,
-            generator=torch.Generator(),  # else it would take a number from the global one, at another time when resumed
+            generator=torch.Generator(),  # the global one would lose a number, at another time when resumed
         )
 
     def state_dict(self) -> dict[str, Any]:
@@ -237,7 +237,7 @@ class _Samples(Dataset):
 
     def __getitem__(self, key: tuple[int, int]) -> Any:
         index, number = key
-        with _own_random_numbers(self.seed, number):
+        with seeded(self.seed, number):
             for _ in range(100):
                 record = self.records[index]
                 sample = record if self.mapper is None else self.mapper(record)
@@ -247,22 +247,7 @@ class _Samples(Dataset):
         raise FcosError("The mapper of the training data refused 100 images in a row.")
 
 
-@contextmanager
-def _own_random_numbers(seed: int, number: int) -> Iterator[None]:
-    """Seed Python's, NumPy's and PyTorch's CPU generators, and put them back afterwards."""
-    before = random.getstate(), np.random.get_state(), torch.default_generator.get_state()
-    seeds = np.random.SeedSequence([seed, number]).generate_state(3)
-    random.seed(int(seeds[0]))
-    np.random.seed(seeds[1])
-    torch.default_generator.manual_seed(int(seeds[2]))  # `torch.manual_seed` would seed CUDA, too
-    try:
-        yield
-    finally:
-        random.setstate(before[0])
-        np.random.set_state(before[1])
-        torch.default_generator.set_state(before[2])
-
-
 def _ignore_interrupts(worker: int) -> None:
     """Ctrl-C reaches all processes; the loaders go on until the trainer has finished its iteration."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)

@@ -3,68 +3,54 @@
 from __future__ import annotations
 
 import copy
-import json
+import itertools
 import logging
 import math
-import random
 import signal
-import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from detectron2.config import instantiate
-from detectron2.data import MetadataCatalog
 from detectron2.engine import HookBase, create_ddp_model, hooks
 from detectron2.engine.train_loop import TrainerBase
-from detectron2.evaluation import inference_on_dataset, print_csv_format
 from detectron2.utils import comm
 from detectron2.utils.env import seed_all_rng
 from detectron2.utils.events import CommonMetricPrinter, EventStorage, EventWriter, JSONWriter, TensorboardXWriter
-from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
 from ..errors import FcosError
 from .checkpoint import Checkpointer, load, write_atomically
 from .configuration import TRAIN_OPTIONS, dump_config
+from .evaluation import build_loader, data_class_names, evaluate
 from .hooks import AverageHook, CheckpointHook, EvaluationHook, WeightAverage
+from .interrupt import Request, TrainingInterrupted
 from .logs import log_to
-from .stream import SampleStream, name_images
+from .random_state import random_state, set_random_state
+from .stream import SampleStream
 from .weights import load_model, load_state
 
-__all__ = ["LazyTrainer", "TrainingInterrupted", "data_class_names"]
+__all__ = ["LazyTrainer", "TrainingInterrupted"]
 
 logger = logging.getLogger("fcos_d2")
-
-
-class TrainingInterrupted(KeyboardInterrupt):
-    """Training was asked to end (Ctrl-C, SIGTERM) and did so after an iteration, with a checkpoint.
-
-    Attributes:
-        code: the exit code that the signal asks for: 130 or 143.
-    """
-
-    def __init__(self, message: str, code: int) -> None:
-        super().__init__(message)
-        self.code = code
 
 
 class LazyTrainer(TrainerBase):
     """Builds model, data, optimizer and hooks from a LazyConfig; trains, evaluates, resumes.
 
-    A resumed training is exact: on the CPU its weights equal, bit by bit, those of a training that was never interrupted.
-    With `train.grad_accumulation=n` each batch is computed in n parts, one after the other, and the optimizer steps once:
+    A resumed training is exact: on the CPU its weights equal, bit by bit, those of one that was never interrupted. With
+    `train.grad_accumulation=n` each batch is computed in n parts, one after the other, and the optimizer steps once:
     the memory of a small batch, and everything else (learning rate, iterations, images) as with the whole. The gradient
     is the mean over the parts; where a loss is divided by the number of positives, each part is divided by its own, as
     on several workers without a common normalizer, and batch norms see one part at a time.
 
     Args:
-        cfg: with `model`, `dataloader`, `optimizer`, `lr_multiplier` and `train` (see `configuration.TRAIN_OPTIONS`; all
-            of them are optional).
+        cfg: with `model`, `dataloader`, `optimizer`, `lr_multiplier` and `train` (see `configuration.TRAIN_OPTIONS`;
+            all of them are optional).
         resume: go on from the last checkpoint in `train.output_dir`, if there is one.
         eval_only: prepare for `test` alone: no training data is needed, but `train.init_checkpoint` must be a detector.
         console: whether progress is printed.
@@ -80,13 +66,15 @@ class LazyTrainer(TrainerBase):
     def __init__(self, cfg: DictConfig, resume: bool = False, eval_only: bool = False, console: bool = True) -> None:
         super().__init__()
         self.cfg = cfg
-        self.options = OmegaConf.merge(OmegaConf.create(TRAIN_OPTIONS), cfg.get("train", {}))
+        given = OmegaConf.to_container(cfg.train, resolve=True) if "train" in cfg else {}
+        self.options = OmegaConf.merge(TRAIN_OPTIONS, given)
         self.output_dir = str(Path(self.options.output_dir).expanduser())
         self.max_iter = self.options.max_iter
         self.results: dict[str, Any] = {}
         self._console = console
         self._stop_reason = ""
-        self._signal = 0
+        self._request = Request()
+        self._asked = False
         self._resumed: dict[str, Any] = {}
         self._check_options()
         log_to(self.output_dir if comm.is_main_process() else "", console and comm.is_main_process())
@@ -96,7 +84,7 @@ class LazyTrainer(TrainerBase):
         self.class_names = self._class_names(eval_only)
         model = instantiate(cfg.model)
         self._device = _device(self.options.device)
-        model = _without_sync_bn(model) if self._device.type == "cpu" else model
+        model = without_sync_bn(model) if self._device.type == "cpu" else model
         self._bare_model = model.to(self._device)
         self.model = self._bare_model
         self.average = None if eval_only or not self.options.ema.enabled else self._average()
@@ -124,7 +112,7 @@ class LazyTrainer(TrainerBase):
         count = self.cfg.model.get("num_classes")
         if names and count is not None and len(names) != count:
             raise FcosError(
-                f"The data set has {len(names)} classes, but the model has {count}: pass model.num_classes={len(names)}."
+                f"The data set has {len(names)} classes, but the model {count}: pass model.num_classes={len(names)}."
             )
         return names
 
@@ -191,7 +179,7 @@ class LazyTrainer(TrainerBase):
 
     def _build_training(self) -> None:
         """Data, optimizer and hooks, in the state of the checkpoint that is resumed."""
-        loader = instantiate(self.cfg.dataloader.train)
+        loader = build_loader(self.cfg.dataloader.train)
         self.stream = SampleStream(loader, self.seed)
         optimizer = copy.deepcopy(self.cfg.optimizer)
         optimizer.params.model = self._bare_model
@@ -257,25 +245,31 @@ class LazyTrainer(TrainerBase):
             return self.test()
         self._build_training()
         logger.info("Training from iteration %d to %d.", self.start_iter, self.max_iter)
-        with _signals(self), EventStorage(self.start_iter) as self.storage:
+        with self._request.listen(), EventStorage(self.start_iter) as self.storage:
             try:
                 self.iter = self.start_iter
                 self.before_train()
-                if self._resumed.get("rng"):
-                    _set_random_state(self._resumed["rng"])
-                for self.iter in range(self.start_iter, self.max_iter):
-                    self.before_step()
-                    self.run_step()
-                    self.after_step()
-                    if self._stop_reason or self._signal < 0:
-                        break
+                states = self._resumed.get("rng", [])
+                if comm.get_rank() < len(states):
+                    set_random_state(states[comm.get_rank()])
+                self._resumed = {}
+                self._loop()
             finally:
                 self.after_train()
-        if self._signal < 0:
-            self._end_interrupted()
         if self._stop_reason:
             logger.info("Training ended after iteration %d: %s.", self.iter, self._stop_reason)
         return self.results
+
+    def _loop(self) -> None:
+        for iteration in range(self.start_iter, self.max_iter):
+            self.iter = iteration
+            self.before_step()
+            self.run_step()
+            self.after_step()
+            if self.is_last:
+                return
+            if self._asked:
+                self._end_interrupted()
 
     @property
     def is_last(self) -> bool:
@@ -299,7 +293,8 @@ class LazyTrainer(TrainerBase):
         losses = self._gradients(batch)
         names = sorted(losses)
         # One all-reduce tells all processes the mean losses, and whether any of them was asked to end.
-        report = torch.stack([losses[name] for name in names] + [losses[names[0]].new_tensor(float(self._signal > 0))])
+        asked = losses[names[0]].new_tensor(float(self._request.signal > 0))
+        report = torch.stack([*(losses[name] for name in names), asked])
         own = report.clone()
         if comm.get_world_size() > 1:
             torch.distributed.all_reduce(report)
@@ -307,8 +302,7 @@ class LazyTrainer(TrainerBase):
         values = {name: mean / comm.get_world_size() for name, mean in zip(names, means)}
         if not all(map(math.isfinite, values.values())):
             self._refuse(values, batch if not bool(own.isfinite().all()) else [])
-        if asked:
-            self._signal = -(self._signal or signal.SIGINT)
+        self._asked = asked > 0
         if self.options.clip_grad > 0:
             self.scaler.unscale_(self.optimizer)
             norm = nn.utils.clip_grad_norm_(self._bare_model.parameters(), self.options.clip_grad)
@@ -345,25 +339,24 @@ class LazyTrainer(TrainerBase):
         listed = ", ".join(f"{name} {value:g}" for name, value in losses.items())
         images = f", images {', '.join(files)}" if files else ""
         raise FcosError(
-            f"A loss is not finite at iteration {self.iter} ({listed}{images}): lower optimizer.lr, set train.clip_grad, or "
-            f"look at these images; checkpoints in {self.output_dir} are not affected."
+            f"A loss is not finite at iteration {self.iter} ({listed}{images}): lower optimizer.lr, set train.clip_grad,"
+            f" or look at these images; the checkpoints in {self.output_dir} are not affected."
         )
 
     def _end_interrupted(self) -> None:
         name = f"model_{self.iter:07d}"
-        if not self.is_last:
-            self.save(name)
-        message = (
-            f"Interrupted after iteration {self.iter} of {self.max_iter}, which is in {self.output_dir}/{name}.pth: run the "
-            "same command with --resume to go on."
+        self.save(name)
+        raise TrainingInterrupted(
+            f"Interrupted after iteration {self.iter} of {self.max_iter}, kept as {self.output_dir}/{name}.pth: run "
+            "the same command with --resume to go on.",
+            128 + (self._request.signal or signal.SIGINT),
         )
-        raise TrainingInterrupted(message, 128 - self._signal)
 
     # State
 
     def save(self, name: str) -> None:
         """Write a checkpoint to resume from; all processes must call it."""
-        self._random_states = comm.gather(_random_state())
+        self._random_states = comm.gather(random_state())
         extra = {} if self.average is None else {"ema": self.average.weights}
         self.checkpointer.save(name, iteration=self.iter, **extra)
         comm.synchronize()
@@ -408,40 +401,9 @@ class LazyTrainer(TrainerBase):
         Returns:
             E.g. {"bbox": {"AP": 31.4, "AP50": ...}}, in percent; empty in processes other than the first.
         """
-        loaders = self.cfg.get("dataloader", {})
-        if "test" not in loaders or "evaluator" not in loaders:
-            logger.warning("The config has no dataloader.test or no dataloader.evaluator: nothing is evaluated.")
-            return {}
-        loader = name_images(instantiate(loaders.test))
-        evaluator = instantiate(loaders.evaluator)
-        evaluator = list(evaluator) if isinstance(evaluator, (ListConfig, list)) else evaluator
         with nullcontext() if self.average is None else self.average.in_place():
-            self.results = inference_on_dataset(self._bare_model, loader, evaluator)
-        if comm.is_main_process():
-            print_csv_format(self.results)
-            self._write_results()
+            self.results = evaluate(self.cfg, self._bare_model, self.output_dir, self.iter)
         return self.results
-
-    def _write_results(self) -> None:
-        text = json.dumps({"iteration": getattr(self, "iter", 0), **_finite(self.results)}, indent=2)
-        write_atomically(Path(self.output_dir) / "evaluation.json", lambda file: file.write(text.encode()))
-
-
-def data_class_names(cfg: DictConfig, parts: Sequence[str] = ("train", "test")) -> list[str] | None:
-    """Class names of the data sets that a config names; None if they are unknown.
-
-    Args:
-        cfg: with `dataloader.<part>.dataset.names`.
-        parts: of the dataloader, the first with names counts.
-    """
-    for part in parts:
-        names = OmegaConf.select(cfg, f"dataloader.{part}.dataset.names")
-        name = names[0] if isinstance(names, (ListConfig, list, tuple)) and names else names
-        if isinstance(name, str):
-            known = MetadataCatalog.get(name).get("thing_classes") if name in MetadataCatalog.list() else None
-            if known:
-                return list(known)
-    return None
 
 
 def _device(name: str) -> torch.device:
@@ -455,7 +417,7 @@ def _device(name: str) -> torch.device:
     return device
 
 
-def _without_sync_bn(model: nn.Module) -> nn.Module:
+def without_sync_bn(model: nn.Module) -> nn.Module:
     """Replace `nn.SyncBatchNorm`, which trains on GPUs only, by batch norms of the same state."""
     found = [name for name, module in model.named_modules() if isinstance(module, nn.SyncBatchNorm)]
     for name in found:
@@ -473,61 +435,4 @@ def _split(batch: Sequence, count: int) -> list[Sequence]:
     """Up to `count` parts of nearly equal length; fewer if the batch is shorter."""
     count = min(count, len(batch))
     ends = [round(len(batch) * i / count) for i in range(count + 1)]
-    return [batch[a:b] for a, b in zip(ends, ends[1:])]
-
-
-def _finite(value: Any) -> Any:
-    """The same with None for numbers that JSON cannot hold."""
-    if isinstance(value, dict):
-        return {str(key): _finite(item) for key, item in value.items()}
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _random_state() -> dict[str, Any]:
-    """Of Python, NumPy and PyTorch, as plain data."""
-    name, keys, position, has_gauss, gauss = np.random.get_state()
-    return {
-        "python": random.getstate(),
-        "numpy": (name, keys.tolist(), position, has_gauss, gauss),
-        "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state() if torch.cuda.is_available() else None,
-    }
-
-
-def _set_random_state(states: Sequence[dict[str, Any]]) -> None:
-    """Of this process; one that has no state in the checkpoint keeps its own."""
-    if comm.get_rank() >= len(states):
-        return
-    state = states[comm.get_rank()]
-    version, keys, gauss = state["python"]
-    random.setstate((version, tuple(keys), gauss))
-    np.random.set_state(tuple(state["numpy"]))
-    torch.set_rng_state(state["torch"])
-    if state["cuda"] is not None and torch.cuda.is_available():
-        torch.cuda.set_rng_state(state["cuda"])
-
-
-@contextmanager
-def _signals(trainer: LazyTrainer) -> Iterator[None]:
-    """Let Ctrl-C and SIGTERM end training after an iteration; a second Ctrl-C two seconds later ends it at once."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    first = 0.0
-
-    def ask(number: int, frame: object) -> None:
-        nonlocal first
-        if not first:
-            first = time.monotonic()
-            trainer._signal = trainer._signal or number
-            if comm.is_main_process():
-                logger.info("Ending after this iteration; once more ends at once.")
-        elif time.monotonic() - first > 2.0:  # launchers repeat the signal that they got
-            raise KeyboardInterrupt
-
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    return [batch[a:b] for a, b in itertools.pairwise(ends)]

@@ -12,7 +12,6 @@ guessed: what is not decided stays open, and `Imported.config_name` then says wh
 from __future__ import annotations
 
 from .api import FAMILIES, Imported, convert, export, load
-from .imagenet import load_backbone
 from .report import Report
 
-__all__ = ["FAMILIES", "Imported", "Report", "convert", "export", "load", "load_backbone"]
+__all__ = ["FAMILIES", "Imported", "Report", "convert", "export", "load"]

@@ -16,7 +16,7 @@ from .mapping import EPSILON
 Tensors = dict[str, Tensor]
 
 COUNTER = ".num_batches_tracked"
-STEM = ("backbone.bottom_up.stem.conv1.weight",)
+_BODY = "backbone.bottom_up."
 _CONVOLUTION_BIAS = re.compile(r"dense\.head\.(share|cls|bbox)_tower\.(0|3|6|9|12|15|18|21)\.bias")
 
 
@@ -81,17 +81,16 @@ def spread_classes(tensors: Mapping[str, Tensor], channels: Sequence[int], num_c
     return spread
 
 
-def swap_input(tensors: Mapping[str, Tensor], stems: Sequence[str], flip: bool, ratio: Sequence[float]) -> Tensors:
+def swap_input(tensors: Mapping[str, Tensor], flip: bool, ratio: Sequence[float]) -> Tensors:
     """Let the first convolution read other pixels: BGR for RGB, or divided by other deviations.
 
     Args:
         tensors: our names.
-        stems: names of the weights that read the image, (C, 3, k, k).
         flip: reverse the order of the input channels.
         ratio: new deviation / old deviation of each channel, in the new order; the weights are multiplied by it.
     """
     changed = dict(tensors)
-    for name in stems:
+    for name in [n for n, t in tensors.items() if n.startswith(_BODY) and t.dim() == 4 and t.shape[1] == 3][:1]:
         weight = tensors[name].double()
         weight = weight.flip(1) if flip else weight
         scale = torch.tensor(list(ratio), dtype=torch.float64)[None, :, None, None]
@@ -142,3 +141,16 @@ def fill_neutral(
         if biases:
             steps.append(f"{len(biases)} biases of tower convolutions set to 0: the source has none")
     return filled, steps
+
+
+def add_counters(tensors: Mapping[str, Tensor], kept: Mapping[str, Tensor]) -> tuple[Tensors, list[str]]:
+    """Give every batch norm its counter, as projects have it whose frozen norms are batch norms.
+
+    Args:
+        tensors: the other project's names.
+        kept: counters that an import put aside; the others are 0.
+    """
+    wanted = [n.removesuffix(".running_var") + COUNTER for n in tensors if n.endswith(".running_var")]
+    added = {n: kept.get(n, torch.zeros((), dtype=torch.int64)) for n in wanted if n not in tensors}
+    new = sum(n not in kept for n in added)
+    return {**tensors, **added}, [f"{new} batch counters (num_batches_tracked) set to 0"] if new else []

@@ -7,22 +7,43 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import torch
+from detectron2.config import CfgNode, instantiate
+from detectron2.modeling import META_ARCH_REGISTRY
+from detectron2.modeling.backbone.resnet import BottleneckBlock
+from omegaconf import OmegaConf
 from torch import Tensor, nn
 
 from .. import zoo
-from ..errors import FcosError
+from ..modeling import FCOSHead, FCOSLoss, LocationGrid, LTRBCoder
 from ..modeling.backbone import BACKBONES
 from ..recipes import RECIPES, Recipe
 from .adjust import COUNTER
 from .mapping import Difference, difference
 
 AVERAGE = "dense.loss.average"
+
+
+@dataclass(frozen=True)
+class Traits:
+    """What a model does with its weights, as far as other projects can or cannot do it.
+
+    Attributes:
+        activation: (activation, unit) of `LTRBCoder`.
+        quality_on: tower that feeds the quality branch.
+        origin: of the locations, as in `LocationGrid`.
+        stride_in_1x1: where bottlenecks stride; `None` without bottlenecks.
+    """
+
+    activation: tuple[str, str]
+    quality_on: str
+    origin: str
+    stride_in_1x1: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -33,8 +54,8 @@ class Target:
         title: how to call it in messages.
         shapes: name -> shape of all that its state dict holds.
         num_classes: K.
-        input_format: "BGR" or "RGB".
-        pixel_mean, pixel_std: of the three channels, in 0..255.
+        pixels: what it reads.
+        traits: what it does; `None` if it is not made of this package's parts.
         starts: start values of buffers that only training reads.
         variant: row of the zoo, if it is one.
     """
@@ -42,89 +63,102 @@ class Target:
     title: str
     shapes: Mapping[str, tuple[int, ...]]
     num_classes: int
-    input_format: str
-    pixel_mean: tuple[float, ...]
-    pixel_std: tuple[float, ...]
+    pixels: Pixels
+    traits: Traits | None = None
     starts: Mapping[str, float] = field(default_factory=dict)
     variant: zoo.Variant | None = None
+
+
+@dataclass(frozen=True)
+class Pixels:
+    """What a model reads: the order of the channels, and in 0..255 their mean and deviation."""
+
+    format: str
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    def __str__(self) -> str:
+        mean, std = (", ".join(f"{x:g}" for x in values) for values in (self.mean, self.std))
+        return f"{self.format}, mean {mean}, deviation {std}"
 
 
 def target_of(config: Any, num_classes: int | None = None) -> Target:
     """Describe what weights a config or a model wants.
 
     Args:
-        config: name of a variant or config file, a LazyConfig (or its node `model`), a yacs config, or a built model.
+        config: name of a variant, config file, LazyConfig (or its node `model`), yacs config, or built model.
         num_classes: replaces that of a config.
     Raises:
-        FcosError: there is no such variant.
+        FcosError: there is no such variant or file.
     """
     if isinstance(config, nn.Module):
-        return _of_model(config, "the model")
+        model = getattr(config, "module", config)
+        mean, std = (tuple(x.flatten().tolist()) for x in (model.pixel_mean, model.pixel_std))
+        return _describe(model, "the model", Pixels(model.input_format, mean, std))
     if isinstance(config, (str, Path)):
-        from ..engine.configuration import load_config
-
-        variant = _variant(str(config))
-        cfg = load_config(str(config)) if variant is None else zoo.get_config(str(config))
-        target = target_of(cfg, num_classes)
-        return Target(**{**vars(target), "title": str(config), "variant": variant})
-    from detectron2.config import CfgNode
-
+        return _named(str(config), num_classes)
     if isinstance(config, CfgNode):
-        from detectron2.modeling import META_ARCH_REGISTRY
-
         config = config.clone()
+        config.defrost()
         config.MODEL.FCOS.NUM_CLASSES = num_classes or config.MODEL.FCOS.NUM_CLASSES
         with torch.device("meta"):
             model = META_ARCH_REGISTRY.get(config.MODEL.META_ARCHITECTURE)(config)
-        return Target(**{**vars(_of_model(model, "the config")), **_pixels(config.MODEL, config.INPUT.FORMAT)})
-    from detectron2.config import instantiate
-    from omegaconf import OmegaConf
-
+        pixels = Pixels(config.INPUT.FORMAT, tuple(config.MODEL.PIXEL_MEAN), tuple(config.MODEL.PIXEL_STD))
+        return _describe(model, "the config", pixels)
     node = OmegaConf.create({"model": config.get("model", config)}, flags={"allow_objects": True}).model
-    if num_classes is not None:
-        node.num_classes = num_classes
+    node.num_classes = num_classes or node.num_classes
     with torch.device("meta"):
-        target = _of_model(instantiate(node), "the config")
-    return Target(
-        **{
-            **vars(target),
-            "pixel_mean": tuple(node.pixel_mean),
-            "pixel_std": tuple(node.pixel_std),
-            "input_format": node.input_format,
-        }
-    )
+        model = instantiate(node)
+    return _describe(model, "the config", Pixels(node.input_format, tuple(node.pixel_mean), tuple(node.pixel_std)))
 
 
-def _variant(name: str) -> zoo.Variant | None:
+def _named(name: str, num_classes: int | None) -> Target:
+    from ..engine.configuration import load_config
+
     if Path(name).suffix and Path(name).is_file():
+        return replace(target_of(load_config(name), num_classes), title=name)
+    variant = zoo.find(name)
+    target = target_of(zoo.get_config(variant.full_name), num_classes)
+    return replace(target, title=variant.full_name, variant=variant)
+
+
+def _describe(model: nn.Module, title: str, pixels: Pixels) -> Target:
+    shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    starts = {AVERAGE: float(model.dense.loss.moving_start)} if AVERAGE in shapes else {}
+    return Target(title, shapes, model.num_classes, pixels, _traits_of(model), starts)
+
+
+def _traits_of(model: nn.Module) -> Traits | None:
+    dense = model.dense
+    blocks = [m for m in model.modules() if isinstance(m, BottleneckBlock) and m.stride == 2]
+    try:
+        return Traits(
+            (dense.coder.activation, dense.coder.unit),
+            dense.head.quality_on,
+            dense.grid.origin,
+            tuple(blocks[0].conv1.stride) != (1, 1) if blocks else None,
+        )
+    except AttributeError:  # another project's part
         return None
-    return zoo.find(name)
 
 
-def _pixels(model: Any, input_format: str) -> dict[str, Any]:
-    return {
-        "pixel_mean": tuple(model.PIXEL_MEAN),
-        "pixel_std": tuple(model.PIXEL_STD),
-        "input_format": input_format,
-    }
-
-
-def _of_model(model: nn.Module, title: str) -> Target:
-    model = getattr(model, "module", model)
-    state = model.state_dict()
-    real = not model.pixel_mean.is_meta
-    starts = {}
-    if AVERAGE in state:
-        starts[AVERAGE] = float(model.dense.loss.moving_start)
-    return Target(
-        title,
-        {name: tuple(tensor.shape) for name, tensor in state.items()},
-        model.num_classes,
-        model.input_format,
-        tuple(model.pixel_mean.flatten().tolist()) if real else (),
-        tuple(model.pixel_std.flatten().tolist()) if real else (),
-        starts,
+def traits_of(variant: zoo.Variant) -> Traits:
+    """The traits of a variant, from its rows."""
+    recipe, row = RECIPES[variant.recipe], BACKBONES[variant.backbone]
+    coder, grid = LTRBCoder(**recipe.coder), LocationGrid(**recipe.grid)
+    return Traits(
+        (coder.activation, coder.unit),
+        recipe.head.get("quality_on", FCOSHead.quality_on),
+        grid.origin,
+        row.arguments.get("stride_in_1x1"),
     )
+
+
+def pixels_of(variant: zoo.Variant) -> Pixels:
+    """What a variant reads."""
+    recipe, row = RECIPES[variant.recipe], BACKBONES[variant.backbone]
+    mean, std = row.pixel_mean or recipe.pixel_mean, row.pixel_std or recipe.pixel_std
+    return Pixels(recipe.input_format, tuple(mean), tuple(std))
 
 
 # Which variants fit
@@ -145,17 +179,14 @@ def variant_target(variant: zoo.Variant, num_classes: int) -> Target:
     structure = _structure(recipe)
     alike = next(name for name, other in RECIPES.items() if _structure(other) == structure)
     target = _shapes(variant.backbone, structure, alike, num_classes)
-    row = BACKBONES[variant.backbone]
-    start = float(recipe.loss.get("moving_start", 100.0))
-    return Target(
-        variant.full_name,
-        target.shapes,
-        num_classes,
-        recipe.input_format,
-        tuple(row.pixel_mean or recipe.pixel_mean),
-        tuple(row.pixel_std or recipe.pixel_std),
-        {name: start for name in target.starts},
-        variant,
+    start = float(recipe.loss.get("moving_start", FCOSLoss.moving_start))
+    return replace(
+        target,
+        title=variant.full_name,
+        pixels=pixels_of(variant),
+        traits=traits_of(variant),
+        starts=dict.fromkeys(target.starts, start),
+        variant=variant,
     )
 
 
@@ -176,7 +207,7 @@ def meaning(variant: zoo.Variant) -> tuple:
         (
             *(recipe.grid, recipe.coder, head, recipe.selector, recipe.features, recipe.top_levels, recipe.head_name),
             *(row.bottom_up.__name__, arguments, getattr(row.pyramid, "__name__", repr(row.pyramid)), row.features),
-            *(row.channels, row.pixel_mean or recipe.pixel_mean, row.pixel_std or recipe.pixel_std, recipe.input_format),
+            *(row.channels, pixels_of(variant).mean, pixels_of(variant).std, recipe.input_format),
         )
     )
 

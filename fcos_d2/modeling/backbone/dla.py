@@ -96,19 +96,17 @@ class Tree(nn.Module):
     def forward(self, x: Tensor, outer: Sequence[Tensor] = ()) -> Tensor:
         """(N, C, H, W) and features of the output's size, which the root merges -> (N, C', H / stride, W / stride)."""
         bottom = F.max_pool2d(x, self.stride) if self.stride > 1 else x
-        if self.depth == 1:
-            residual = bottom if self.project is None else self.project(bottom)
-        elif self.training and self.project is not None:
-            # A gradient of zero for the unused projection: training on several GPUs needs one for every parameter.
-            bottom = bottom + 0.0 * sum(p.sum() for p in self.project.parameters())
         if self.level_root:
             outer = [*outer, bottom]
-        if self.depth > 1:
-            x1 = self.tree1(x)
-            return self.tree2(x1, [*outer, x1])
-        x1 = self.tree1(x, residual)
-        x2 = self.tree2(x1, x1)
-        return self.root([x2, x1, *outer])
+        if self.depth == 1:
+            x1 = self.tree1(x, bottom if self.project is None else self.project(bottom))
+            x2 = self.tree2(x1, x1)
+            return self.root([x2, x1, *outer])
+        x1 = self.tree1(x)
+        if self.training and self.project is not None:
+            # A gradient of zero for the unused projection: training on several GPUs needs one for every parameter.
+            x1 = x1 + 0.0 * sum(p.sum() for p in self.project.parameters())
+        return self.tree2(x1, [*outer, x1])
 
 
 class DLA(Backbone):

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from detectron2.layers import get_norm
+from detectron2.layers import FrozenBatchNorm2d, get_norm
 from detectron2.modeling.backbone.resnet import (
     BasicBlock,
     BasicStem,
@@ -163,7 +163,12 @@ def resnet(
         )
         width = out
     stem = BasicStem(in_channels, stem_out_channels, norm=norm_layer(norm))
-    return ResNet(stem, stages, out_features=list(as_tuple(out_features)), freeze_at=freeze_at)
+    net = ResNet(stem, stages, out_features=list(as_tuple(out_features)), freeze_at=freeze_at)
+    for module in net.modules():
+        if isinstance(module, FrozenBatchNorm2d):
+            # Detectron2's main keeps the counter of a batch norm that it freezes, 0.6 does not: equal tensors for both.
+            module.register_buffer("num_batches_tracked", None)
+    return net
 
 
 def resnet_from_config(cfg, in_channels: int) -> ResNet:

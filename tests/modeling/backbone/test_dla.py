@@ -54,7 +54,7 @@ def test_shapes_and_gradients(norm):
 
 
 def test_tree_of_trees_is_the_formula():
-    """Level 3 and 4 written out: two trees, and the last root also sees the first tree's output and the pooled input."""
+    """Levels 3 and 4 written out: the second tree's root also sees the pooled input and the first tree's output."""
     tree = Tree(2, 4, 6, "BN", stride=2, level_root=True).eval()
     x = torch.randn(1, 4, 8, 8)
 

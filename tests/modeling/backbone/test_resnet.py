@@ -34,11 +34,11 @@ def test_row_and_its_yaml_build_the_same(row, same_in_yaml):
         ("adelaidet__MS_X_101_32x8d_2x", "X_101_32x8d_std_FPN", {}),
         ("adelaidet__MS_X_101_32x8d_2x_dcnv2", "X_101_32x8d_std_dcnv2_zero_FPN", {"deformable": True}),
         ("adelaidet__MS_X_101_64x4d_2x_dcnv2", "X_101_64x4d_dcnv2_zero_FPN", {"deformable": True}),
-        ("adelaidet__FCOS_RT-MS_R_50_4x_syncbn", "R_50_syncbn_FPN", {"recipe": "realtime"}),
+        ("adelaidet__FCOS_RT-MS_R_50_4x_syncbn", "R_50_syncbn_FPN", {"recipe": "realtime", "frozen": True}),
         (
             "adelaidet__FCOS_RT-MS_R_50_4x_syncbn_bn_head",
             "R_50_syncbn_FPN",
-            {"recipe": "realtime", "norm": "SyncBN"},
+            {"recipe": "realtime", "frozen": True, "norm": "SyncBN"},
         ),
         (
             "mmdet__fcos_r50-dcn-caffe_fpn_gn-head-center-normbbox-centeronreg-giou_1x_coco",
@@ -115,6 +115,8 @@ def test_freezing_reaches_deformable_stages():
     assert isinstance(net.res4[0].conv2.norm, FrozenBatchNorm2d)
     assert isinstance(net.res5[0].conv2.norm, nn.SyncBatchNorm)
     assert all(p.requires_grad for p in net.res5.parameters())
+    counters = [name for name in net.state_dict() if name.endswith("num_batches_tracked")]
+    assert counters and all(name.startswith("res5.") for name in counters)
 
 
 @pytest.mark.parametrize(("row", "millions"), [("R_50_FPN", 32.0), ("R_101_FPN", 51.0)])

@@ -1,0 +1,63 @@
+"""Ctrl-C and SIGTERM as a request that training answers when an iteration is done."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+__all__ = ["Request", "TrainingInterrupted"]
+
+logger = logging.getLogger("fcos_d2")
+
+_REPEATS = 2.0  # seconds in which the same signal may arrive twice: launchers repeat the one that they got
+
+
+class TrainingInterrupted(KeyboardInterrupt):
+    """Training was asked to end and did so after an iteration, with a checkpoint; the message says how to go on.
+
+    Attributes:
+        code: the exit code that the signal asks for: 130 for Ctrl-C, 143 for SIGTERM.
+    """
+
+    def __init__(self, message: str, code: int) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class Request:
+    """Whether this process was asked to end."""
+
+    def __init__(self) -> None:
+        self.signal = 0
+        self._first = 0.0
+        self._owner = os.getpid()
+
+    @contextmanager
+    def listen(self) -> Iterator[None]:
+        """Take Ctrl-C and SIGTERM until the block ends; Ctrl-C once more, later, raises KeyboardInterrupt at once."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = {number: signal.signal(number, self._ask) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _ask(self, number: int, frame: object) -> None:
+        if os.getpid() != self._owner:  # a data loader's process, which Ctrl-C reaches, too
+            if number == signal.SIGTERM:
+                signal.signal(number, signal.SIG_DFL)
+                os.kill(os.getpid(), number)
+            return
+        if not self.signal:
+            self.signal, self._first = number, time.monotonic()
+            logger.info("Ending after this iteration; Ctrl-C once more ends at once.")
+        elif number == signal.SIGINT and time.monotonic() - self._first > _REPEATS:
+            raise KeyboardInterrupt

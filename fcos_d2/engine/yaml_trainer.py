@@ -1,0 +1,92 @@
+"""Detectron2's `DefaultTrainer` for YAML configs, with this package's checkpoints and on any device."""
+
+from __future__ import annotations
+
+import weakref
+from pathlib import Path
+from typing import Any
+
+import torch
+from detectron2.config import CfgNode
+from detectron2.data import MetadataCatalog
+from detectron2.engine import DefaultTrainer
+from detectron2.evaluation import COCOEvaluator
+from detectron2.utils import comm
+
+from ..errors import FcosError
+from .checkpoint import Checkpointer
+from .configuration import dump_config
+from .trainer import without_sync_bn
+from .weights import load_model
+
+__all__ = ["YamlTrainer"]
+
+
+class YamlTrainer(DefaultTrainer):
+    """`DefaultTrainer` that evaluates COCO's AP, trains on the CPU alone or in several processes, and checks weights."""
+
+    def __init__(self, cfg: CfgNode) -> None:
+        _check(cfg)
+        super().__init__(cfg)
+        extra = {"class_names": _class_names(cfg), "config": dump_config(cfg)}
+        self.checkpointer = _checkpointer(self.model, cfg, extra, trainer=weakref.proxy(self))
+        self._hooks = []
+        self.register_hooks(self.build_hooks())  # again: the first ones wrote through Detectron2's checkpointer
+
+    def resume_or_load(self, resume: bool = True) -> None:
+        """Go on from the last checkpoint, or load `MODEL.WEIGHTS`; what does not fit the model is an error."""
+        if resume and self.checkpointer.has_checkpoint():
+            super().resume_or_load(resume=True)
+        elif self.cfg.MODEL.WEIGHTS:
+            load_model(self.model, self.cfg.MODEL.WEIGHTS, class_names=_class_names(self.cfg), allow_backbone=True)
+
+    @classmethod
+    def build_model(cls, cfg: CfgNode) -> torch.nn.Module:
+        model = super().build_model(cfg)
+        return without_sync_bn(model) if cfg.MODEL.DEVICE == "cpu" else model
+
+    @classmethod
+    def build_evaluator(cls, cfg: CfgNode, dataset_name: str) -> COCOEvaluator:
+        return COCOEvaluator(dataset_name, output_dir=str(Path(cfg.OUTPUT_DIR) / "inference"))
+
+    @classmethod
+    def evaluate(cls, cfg: CfgNode, resume: bool = False) -> dict[str, Any]:
+        """Evaluate `MODEL.WEIGHTS`, or the last checkpoint of `OUTPUT_DIR`.
+
+        Raises:
+            FcosError: there are no weights of a detector, or they do not fit.
+        """
+        _check(cfg)
+        model = cls.build_model(cfg)
+        last = _checkpointer(model, cfg, {})
+        path = last.get_checkpoint_file() if resume and last.has_checkpoint() else cfg.MODEL.WEIGHTS
+        if not path:
+            raise FcosError("There are no weights to evaluate: pass MODEL.WEIGHTS FILE.")
+        load_model(model, path, class_names=_class_names(cfg))
+        return cls.test(cfg, model)
+
+
+def _checkpointer(model: torch.nn.Module, cfg: CfgNode, extra: dict[str, Any], **checkpointables: Any) -> Checkpointer:
+    return Checkpointer(model, cfg.OUTPUT_DIR, extra=extra, **checkpointables)
+
+
+def _class_names(cfg: CfgNode) -> list[str] | None:
+    for name in (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST):
+        if names := MetadataCatalog.get(name).get("thing_classes"):
+            return list(names)
+    return None
+
+
+def _check(cfg: CfgNode) -> None:
+    if cfg.MODEL.DEVICE.startswith("cuda") and not torch.cuda.is_available():
+        raise FcosError("MODEL.DEVICE is 'cuda', but PyTorch finds no CUDA device here: pass MODEL.DEVICE cpu.")
+    names = _class_names(cfg)
+    if cfg.MODEL.META_ARCHITECTURE == "FCOS" and names and len(names) != cfg.MODEL.FCOS.NUM_CLASSES:
+        raise FcosError(
+            f"The data set has {len(names)} classes, but the model {cfg.MODEL.FCOS.NUM_CLASSES}: pass "
+            f"MODEL.FCOS.NUM_CLASSES {len(names)}."
+        )
+    if cfg.SOLVER.IMS_PER_BATCH % comm.get_world_size():
+        raise FcosError(
+            f"SOLVER.IMS_PER_BATCH is {cfg.SOLVER.IMS_PER_BATCH}, which {comm.get_world_size()} processes cannot share."
+        )

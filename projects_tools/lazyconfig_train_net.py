@@ -1,0 +1,27 @@
+"""Train or evaluate a LazyConfig: what Detectron2's script of the same name takes, on GPUs, on the CPU, under torchrun.
+
+python projects_tools/lazyconfig_train_net.py --config-file configs/fcos/fcos_imprv_R_50_FPN_1x.py train.device=cpu
+"""
+
+from __future__ import annotations
+
+from argparse import Namespace
+
+import fcos_d2  # noqa: F401  # before detectron2, whose 0.6 needs mending
+from detectron2.engine import default_argument_parser
+from fcos_d2.engine import LazyTrainer, load_config, main_of_script, run
+
+
+def main(args: Namespace) -> None:
+    cfg = load_config(args.config_file, args.opts)
+    trainer = LazyTrainer(cfg, resume=args.resume, eval_only=args.eval_only)
+    trainer.test() if args.eval_only else trainer.train()
+
+
+def launch() -> None:
+    args = default_argument_parser().parse_args()
+    run(main, args.num_gpus, args.num_machines, args.machine_rank, args.dist_url, (args,))
+
+
+if __name__ == "__main__":
+    main_of_script(launch)

@@ -1,0 +1,32 @@
+"""Train or evaluate a YAML config: what Detectron2's script of the same name takes, on GPUs, on the CPU, under torchrun.
+
+python projects_tools/train_net.py --config-file configs/yaml/fcos/fcos_imprv_R_50_FPN_1x.yaml MODEL.DEVICE cpu
+"""
+
+from __future__ import annotations
+
+from argparse import Namespace
+
+import fcos_d2  # noqa: F401  # before detectron2, whose 0.6 needs mending
+from detectron2.engine import default_argument_parser, default_setup
+from fcos_d2.engine import YamlTrainer, load_config, main_of_script, run
+
+
+def main(args: Namespace) -> None:
+    cfg = load_config(args.config_file, args.opts)
+    default_setup(cfg, args)
+    if args.eval_only:
+        YamlTrainer.evaluate(cfg, args.resume)
+        return
+    trainer = YamlTrainer(cfg)
+    trainer.resume_or_load(resume=args.resume)
+    trainer.train()
+
+
+def launch() -> None:
+    args = default_argument_parser().parse_args()
+    run(main, args.num_gpus, args.num_machines, args.machine_rank, args.dist_url, (args,))
+
+
+if __name__ == "__main__":
+    main_of_script(launch)
