@@ -26,6 +26,8 @@ _HOMES: dict[str, str] = {
     "FCOSHead": "fcos_d2.modeling",
     "FCOSProposals": "fcos_d2.modeling",
     "add_fcos_config": "fcos_d2.config",
+    "LazyTrainer": "fcos_d2.engine",
+    "Predictor": "fcos_d2.engine",
 }
 
 __all__ = ["__version__", "register", *_HOMES]

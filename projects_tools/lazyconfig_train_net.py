@@ -1,4 +1,4 @@
-"""Train or evaluate a LazyConfig: what Detectron2's script of the same name takes, on GPUs, on the CPU, under torchrun.
+"""Train or evaluate a LazyConfig: takes what Detectron2's script of that name takes; on GPUs or CPU, under torchrun.
 
 python projects_tools/lazyconfig_train_net.py --config-file configs/fcos/fcos_imprv_R_50_FPN_1x.py train.device=cpu
 """
@@ -7,8 +7,6 @@ from __future__ import annotations
 
 from argparse import Namespace
 
-import fcos_d2  # noqa: F401  # before detectron2, whose 0.6 needs mending
-from detectron2.engine import default_argument_parser
 from fcos_d2.engine import LazyTrainer, load_config, main_of_script, run
 
 
@@ -19,6 +17,8 @@ def main(args: Namespace) -> None:
 
 
 def launch() -> None:
+    from detectron2.engine import default_argument_parser
+
     args = default_argument_parser().parse_args()
     run(main, args.num_gpus, args.num_machines, args.machine_rank, args.dist_url, (args,))
 

@@ -1,4 +1,4 @@
-"""Train or evaluate a YAML config: what Detectron2's script of the same name takes, on GPUs, on the CPU, under torchrun.
+"""Train or evaluate a YAML config: takes what Detectron2's script of that name takes; on GPUs or CPU, under torchrun.
 
 python projects_tools/train_net.py --config-file configs/yaml/fcos/fcos_imprv_R_50_FPN_1x.yaml MODEL.DEVICE cpu
 """
@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from argparse import Namespace
 
-import fcos_d2  # noqa: F401  # before detectron2, whose 0.6 needs mending
-from detectron2.engine import default_argument_parser, default_setup
 from fcos_d2.engine import YamlTrainer, load_config, main_of_script, run
 
 
 def main(args: Namespace) -> None:
+    from detectron2.engine import default_setup
+
     cfg = load_config(args.config_file, args.opts)
     default_setup(cfg, args)
     if args.eval_only:
@@ -24,6 +24,8 @@ def main(args: Namespace) -> None:
 
 
 def launch() -> None:
+    from detectron2.engine import default_argument_parser
+
     args = default_argument_parser().parse_args()
     run(main, args.num_gpus, args.num_machines, args.machine_rank, args.dist_url, (args,))
 

@@ -365,7 +365,7 @@ def detect(
     """Detections of each image in pixels of the network input, best first."""
     per_cell = choices("grid", parts.grid)["points_per_cell"]
     options = choices("selector", parts.selector)
-    logits, raw_ltrb, quality = (flatten(m, per_cell) for m in (logits, raw_ltrb, quality))
+    logits, raw_ltrb, quality = (flatten(m, per_cell).detach() for m in (logits, raw_ltrb, quality))
     found = []
     for i, (height, width) in enumerate(image_sizes):
         kept: list[Candidate] = []

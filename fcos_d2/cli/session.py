@@ -46,7 +46,6 @@ class Session:
 
     json: bool = False
     debug: bool = False
-    when_interrupted: str = ""  # what to tell after Ctrl-C
 
     @functools.cached_property
     def log(self) -> Console:
@@ -159,13 +158,15 @@ def _reserved_stdout() -> Iterator[IO[str]]:
 
 
 class _Warnings(logging.Handler):
-    """Shows a warning of this package or of Detectron2 as one line."""
+    """Shows a warning of this package as one line; of Detectron2, whose warnings are frequent, errors only."""
 
     def __init__(self, session: Session) -> None:
         super().__init__(logging.DEBUG if session.debug else logging.WARNING)
         self.session = session
 
     def emit(self, record: logging.LogRecord) -> None:
+        if not self.session.debug and record.levelno < logging.ERROR and not record.name.startswith("fcos_d2"):
+            return
         try:
             self.session.say(f"{record.levelname.lower()}: {record.getMessage()}")
         except Exception:
@@ -229,9 +230,11 @@ def report(error: BaseException, session: Session) -> int:
         return error.exit_code
     if session.debug:
         traceback.print_exception(error)
+    if isinstance(error, click.Abort) and error.__cause__ is not None:  # what click makes of Ctrl-C
+        error = error.__cause__
     if isinstance(error, (KeyboardInterrupt, click.Abort)):
-        click.echo(f"\ninterrupted. {session.when_interrupted}".rstrip(), err=True)
-        return 130
+        click.echo(str(error) or "Interrupted.", err=True)
+        return getattr(error, "code", 130)
     sentence = _sentence(error)
     click.echo(f"error: {sentence}", err=True)
     if session.json:

@@ -12,11 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
+from ..engine.images import read_image, to_array
 from ..errors import FcosError
 
-__all__ = ["Source", "download", "expand", "read_image"]
+__all__ = ["Source", "download", "expand", "read"]
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".ppm", ".pgm")
 
@@ -62,43 +63,21 @@ def _expand(word: str) -> Iterator[Source]:
     yield from (Source(str(path)) for path in files)
 
 
-def read_image(source: Source, limit: int = 64 << 20, timeout: float = 20.0) -> np.ndarray:
-    """Read a source as an upright (H, W, 3) uint8 RGB array; see `download` for `limit` and `timeout`.
+def read(source: Source, limit: int, timeout: float) -> np.ndarray:
+    """Read a source as an upright (H, W, 3) RGB array in 0..255; see `download` for `limit` and `timeout`.
 
     Raises:
         FcosError: there is no such image, it cannot be fetched, or it is damaged.
     """
-    name = source.where
-    data: io.BytesIO | Path = Path(name)
-    if source.is_address:
-        data = io.BytesIO(download(name, limit, timeout))
-    elif not data.exists():
-        raise FcosError(f"There is no image {name}.")
+    if not source.is_address:
+        return read_image(source.where)
+    data = download(source.where, limit, timeout)
     try:
-        with Image.open(data) as image:
-            upright = ImageOps.exif_transpose(image)
-            if upright.mode.startswith(("I", "F")):  # 16 or 32 bit, which `convert` would clip
-                return _scaled(np.asarray(upright))
-            if upright.mode in ("RGBA", "LA", "PA") or "transparency" in upright.info:
-                upright = Image.alpha_composite(Image.new("RGBA", upright.size, "white"), upright.convert("RGBA"))
-            return np.asarray(upright.convert("RGB")).copy()
-    except UnidentifiedImageError as error:
-        raise FcosError(f"{name} is not an image.") from error
-    except PermissionError as error:
-        raise FcosError(f"{name} cannot be read: {error.strerror}.") from error
+        with Image.open(io.BytesIO(data)) as image:
+            return to_array(image, "RGB")
     except Exception as error:  # Pillow's plugins raise anything
-        raise FcosError(f"{name} cannot be read: {str(error) or type(error).__name__}.") from error
-
-
-def _scaled(values: np.ndarray) -> np.ndarray:
-    """Grey values of any range as (H, W, 3) uint8."""
-    values = values.astype(np.float64)
-    values = np.nan_to_num(values, nan=0.0, posinf=0.0, neginf=0.0)
-    low, high = (0.0, 65535.0) if 255 < values.max() <= 65535 and values.min() >= 0 else (values.min(), values.max())
-    if values.min() >= 0 and values.max() <= 255:
-        low, high = 0.0, 255.0
-    grey = ((values - low) / max(high - low, 1e-12) * 255).round().astype(np.uint8)
-    return np.repeat(grey[:, :, None], 3, axis=2)
+        reason = "it is not an image" if isinstance(error, UnidentifiedImageError) else str(error).rstrip(".")
+        raise FcosError(f"{source.where} cannot be read: {reason}.") from error
 
 
 def download(address: str, limit: int, timeout: float) -> bytes:

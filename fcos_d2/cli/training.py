@@ -6,6 +6,7 @@ import copy
 import json
 import math
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any
 
 import torch
 from detectron2.config import instantiate
-from detectron2.data import DatasetCatalog
+from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.detection_utils import read_image
 from detectron2.engine import HookBase
 from detectron2.structures import BoxMode
@@ -23,12 +24,12 @@ from rich.table import Table
 from rich.text import Text
 
 from ..analysis.draw import Drawable, draw_comparison
-from ..engine import LazyTrainer
 from ..engine.checkpoint import write_atomically
+from ..engine.trainer import LazyTrainer
 from .progress import Progress
 from .session import Session, plain
 
-__all__ = ["clear", "draw_samples", "run", "scores", "view_of_scores", "write_json"]
+__all__ = ["clear", "count_images", "draw_samples", "run", "scores", "view", "view_of_scores", "write_json"]
 
 # What a training leaves in its folder; a new one there begins by removing it.
 _LEFT_BEHIND = (
@@ -51,7 +52,9 @@ class _ShowProgress(HookBase):
         self.progress.update(self.trainer.iter + 1, "  ".join(notes))
 
 
-def run(session: Session, cfg: DictConfig, resume: bool = False, channels_last: bool = False) -> tuple[LazyTrainer, float]:
+def run(
+    session: Session, cfg: DictConfig, resume: bool = False, channels_last: bool = False
+) -> tuple[LazyTrainer, float]:
     """Train to the end, with progress on standard error.
 
     Args:
@@ -74,25 +77,28 @@ def run(session: Session, cfg: DictConfig, resume: bool = False, channels_last: 
     return trainer, time.monotonic() - started
 
 
-def scores(results: Mapping[str, Any], class_names: Sequence[str] | None) -> dict[str, Any]:
-    """The COCO numbers of an evaluation, from 0 to 1; None where there is nothing to measure.
+def scores(results: Mapping[str, Any], dataset: str) -> dict[str, Any]:
+    """The COCO numbers of an evaluation, from 0 to 1; None where there is nothing to find.
 
     Args:
-        results: of Detectron2's `COCOEvaluator`, in percent.
-        class_names: of the data set.
+        results: of Detectron2's `COCOEvaluator`, in percent; not a number where nothing was found.
+        dataset: name in Detectron2's catalog of what was evaluated on.
     Returns:
         AP, AP50, AP75, AP_small, AP_medium, AP_large, and `per_class` {name: AP}.
     """
     boxes = results.get("bbox", {})
+    names = MetadataCatalog.get(dataset).get("thing_classes") or []
+    objects = Counter(names[box["category_id"]] for record in DatasetCatalog.get(dataset) for box in _truth(record))
 
-    def share(key: str) -> float | None:
+    def share(key: str, count: int) -> float | None:
         value = float(boxes.get(key, math.nan))
-        return round(value / 100, 6) if math.isfinite(value) and value >= 0 else None
+        if math.isfinite(value) and value >= 0:
+            return round(value / 100, 6)
+        return 0.0 if count else None
 
-    names = list(class_names or ())
-    found: dict[str, Any] = {"AP": share("AP"), "AP50": share("AP50"), "AP75": share("AP75")}
-    found |= {f"AP_{size}": share(f"AP{size[0]}") for size in ("small", "medium", "large")}
-    found["per_class"] = {name: share(f"AP-{name}") for name in names}
+    found: dict[str, Any] = {key: share(key, objects.total()) for key in ("AP", "AP50", "AP75")}
+    found |= {f"AP_{size}": share(f"AP{size[0]}", 0) for size in ("small", "medium", "large")}
+    found["per_class"] = {name: share(f"AP-{name}", objects[name]) for name in names}
     if len(names) == 1:  # which Detectron2 does not list
         found["per_class"] = {names[0]: found["AP"]}
     return found
@@ -130,7 +136,30 @@ def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:.3f}"
 
 
-def draw_samples(trainer: LazyTrainer, dataset: str, path: Path, count: int, title: str, min_score: float = 0.5) -> bool:
+def view(
+    title: str, numbers: RenderableType, folder: Path, files: Mapping[str, str], following: Sequence[str]
+) -> RenderableType:
+    """The end of a training, for people.
+
+    Args:
+        title: what happened.
+        numbers: from `view_of_scores`.
+        folder: of the files.
+        files: name -> what it is; those that do not exist are left out.
+        following: commands that one may want to run now.
+    """
+    table = Table.grid(padding=(0, 2))
+    for name, meaning in files.items():
+        if (folder / name).exists():
+            table.add_row(f"  {name}", Text(meaning, "dim"))
+    commands = [Text(f"  {line}", "cyan", no_wrap=True, overflow="ignore") for line in following]
+    parts: list[RenderableType] = [Text(title, "bold"), numbers, Text(f"\n{folder}/", "bold"), table]
+    return Group(*parts, *([Text("\nNow", "bold"), *commands] if commands else []))
+
+
+def draw_samples(
+    trainer: LazyTrainer, dataset: str, path: Path, count: int, title: str, min_score: float = 0.5
+) -> bool:
     """Draw ground truth beside detections for images of a registered data set, spread evenly over it.
 
     Args:
@@ -165,6 +194,11 @@ def draw_samples(trainer: LazyTrainer, dataset: str, path: Path, count: int, tit
         model.train(training)
     draw_comparison(rows, trainer.class_names or [], path, title, min_score)
     return True
+
+
+def count_images(dataset: str) -> int:
+    """Number of images in a registered data set."""
+    return len(DatasetCatalog.get(dataset))
 
 
 def _truth(record: Mapping[str, Any]) -> list[Mapping[str, Any]]:

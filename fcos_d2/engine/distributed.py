@@ -6,6 +6,7 @@ process it shows, is one sentence on stderr and an exit code.
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import socket
@@ -61,8 +62,8 @@ def run(
         return main(*args)
     if num_gpus < 1 or not 0 <= machine_rank < num_machines:
         raise FcosError(
-            f"--num-gpus is {num_gpus}, --num-machines {num_machines} and --machine-rank {machine_rank}; the first must be "
-            "1 or more, the last from 0 to the number of machines less 1."
+            f"--num-gpus is {num_gpus}, --num-machines {num_machines} and --machine-rank {machine_rank}; the first "
+            "must be 1 or more, the last from 0 to the number of machines less 1."
         )
     if torch.cuda.is_available():
         if num_gpus > torch.cuda.device_count():
@@ -114,6 +115,7 @@ def _start(main: Callable, args: tuple, num_gpus: int, num_machines: int, machin
     context = mp.start_processes(_process, spread, nprocs=num_gpus, join=False, start_method="spawn")
     # Ctrl-C reaches all processes; this one waits until the others have ended in their own way.
     before = {number: signal.signal(number, _pass_on(context)) for number in (signal.SIGINT, signal.SIGTERM)}
+    logging.getLogger("torch.multiprocessing.spawn").setLevel(logging.ERROR)  # it tells of each process that it ends
     try:
         while not context.join():
             pass

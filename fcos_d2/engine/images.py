@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any, Union
+from typing import Union
 
 import numpy as np
 import torch
@@ -14,7 +14,7 @@ from ..errors import FcosError
 
 __all__ = ["ImageLike", "read_image", "to_array"]
 
-ImageLike = Union[str, "os.PathLike[str]", np.ndarray, torch.Tensor, Image.Image]  # noqa: UP007  # torch meets it at run time
+ImageLike = Union[str, "os.PathLike[str]", np.ndarray, torch.Tensor, Image.Image]
 
 
 def read_image(path: str | os.PathLike[str]) -> np.ndarray:
@@ -77,8 +77,8 @@ def _from_array(image: np.ndarray, image_format: str) -> np.ndarray:
         image = image[:, :, None]
     if image.ndim != 3 or 0 in shape or image.shape[2] not in (1, 3, 4):
         raise FcosError(
-            f"An image has the shape {tuple(shape)}; (height, width), or that with 1, 3 or 4 channels, is needed (tensors: "
-            "channels first)."
+            f"An image has the shape {tuple(shape)}; (height, width), or that with 1, 3 or 4 channels, is needed "
+            "(tensors: channels first)."
         )
     image = _in_0_255(image)
     if image.shape[2] == 1:

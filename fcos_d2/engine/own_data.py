@@ -26,8 +26,23 @@ from PIL import Image
 
 from ..data import DatasetNames, class_names, find_dataset, register
 from ..errors import FcosError
+from ..paths import config_root
+from .checkpoint import is_address, load
+from .configuration import load_config
 
-__all__ = ["DEFAULT_MODEL", "PRESETS", "OwnData", "Preset", "check_images", "configure", "cores", "open_data"]
+__all__ = [
+    "DEFAULT_MODEL",
+    "PRESETS",
+    "OwnData",
+    "Preset",
+    "check_classes",
+    "check_images",
+    "configure",
+    "cores",
+    "holds_config",
+    "lazy_config",
+    "open_data",
+]
 
 DEFAULT_MODEL = "fcos_R_18_FPN_small"
 
@@ -194,6 +209,26 @@ def configure(
     return cfg
 
 
+def lazy_config(source: str) -> DictConfig:
+    """The LazyConfig that a name or a file stands for; the YAML twin of a variant stands for its LazyConfig.
+
+    Args:
+        source: as `load_config` takes it.
+    Raises:
+        FcosError: there is none, or it has Detectron2's YAML keys and is not a variant's.
+    """
+    path = Path(source)
+    if path.suffix in (".yaml", ".yml") and path.is_file() and config_root() / "yaml" in path.resolve().parents:
+        return load_config(config_root() / path.resolve().relative_to(config_root() / "yaml").with_suffix(".py"))
+    cfg = load_config(source)
+    if not isinstance(cfg, DictConfig):
+        raise FcosError(
+            f"{source} has Detectron2's YAML keys, which need Detectron2's own way of training "
+            "(projects_tools/train_net.py): give a variant of `fcos zoo` or a .py config here."
+        )
+    return cfg
+
+
 def cores() -> int:
     """Number of CPU cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -231,6 +266,43 @@ def _edit_sizes(dataloader: DictConfig, size: int) -> None:
                 augmentation.max_size = longest
                 if node is dataloader.train:
                     augmentation.sample_style = "choice"
+
+
+# Weights
+
+
+def holds_config(weights: str) -> bool:
+    """Whether a checkpoint file says how its model was made."""
+    return not is_address(weights) and isinstance(load(weights).get("config"), str)
+
+
+def check_classes(weights: str, class_names: Sequence[str], wanted_by: str, remedy: str) -> None:
+    """Compare the classes that a checkpoint was trained for with others.
+
+    Args:
+        weights: file or address; one that does not say its classes passes.
+        class_names: those that are wanted, in order.
+        wanted_by: who has these, e.g. "the data set shapes".
+        remedy: what the user can do, without a full stop.
+    Raises:
+        FcosError: they differ.
+    """
+    if is_address(weights) or not (known := load(weights).get("class_names")):
+        return
+    if list(known) == list(class_names):
+        return
+    if len(known) != len(class_names):
+        difference = (
+            f"{len(known)} classes ({_some(known)}), but {wanted_by} has {len(class_names)} ({_some(class_names)})"
+        )
+    else:
+        there, here = next((a, b) for a, b in zip(known, class_names) if a != b)
+        difference = f"other classes than {wanted_by} has: {there!r} where that has {here!r}"
+    raise FcosError(f"{weights} was trained for {difference}; {remedy}.")
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
 
 
 # Images

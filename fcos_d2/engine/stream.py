@@ -139,6 +139,10 @@ class SampleStream:
         self.batches += 1
         return batch
 
+    def close(self) -> None:
+        """End the loader's processes; the next batch, if any is asked for, starts them again."""
+        self._iterator = None  # the loader shuts them down when nobody holds its iterator
+
     def _from(self, position: int) -> DataLoader:
         """A loader that starts at a batch."""
         parts, old = self._parts, self._parts.loader

@@ -255,6 +255,7 @@ class LazyTrainer(TrainerBase):
                 self._resumed = {}
                 self._loop()
             finally:
+                self.stream.close()
                 self.after_train()
         if self._stop_reason:
             logger.info("Training ended after iteration %d: %s.", self.iter, self._stop_reason)
@@ -339,8 +340,8 @@ class LazyTrainer(TrainerBase):
         listed = ", ".join(f"{name} {value:g}" for name, value in losses.items())
         images = f", images {', '.join(files)}" if files else ""
         raise FcosError(
-            f"A loss is not finite at iteration {self.iter} ({listed}{images}): lower optimizer.lr, set train.clip_grad,"
-            f" or look at these images; the checkpoints in {self.output_dir} are not affected."
+            f"A loss is not finite at iteration {self.iter} ({listed}{images}): lower optimizer.lr, set "
+            f"train.clip_grad, or look at these images; the checkpoints in {self.output_dir} are not affected."
         )
 
     def _end_interrupted(self) -> None:
@@ -351,6 +352,11 @@ class LazyTrainer(TrainerBase):
             "the same command with --resume to go on.",
             128 + (self._request.signal or signal.SIGINT),
         )
+
+    def after_train(self) -> None:
+        self.storage.iter = self.iter + 1  # the printer's sign that the last line is out
+        for hook in self._hooks:
+            hook.after_train()
 
     # State
 

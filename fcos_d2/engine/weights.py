@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from detectron2.checkpoint import ModelCatalog
+from detectron2.checkpoint.catalog import ModelCatalog
 from detectron2.utils.file_io import PathManager
 from torch import Tensor, nn
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
-from detectron2.engine import DefaultTrainer
+from detectron2.engine import DefaultTrainer, HookBase, defaults
 from detectron2.evaluation import COCOEvaluator
 from detectron2.utils import comm
 
@@ -23,15 +26,17 @@ __all__ = ["YamlTrainer"]
 
 
 class YamlTrainer(DefaultTrainer):
-    """`DefaultTrainer` that evaluates COCO's AP, trains on the CPU alone or in several processes, and checks weights."""
+    """`DefaultTrainer` that evaluates COCO's AP, trains on the CPU in several processes, too, and checks weights."""
 
     def __init__(self, cfg: CfgNode) -> None:
         _check(cfg)
-        super().__init__(cfg)
-        extra = {"class_names": _class_names(cfg), "config": dump_config(cfg)}
-        self.checkpointer = _checkpointer(self.model, cfg, extra, trainer=weakref.proxy(self))
-        self._hooks = []
-        self.register_hooks(self.build_hooks())  # again: the first ones wrote through Detectron2's checkpointer
+        with _ddp_for(cfg.MODEL.DEVICE):
+            super().__init__(cfg)
+
+    def build_hooks(self) -> list[HookBase | None]:
+        extra = {"class_names": _class_names(self.cfg), "config": dump_config(self.cfg)}
+        self.checkpointer = _checkpointer(self._trainer.model, self.cfg, extra, trainer=weakref.proxy(self))
+        return super().build_hooks()
 
     def resume_or_load(self, resume: bool = True) -> None:
         """Go on from the last checkpoint, or load `MODEL.WEIGHTS`; what does not fit the model is an error."""
@@ -64,6 +69,18 @@ class YamlTrainer(DefaultTrainer):
             raise FcosError("There are no weights to evaluate: pass MODEL.WEIGHTS FILE.")
         load_model(model, path, class_names=_class_names(cfg))
         return cls.test(cfg, model)
+
+
+@contextmanager
+def _ddp_for(device: str) -> Iterator[None]:
+    """Let `DefaultTrainer` wrap a model on the CPU, where there is no device for each process."""
+    wrap = defaults.create_ddp_model
+    if device == "cpu":
+        defaults.create_ddp_model = functools.partial(wrap, device_ids=None)
+    try:
+        yield
+    finally:
+        defaults.create_ddp_model = wrap
 
 
 def _checkpointer(model: torch.nn.Module, cfg: CfgNode, extra: dict[str, Any], **checkpointables: Any) -> Checkpointer:

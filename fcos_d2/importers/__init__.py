@@ -5,13 +5,14 @@
     print(imported.report)
 
 A family is recognised by the names in the file. Which variant it is follows from names and shapes where they decide it;
-where several variants share them (the original and the improved FCOS do), the file's name decides, or the caller. Nothing is
-guessed: what is not decided stays open, and `Imported.config_name` then says what the choices are.
+where several variants share them (the original and the improved FCOS do), the file's name decides, or the caller.
+Nothing is guessed: what is not decided stays open, and `Imported.config_name` then says what the choices are.
 """
 
 from __future__ import annotations
 
 from .api import FAMILIES, Imported, convert, export, load
+from .imagenet import load_backbone
 from .report import Report
 
-__all__ = ["FAMILIES", "Imported", "Report", "convert", "export", "load"]
+__all__ = ["FAMILIES", "Imported", "Report", "convert", "export", "load", "load_backbone"]

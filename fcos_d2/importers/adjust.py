@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -20,9 +21,25 @@ _BODY = "backbone.bottom_up."
 _CONVOLUTION_BIAS = re.compile(r"dense\.head\.(share|cls|bbox)_tower\.(0|3|6|9|12|15|18|21)\.bias")
 
 
-def change_epsilon(tensors: Mapping[str, Tensor], epsilons: Mapping[str, float], back: bool = False) -> tuple[Tensors, list[str]]:
-    """Scale the weights of norms so that another epsilon gives the same output: w' = w * sqrt((var + ours) / (var + theirs)).
+@dataclass(frozen=True)
+class Pixels:
+    """What a model reads: the order of the channels, and in 0..255 their mean and deviation."""
 
+    format: str
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    def __str__(self) -> str:
+        mean, std = (", ".join(f"{x:g}" for x in values) for values in (self.mean, self.std))
+        return f"{self.format}, mean {mean}, deviation {std}"
+
+
+def change_epsilon(
+    tensors: Mapping[str, Tensor], epsilons: Mapping[str, float], back: bool = False
+) -> tuple[Tensors, list[str]]:
+    """Scale the weights of norms so that another epsilon gives the same output.
+
+    w' = w * sqrt((var + ours) / (var + theirs)).
     The weight and not the variance takes the change, because `var - epsilon` would lose the digits of small variances.
 
     Args:
@@ -46,10 +63,12 @@ def change_epsilon(tensors: Mapping[str, Tensor], epsilons: Mapping[str, float],
         values = " and ".join(f"{e:g}" for e in sorted({epsilons[norm] for norm in norms}))
         source, target = (f"{EPSILON:g}", values) if back else (values, f"{EPSILON:g}")
         steps.append(
-            f"frozen BN epsilon: the weights of {len(norms)} norms scaled so that epsilon {target} gives what {source} gave"
+            f"frozen BN epsilon: weights of {len(norms)} norms scaled so that epsilon {target} gives what {source} gave"
         )
     if undefined:
-        steps.append(f"{undefined} channels have a running variance of 0 or less, where epsilon 0 is undefined: left as is")
+        steps.append(
+            f"{undefined} channels have a running variance of 0 or less, where epsilon 0 is undefined: left as is"
+        )
     return changed, steps
 
 
@@ -81,24 +100,35 @@ def spread_classes(tensors: Mapping[str, Tensor], channels: Sequence[int], num_c
     return spread
 
 
-def swap_input(tensors: Mapping[str, Tensor], flip: bool, ratio: Sequence[float]) -> Tensors:
+def change_pixels(tensors: Mapping[str, Tensor], theirs: Pixels, ours: Pixels) -> tuple[Tensors, list[str], list[str]]:
     """Let the first convolution read other pixels: BGR for RGB, or divided by other deviations.
 
-    Args:
-        tensors: our names.
-        flip: reverse the order of the input channels.
-        ratio: new deviation / old deviation of each channel, in the new order; the weights are multiplied by it.
+    Another mean cannot be put into the weights: what is subtracted is not subtracted from the padding.
+
+    Returns:
+        The tensors, a sentence for each thing done, and what the user has to know.
     """
-    changed = dict(tensors)
+    changed, done, facts = dict(tensors), [], []
+    flip = theirs.format != ours.format
+    mean, std = (tuple(reversed(x)) if flip else x for x in (theirs.mean, theirs.std))
+    ratio = torch.tensor([new / old for new, old in zip(ours.std, std)], dtype=torch.float64)
+    if flip:
+        done.append(f"{theirs.format} -> {ours.format}: input channels of the first convolution reversed")
+    if bool((ratio != 1).any()):
+        done.append(f"pixel deviation {std} -> {ours.std}: weights of the first convolution multiplied")
+    if max(abs(new - old) for new, old in zip(ours.mean, mean)) > 1:
+        facts.append(f"trained with the pixel mean {mean}, but the config subtracts {ours.mean}: set model.pixel_mean")
     for name in [n for n, t in tensors.items() if n.startswith(_BODY) and t.dim() == 4 and t.shape[1] == 3][:1]:
-        weight = tensors[name].double()
-        weight = weight.flip(1) if flip else weight
-        scale = torch.tensor(list(ratio), dtype=torch.float64)[None, :, None, None]
-        changed[name] = (weight * scale).to(_wide(tensors[name].dtype))
-    return changed
+        if done:
+            weight = tensors[name].double()
+            weight = (weight.flip(1) if flip else weight) * ratio[:, None, None]
+            changed[name] = weight.to(_wide(tensors[name].dtype))
+    return changed, done, facts
 
 
-def fit_counters(tensors: Mapping[str, Tensor], wanted: Mapping[str, tuple[int, ...]]) -> tuple[Tensors, Tensors, list[str]]:
+def fit_counters(
+    tensors: Mapping[str, Tensor], wanted: Mapping[str, tuple[int, ...]]
+) -> tuple[Tensors, Tensors, list[str]]:
     """Drop or add `num_batches_tracked` as the model needs it: it counts training batches and decides no output.
 
     Returns:

@@ -17,11 +17,12 @@ from . import adjust
 from .adelaidet import ADELAIDET
 from .detectron2 import DETECTRON2
 from .family import Family
-from .fcos import FCOS_CORE
+from .fcos import FCOS_CORE, HRNET_FCOS, VOVNET_FCOS
 from .fcos_plus import FCOS_PLUS
 from .files import read
-from .mapping import Rule, some, to_ours, to_theirs
+from .mapping import Rule, fields_of, some, to_ours, to_theirs
 from .mmdet import MMDET
+from .nas_fcos import NAS_FCOS
 from .report import Report
 from .target import (
     AVERAGE,
@@ -38,7 +39,20 @@ from .target import (
 )
 from .torchvision import TORCHVISION
 
-FAMILIES: dict[str, Family] = {f.name: f for f in (FCOS_CORE, FCOS_PLUS, ADELAIDET, MMDET, TORCHVISION, DETECTRON2)}
+FAMILIES: dict[str, Family] = {
+    family.name: family
+    for family in (
+        FCOS_CORE,
+        FCOS_PLUS,
+        ADELAIDET,
+        MMDET,
+        TORCHVISION,
+        DETECTRON2,
+        VOVNET_FCOS,
+        HRNET_FCOS,
+        NAS_FCOS,
+    )
+}
 _ALIASES = {"fcos": "fcos_core", "tianzhi": "fcos_core", "mmdetection": "mmdet"}
 # This package's own checkpoints: every name stays.
 OURS = Family("fcos_d2", "fcos_d2", (Rule("{*}", "{*}"),), "dense.head.")
@@ -102,8 +116,8 @@ def load(path: str | Path, family: str | None = None, config: Any = None, num_cl
     Args:
         path: .pth file, or .pkl of Detectron2.
         family: whose it is; by default recognised by its names.
-        config: what the weights are for: the name of a variant, a config, or a model. Without it, every published variant
-            of the family is tried.
+        config: what the weights are for: the name of a variant, a config, or a model. Without it, every published
+            variant of the family is tried.
         num_classes: of the result. 80 picks COCO's classes out of torchvision's 91; otherwise it must be the file's.
     Raises:
         FcosError: the file is damaged, hostile, of no known family, incomplete, or for another model or other classes.
@@ -112,7 +126,8 @@ def load(path: str | Path, family: str | None = None, config: Any = None, num_cl
     tensors, around = read(path)
     families = _recognise(tensors, path, family)
     row, report = families[0], Report(str(path), families[0].name)
-    unused = {name: tensors.pop(name) for name in row.ignored if name in tensors}
+    unused = {name: tensor for name, tensor in tensors.items() if _is_ignored(name, row)}
+    tensors = {name: tensor for name, tensor in tensors.items() if name not in unused}
     report.ignored = list(unused)
     state = _rename(tensors, row, path, report)
     classes = _count_classes(state, path)
@@ -185,8 +200,8 @@ def _recognise(tensors: Mapping[str, Tensor], path: Path, family: str | None) ->
         if not marked:
             marks = ", ".join(f"{f.mark}* ({f.name})" for f in FAMILIES.values())
             raise FcosError(
-                f"{path} is of no known FCOS family: the first of its {len(tensors)} tensors is {next(iter(tensors))!r}, "
-                f"and none is called {marks}; backbones without a detector are read by load_backbone."
+                f"{path} is of no known FCOS family: the first of its {len(tensors)} tensors is "
+                f"{next(iter(tensors))!r}, and none is called {marks}; load_backbone reads backbones without a detector."
             )
         return marked
     row = family_of(family)
@@ -196,6 +211,10 @@ def _recognise(tensors: Mapping[str, Tensor], path: Path, family: str | None) ->
     return (row,)
 
 
+def _is_ignored(name: str, row: Family) -> bool:
+    return any(fields_of(template, name) is not None for template in row.ignored)
+
+
 def _rename(tensors: Mapping[str, Tensor], row: Family, path: Path, report: Report) -> dict[str, Tensor]:
     try:
         renamed = to_ours(tensors, row.rules)
@@ -203,8 +222,8 @@ def _rename(tensors: Mapping[str, Tensor], row: Family, path: Path, report: Repo
         raise FcosError(f"{path}: {error}") from error
     if renamed.left_over:
         raise FcosError(
-            f"{path} looks like a checkpoint of {row.name}, but {len(renamed.left_over)} of its tensors are of no FCOS: "
-            f"{some(renamed.left_over)}."
+            f"{path} looks like a checkpoint of {row.name}, but {len(renamed.left_over)} of its tensors are of no FCOS, "
+            f"the first {renamed.left_over[0]}."
         )
     report.renamed = sum(name not in renamed.tensors for name in tensors)
     state, report.done = adjust.change_epsilon(renamed.tensors, renamed.epsilons)
@@ -234,8 +253,8 @@ def _fits_nothing(path: Path, families: Sequence[Family], state: Mapping[str, Te
     _, nearest, least = fitting(state, rows, classes)
     near = f"; the nearest, {nearest.full_name}, differs by {least}" if nearest else ""
     return FcosError(
-        f"{path} has the names of {' or '.join(f.name for f in families)}, but fits none of its published variants: pass "
-        f"the config it was trained with{near}."
+        f"{path} has the names of {families[0].name}, but fits none of its published variants: pass the config it was "
+        f"trained with{near}."
     )
 
 
@@ -279,17 +298,11 @@ def _fit_pixels(
     if len(known) != 1:
         report.facts.append("which pixels the weights expect is not known from the file: nothing was changed")
         return state
-    (theirs,), ours = known, target.pixels
-    flip = theirs.format != ours.format
-    mean, std = (tuple(reversed(x)) if flip else x for x in (theirs.mean, theirs.std))
-    ratio = [new / old for new, old in zip(ours.std, std)]
-    if flip:
-        report.done.append(f"{theirs.format} -> {ours.format}: input channels of the first convolution reversed")
-    if any(r != 1 for r in ratio):
-        report.done.append(f"pixel deviation {std} -> {ours.std}: weights of the first convolution multiplied")
-    if max(abs(new - old) for new, old in zip(ours.mean, mean)) > 0.01:
-        report.facts.append(f"trained with the pixel mean {mean}, but the config subtracts {ours.mean}: set model.pixel_mean")
-    return adjust.swap_input(state, flip, ratio)
+    (theirs,) = known
+    state, done, facts = adjust.change_pixels(state, theirs, target.pixels)
+    report.done += done
+    report.facts += facts
+    return state
 
 
 def _facts(row: Family, targets: Sequence[Target]) -> list[str]:
@@ -310,7 +323,9 @@ def _facts(row: Family, targets: Sequence[Target]) -> list[str]:
         "quality": {f"beside the {t.quality_on} tower" for t in traits},
         "stride": {words["stride"].get(t.stride_in_1x1) for t in traits},
     }
-    return facts + [f"{name}: {value}" for name, values in common.items() if len(values) == 1 for value in values if value]
+    return facts + [
+        f"{name}: {value}" for name, values in common.items() if len(values) == 1 for value in values if value
+    ]
 
 
 # Back
@@ -328,8 +343,8 @@ def export(
     Args:
         state_dict: our names.
         family: name in `FAMILIES`.
-        config: what the tensors belong to: name of a variant, config or model. With it, what the other project cannot do is
-            an error; without it only names and shapes are checked.
+        config: what the tensors belong to: name of a variant, config or model. With it, what the other project cannot do
+            is an error; without it only names are checked.
         num_classes: 91 spreads COCO's 80 classes to torchvision's channels.
         unused: tensors that `load` found no place for; they are put back.
     Raises:
@@ -350,7 +365,7 @@ def _export(
 ) -> dict[str, Tensor]:
     for sentence in _cannot(row, traits, state_dict):
         raise FcosError(f"{row.name} cannot express this model: {sentence}.")
-    state = {name: tensor for name, tensor in state_dict.items() if name not in (AVERAGE, *row.ignored)}
+    state = {name: tensor for name, tensor in state_dict.items() if name != AVERAGE and not _is_ignored(name, OURS)}
     if not any(rule.stacked is not None for rule in row.rules):
         state.pop("dense.head.scales", None)
     classes = _count_classes(state, Path("The state dict"))
@@ -359,7 +374,9 @@ def _export(
         if channels is None or len(channels) != classes or num_classes <= max(channels):
             raise FcosError(f"{row.name} cannot have {num_classes} classes of a model that has {classes}.")
         state = adjust.spread_classes(state, channels, num_classes)
-        report.done.append(f"class channels {classes} -> {num_classes}: COCO's classes at their ids, the others never score")
+        report.done.append(
+            f"class channels {classes} -> {num_classes}: COCO's classes at their ids, the others never score"
+        )
     epsilons = to_theirs(state, row.rules).epsilons
     state, done = adjust.change_epsilon(state, epsilons, back=True)
     report.done += done
@@ -438,7 +455,9 @@ def convert(
     unused = imported.unused if imported.family == row.name else _kept(imported, row)
     tensors = _export(imported.state_dict, row, traits, num_classes, unused, report)
     if traits is None:
-        report.facts.append(f"which variant it is was not decided: that {row.name} can express it was checked by names only")
+        report.facts.append(
+            f"which variant it is was not decided: that {row.name} can express it was checked by names only"
+        )
     save(output, row.wrap(tensors))
     return report
 

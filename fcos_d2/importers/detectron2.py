@@ -1,21 +1,14 @@
-"""facebookresearch/detectron2, `detectron2/modeling/meta_arch/fcos.py`: no scales, and BN heads whose levels share their affine.
+"""facebookresearch/detectron2, `detectron2/modeling/meta_arch/fcos.py`: no scales; levels of BN heads share their affine.
 
 Its moving average of positives is a plain number that no checkpoint keeps.
 """
 
 from __future__ import annotations
 
+from .bodies import detectron2_resnet
 from .family import Family
 from .mapping import Rule
 
-_BODY = "backbone.bottom_up"
-_BLOCK = f"{_BODY}.res{{k}}.{{i}}"
-
-RESNET = (
-    Rule(f"{_BODY}.stem.conv1.{{*}}", f"{_BODY}.stem.conv1.{{*}}"),
-    Rule(f"{_BLOCK}.conv{{j}}_offset.{{A}}", f"{_BLOCK}.conv{{j}}.offset.{{A}}"),
-    Rule(f"{_BLOCK}.{{*}}", f"{_BLOCK}.{{*}}"),
-)
 PYRAMID = (
     Rule("backbone.fpn_lateral{l}.{*}", "backbone.fpn_lateral{l}.{*}"),
     Rule("backbone.fpn_output{l}.{*}", "backbone.fpn_output{l}.{*}"),
@@ -43,7 +36,7 @@ HEAD = (
 DETECTRON2 = Family(
     name="detectron2",
     source="facebookresearch/detectron2",
-    rules=RESNET + PYRAMID + HEAD,
+    rules=(*detectron2_resnet("backbone.bottom_up."), *PYRAMID, *HEAD),
     mark="head.ctrness.",
     zoo="detectron2",
     wrapper="model",

@@ -23,7 +23,7 @@ class Family:
         zoo: its name in `zoo.VARIANTS`.
         wrapper: key of the tensors in its files; empty for a bare state dict.
         beside: what else its files hold at the top.
-        ignored: names that its files may hold and no model needs.
+        ignored: names (templates) that its files may hold and no model needs.
         counters: its batch norms count their batches (`num_batches_tracked`), also where ours are frozen.
         level_norms: weight and bias of its heads' batch norms: "own" for each level, "shared", or "" where it has none.
         activations: of raw ltrb, as (activation, unit) of `LTRBCoder`, that its code can express.

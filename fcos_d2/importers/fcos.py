@@ -1,54 +1,74 @@
 """tianzhi0549/FCOS (`fcos_core`, a fork of maskrcnn-benchmark) and the forks that kept its names.
 
-Its frozen batch norms divide by sqrt(running_var) without an epsilon (fcos_core/layers/batch_norm.py); trained batch norms,
-those of MobileNetV2, add PyTorch's 1e-5.
+Frozen batch norms divide by sqrt(running_var) without an epsilon there (fcos_core/layers/batch_norm.py): those of
+ResNets and VoVNets. Batch norms of MobileNetV2 and HRNet are PyTorch's and add 1e-5, as ours do.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+from .bodies import hrnet, mobilenet, resnet, vovnet
 from .family import Family
 from .mapping import Rule
 
-_BODY, _OURS = "backbone.body", "backbone.bottom_up"
-_BLOCK, _RES = f"{_BODY}.layer{{k}}.{{i}}", f"{_OURS}.res{{k+1}}.{{i}}"
+_BODY = "backbone.body."
 
-RESNET = (
-    Rule(f"{_BODY}.stem.conv1.weight", f"{_OURS}.stem.conv1.weight"),
-    Rule(f"{_BODY}.stem.bn1.{{*}}", f"{_OURS}.stem.conv1.norm.{{*}}", epsilon=0.0),
-    Rule(f"{_BLOCK}.bn{{j}}.{{*}}", f"{_RES}.conv{{j}}.norm.{{*}}", epsilon=0.0),
-    Rule(f"{_BLOCK}.downsample.0.weight", f"{_RES}.shortcut.weight"),
-    Rule(f"{_BLOCK}.downsample.1.{{*}}", f"{_RES}.shortcut.norm.{{*}}", epsilon=0.0),
-    Rule(f"{_BLOCK}.conv{{j}}.offset.{{A}}", f"{_RES}.conv{{j}}.offset.{{A}}"),
-    Rule(f"{_BLOCK}.conv{{j}}.conv.weight", f"{_RES}.conv{{j}}.weight", beside=f"{_RES}.conv{{j}}.offset.weight"),
-    Rule(f"{_BLOCK}.conv{{j}}.weight", f"{_RES}.conv{{j}}.weight"),
-)
+
+def deformable(prefix: str) -> tuple[Rule, ...]:
+    """Deformable convolutions of a ResNet, whose kernel lies beside the offsets there."""
+    theirs, ours = f"{prefix}layer{{k}}.{{i}}.conv{{j}}", "backbone.bottom_up.res{k+1}.{i}.conv{j}"
+    return (
+        Rule(f"{theirs}.offset.{{A}}", f"{ours}.offset.{{A}}"),
+        Rule(f"{theirs}.conv.weight", f"{ours}.weight", beside=f"{ours}.offset.weight"),
+    )
+
+
+def tower(theirs: str, ours: str) -> tuple[Rule, ...]:
+    """A tower keeps its names, but for a deformable convolution's kernel; so does AdelaiDet's."""
+    return (
+        Rule(f"{theirs}.{{n}}.offset.{{A}}", f"{ours}.{{n}}.offset.{{A}}"),
+        Rule(f"{theirs}.{{n}}.conv.{{A}}", f"{ours}.{{n}}.{{A}}", beside=f"{ours}.{{n}}.offset.weight"),
+        Rule(f"{theirs}.{{n}}.{{A}}", f"{ours}.{{n}}.{{A}}"),
+    )
+
+
+def predictors(prefix: str) -> tuple[Rule, ...]:
+    """What follows the towers."""
+    return (
+        Rule(f"{prefix}cls_logits.{{A}}", "dense.head.cls_logits.{A}"),
+        Rule(f"{prefix}bbox_pred.{{A}}", "dense.head.bbox_pred.{A}"),
+        Rule(f"{prefix}centerness.{{A}}", "dense.head.quality.{A}"),
+        Rule(f"{prefix}scales.{{n}}.scale", "dense.head.scales", stacked=(1,)),
+    )
+
+
+def head(prefix: str) -> tuple[Rule, ...]:
+    """Towers and predictors."""
+    towers = ("cls_tower", "bbox_tower")
+    return tuple(r for name in towers for r in tower(f"{prefix}{name}", f"dense.head.{name}")) + predictors(prefix)
+
+
 # C3..C5 are the stages 2..4 there.
 PYRAMID = (
     Rule("backbone.fpn.fpn_inner{l}.{A}", "backbone.fpn_lateral{l+1}.{A}"),
     Rule("backbone.fpn.fpn_layer{l}.{A}", "backbone.fpn_output{l+1}.{A}"),
     Rule("backbone.fpn.top_blocks.{A}.{B}", "backbone.top_block.{A}.{B}"),
 )
-
-
-def tower(name: str) -> tuple[Rule, ...]:
-    """A tower keeps its names; where its last convolution is deformable, the kernel lies beside the offsets there."""
-    theirs, ours = f"rpn.head.{name}.{{n}}", f"dense.head.{name}.{{n}}"
-    return (
-        Rule(f"{theirs}.offset.{{A}}", f"{ours}.offset.{{A}}"),
-        Rule(f"{theirs}.conv.{{A}}", f"{ours}.{{A}}", beside=f"{ours}.offset.weight"),
-        Rule(f"{theirs}.{{A}}", f"{ours}.{{A}}"),
-    )
-
-
-HEAD = (
-    *tower("cls_tower"),
-    *tower("bbox_tower"),
-    Rule("rpn.head.cls_logits.{A}", "dense.head.cls_logits.{A}"),
-    Rule("rpn.head.bbox_pred.{A}", "dense.head.bbox_pred.{A}"),
-    Rule("rpn.head.centerness.{A}", "dense.head.quality.{A}"),
-    Rule("rpn.head.scales.{n}.scale", "dense.head.scales", stacked=(1,)),
+HRFPN = (
+    Rule("backbone.fpn.reduction_conv.0.{A}", "backbone.reduction.{A}"),
+    Rule("backbone.fpn.fpn_conv.{l}.{A}", "backbone.output.{l}.{A}"),
 )
-RULES = RESNET + PYRAMID + HEAD
+RULES = (
+    *hrnet(_BODY),
+    *deformable(_BODY),
+    *resnet(_BODY, "stem.", epsilon=0.0),
+    *mobilenet(_BODY),
+    *vovnet(_BODY, epsilon=0.0),
+    *PYRAMID,
+    *HRFPN,
+    *head("rpn.head."),
+)
 
 FCOS_CORE = Family(
     name="fcos_core",
@@ -59,4 +79,8 @@ FCOS_CORE = Family(
     wrapper="model",
     activations=(("exp", "pixel"), ("relu", "stride")),
     quality_on=("class", "box"),
+    notes=("boxes of the training data ended at x + w - 1: the recipe's +1 conventions go with it",),
 )
+_ORIGINAL = replace(FCOS_CORE, activations=(("exp", "pixel"),), quality_on=("class",))
+VOVNET_FCOS = replace(_ORIGINAL, name="vovnet_fcos", source="vov-net/VoVNet-FCOS", zoo="vovnet_fcos")
+HRNET_FCOS = replace(_ORIGINAL, name="hrnet_fcos", source="HRNet/HRNet-FCOS", zoo="hrnet_fcos")

@@ -1,4 +1,4 @@
-"""yqyao/FCOS_PLUS: an early fork of tianzhi0549/FCOS with the same names and the same frozen batch norms (epsilon 0)."""
+"""yqyao/FCOS_PLUS: a fork of tianzhi0549/FCOS with the same names and the same frozen batch norms (epsilon 0)."""
 
 from __future__ import annotations
 

@@ -6,9 +6,9 @@ A rule joins a name of another project to a name of ours by two templates with t
     {A}       one component, without a dot
     {*}       the rest of the name
 
-so `layer{k}.{i}.bn{j}.{*}` and `res{k+1}.{i}.conv{j}.norm.{*}` rename a whole ResNet, and rename it back. Rules are ordered:
-the first that fits a name decides. Letters: theirs, ours = the two sides of a rule; a "norm" is the prefix of a
-normalization's tensors, e.g. `backbone.bottom_up.stem.conv1.norm`.
+so `layer{k}.{i}.bn{j}.{*}` and `res{k+1}.{i}.conv{j}.norm.{*}` rename a whole ResNet, and rename it back. Rules are
+ordered: the first that fits a name decides. Words: theirs, ours = the two sides of a rule; a "norm" is what the names of
+a normalization's tensors begin with, e.g. `backbone.bottom_up.stem.conv1.norm`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -37,8 +37,8 @@ class Rule:
         epsilon: of a norm that this rule renames, where the source adds another number to the variance than ours does
             (`EPSILON`); `None` where it adds the same.
         legacy: an older name: it is read, never written.
-        beside: our name (template) that must exist for `ours` to be written as `theirs`; for names whose meaning depends on a
-            neighbour.
+        beside: our name (template) that must exist for `ours` to be written as `theirs`.
+        given: their name (template) that must exist for `theirs` to be read as `ours`.
         stacked: `{n}` of `theirs` is the row of our one tensor; the shape of each of their tensors.
     """
 
@@ -47,6 +47,7 @@ class Rule:
     epsilon: float | None = None
     legacy: bool = False
     beside: str | None = None
+    given: str | None = None
     stacked: tuple[int, ...] | None = None
 
 
@@ -54,7 +55,7 @@ class Rule:
 EPSILON = 1e-5
 
 
-@lru_cache(maxsize=None)
+@cache
 def _parse(template: str) -> tuple[re.Pattern[str], tuple[tuple[str, int, int], ...]]:
     """Template -> (pattern, for each number: name, factor, offset)."""
     pattern, numbers, seen, end = "", [], set(), 0
@@ -123,7 +124,8 @@ def to_ours(tensors: Mapping[str, Tensor], rules: Sequence[Rule]) -> Renamed:
     """
     done, sources, stacks = Renamed(), {}, {}
     for name, tensor in tensors.items():
-        rule, fields = _first(((rule, fields_of(rule.theirs, name)) for rule in rules), name, done)
+        fits = ((rule, _among(tensors, rule.given, fields_of(rule.theirs, name))) for rule in rules)
+        rule, fields = _first(fits, name, done)
         if rule is None:
             continue
         target = fill(rule.ours, fields)
@@ -150,7 +152,7 @@ def to_theirs(tensors: Mapping[str, Tensor], rules: Sequence[Rule]) -> Renamed:
     done = Renamed()
     written = [rule for rule in rules if not rule.legacy]
     for name, tensor in tensors.items():
-        fits = ((rule, _beside(rule, fields_of(rule.ours, name), tensors)) for rule in written)
+        fits = ((rule, _among(tensors, rule.beside, fields_of(rule.ours, name))) for rule in written)
         rule, fields = _first(fits, name, done)
         if rule is None:
             continue
@@ -164,15 +166,14 @@ def to_theirs(tensors: Mapping[str, Tensor], rules: Sequence[Rule]) -> Renamed:
     return done
 
 
-def _beside(rule: Rule, fields: Fields | None, tensors: Mapping[str, Tensor]) -> Fields | None:
-    if fields is None or rule.beside is None or fill(rule.beside, fields) in tensors:
+def _among(tensors: Mapping[str, Tensor], neighbour: str | None, fields: Fields | None) -> Fields | None:
+    """`fields`, unless they name a neighbour that is not there."""
+    if fields is None or neighbour is None or fill(neighbour, fields) in tensors:
         return fields
     return None
 
 
-def _first(
-    fits: Iterable[tuple[Rule, Fields | None]], name: str, done: Renamed
-) -> tuple[Rule | None, Fields]:
+def _first(fits: Iterable[tuple[Rule, Fields | None]], name: str, done: Renamed) -> tuple[Rule | None, Fields]:
     """The first rule that fits; without one, `name` is left over."""
     for rule, fields in fits:
         if fields is not None:
@@ -206,7 +207,9 @@ class Difference:
             parts.append(f"{len(self.left_over)} left over ({some(self.left_over)})")
         if self.shapes:
             name, (theirs, ours) = next(iter(self.shapes.items()))
-            parts.append(f"{len(self.shapes)} of another shape ({name}: {list(theirs)} in the file, {list(ours)} wanted)")
+            parts.append(
+                f"{len(self.shapes)} of another shape ({name}: {list(theirs)} in the file, {list(ours)} wanted)"
+            )
         return ", ".join(parts) or "0 missing, 0 left over"
 
 

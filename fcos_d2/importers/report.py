@@ -56,7 +56,9 @@ class Report:
         if self.config_name and len(self.variants) > 1:
             others = [name for name in self.variants if name != self.config_name]
             lines.append(f"  fits also: {', '.join(others)}")
-        lines.append(f"  renamed: {self.renamed} of {self.tensors}; missing {len(self.missing)}, left over {len(self.left_over)}")
+        lines.append(
+            f"  renamed: {self.renamed} of {self.tensors}; missing {len(self.missing)}, left over {len(self.left_over)}"
+        )
         lines += [f"  changed: {step}" for step in self.done or ["nothing, the tensors are used as they are"]]
         if self.ignored:
             lines.append(f"  not needed: {', '.join(self.ignored[:3])}{', ...' if len(self.ignored) > 3 else ''}")

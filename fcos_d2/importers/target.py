@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from .. import zoo
 from ..modeling import FCOSHead, FCOSLoss, LocationGrid, LTRBCoder
 from ..modeling.backbone import BACKBONES
 from ..recipes import RECIPES, Recipe
-from .adjust import COUNTER
+from .adjust import COUNTER, Pixels
 from .mapping import Difference, difference
 
 AVERAGE = "dense.loss.average"
@@ -67,19 +67,6 @@ class Target:
     traits: Traits | None = None
     starts: Mapping[str, float] = field(default_factory=dict)
     variant: zoo.Variant | None = None
-
-
-@dataclass(frozen=True)
-class Pixels:
-    """What a model reads: the order of the channels, and in 0..255 their mean and deviation."""
-
-    format: str
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-
-    def __str__(self) -> str:
-        mean, std = (", ".join(f"{x:g}" for x in values) for values in (self.mean, self.std))
-        return f"{self.format}, mean {mean}, deviation {std}"
 
 
 def target_of(config: Any, num_classes: int | None = None) -> Target:
@@ -164,7 +151,7 @@ def pixels_of(variant: zoo.Variant) -> Pixels:
 # Which variants fit
 
 
-@lru_cache(maxsize=None)
+@cache
 def _shapes(backbone: str, structure: tuple, recipe: str, num_classes: int) -> Target:
     """The model of a recipe on a backbone; recipes of one `structure` have the same tensors."""
     from ..compose import SCHEDULES, compose
@@ -199,7 +186,7 @@ def _structure(recipe: Recipe) -> tuple:
 
 
 def meaning(variant: zoo.Variant) -> tuple:
-    """What decides the detections of a variant, given its weights: two variants of one meaning differ in training only."""
+    """What decides the detections of a variant, given its weights; two of one meaning differ in training only."""
     recipe, row = RECIPES[variant.recipe], BACKBONES[variant.backbone]
     arguments = {k: v for k, v in row.arguments.items() if k not in ("norm", "freeze_at") and "init" not in k}
     head = {k: v for k, v in recipe.head.items() if k != "prior_prob"}
@@ -256,8 +243,9 @@ def words(name: str) -> frozenset[str]:
 
 
 def named_like(path: str | Path, variants: Sequence[zoo.Variant]) -> list[zoo.Variant]:
-    """Of some variants, those whose name has the most words, all in the file's name."""
+    """Of some variants, those one of whose names has the most words, all of them in the file's name."""
     stem = words(Path(path).stem)
-    named = [v for v in variants if words(v.name) <= stem]
-    most = max((len(words(v.name)) for v in named), default=0)
-    return [v for v in named if len(words(v.name)) == most]
+    sizes = [
+        max((len(words(name)) for name in (v.name, *v.aliases) if words(name) <= stem), default=0) for v in variants
+    ]
+    return [v for v, size in zip(variants, sizes) if size and size == max(sizes)]

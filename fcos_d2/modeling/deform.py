@@ -93,16 +93,16 @@ class DeformConv(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) -> (N, C', H', W') in the dtype of `x`; it samples in float32 or wider, under autocast too."""
-        dtype = torch.promote_types(x.dtype, torch.float32)
+        dtype = torch.float32 if x.dtype in (torch.float16, torch.bfloat16) else x.dtype
         maps = self.offset(x).to(dtype)
         y = deform_conv2d(
             x.to(dtype),
             maps[:, : self.num_offsets],
             self.weight.to(dtype),
             None if self.bias is None else self.bias.to(dtype),
-            stride=self.stride,
-            padding=self.padding,
-            dilation=self.dilation,
+            stride=(self.stride, self.stride),
+            padding=(self.padding, self.padding),
+            dilation=(self.dilation, self.dilation),
             mask=maps[:, self.num_offsets :].sigmoid() if self.modulated else None,
         ).to(x.dtype)
         return y if self.norm is None else self.norm(y)

@@ -112,7 +112,7 @@ class Selector:
         level = predictions.locations.levels[index]
         logits, quality = predictions.logits[index], predictions.quality[index]
         image, channel, row, column = (
-            (logits > self._logit_threshold).nonzero().unbind(1)
+            (logits > self._logit_threshold(logits.dtype)).nonzero().unbind(1)
         )
         point, classes = (
             channel // predictions.num_classes,
@@ -139,13 +139,18 @@ class Selector:
         )
         return image[keep], location[keep], classes[keep], score[keep]
 
-    @property
-    def _logit_threshold(self) -> float:
-        """Class logit that a candidate must exceed for any quality; a little low, the exact test follows."""
+    def _logit_threshold(self, dtype: torch.dtype) -> float:
+        """Class logit that a candidate must exceed for any quality; a little low, the exact test follows.
+
+        Low enough that it stays so when the comparison rounds it to `dtype`.
+        """
         least = self.score_threshold
         if self.threshold_on == "score" and self.score_form == "sqrt":
             least = least**2
-        return math.log(least / (1 - least)) - 1e-3 if least > 0 else -math.inf
+        if least == 0:
+            return -math.inf
+        logit = math.log(least / (1 - least))
+        return logit - max(1e-3, abs(logit) * torch.finfo(dtype).eps)
 
     def _clip(
         self, found: Detections, image_sizes: list[tuple[int, int]]

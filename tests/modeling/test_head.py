@@ -182,11 +182,13 @@ def test_a_pass_in_training_updates_each_level_of_each_norm_once() -> None:
     changed = [not torch.equal(b, a) for x, y in zip(before, statistics(head)) for b, a in zip(x, y)]
     assert len(changed) == 24
     assert all(changed)
-    counts = [int(level.num_batches_tracked) for m in head.modules() if isinstance(m, LevelBatchNorm) for level in m.levels]
+    counts = [
+        int(level.num_batches_tracked) for m in head.modules() if isinstance(m, LevelBatchNorm) for level in m.levels
+    ]
     assert counts == [1] * 24
 
 
-# ------------------------------------------------------------------------------------------------------ whole head, laws
+# ----------------------------------------------------------------------------------------------------- whole head, laws
 OPTIONS: list[dict[str, Any]] = [
     {},
     {"norm": "BN"},

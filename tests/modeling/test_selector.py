@@ -17,6 +17,10 @@ from fcos_d2.modeling import LocationGrid, LTRBCoder, Selector
 from fcos_d2.recipes import RECIPES
 from fcos_d2.structures import Detections, Predictions
 
+def maps_of(predictions: Predictions) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
+    return predictions.logits, predictions.raw_ltrb, predictions.quality
+
+
 PIXELS = LTRBCoder(activation="relu", unit="pixel")
 NEVER = -100.0
 
@@ -116,7 +120,10 @@ def test_topk_counts_for_each_image() -> None:
     one = by_hand([(0, 0, 0.9, 0.9, NEAR), (27, 0, 0.8, 0.9, FAR)])
     two = by_hand([(0, 0, 0.3, 0.9, NEAR), (27, 0, 0.2, 0.9, FAR), (63, 1, 0.1, 0.9, FAR)])
     both = Predictions(
-        *([torch.cat((a, b)) for a, b in zip(getattr(one, f), getattr(two, f))] for f in ("logits", "raw_ltrb", "quality")),
+        *(
+            [torch.cat((a, b)) for a, b in zip(getattr(one, f), getattr(two, f))]
+            for f in ("logits", "raw_ltrb", "quality")
+        ),
         one.locations,
     )
     found = select(both, topk=2)
@@ -149,8 +156,7 @@ def test_suppression_needs_more_than_the_threshold(threshold: float, count: int)
 
 @pytest.mark.parametrize(("convention", "count"), [("plain", 2), ("plus_one", 1)])
 def test_boxes_one_pixel_longer(convention: str, count: int) -> None:
-    """4 x 2 and 4 x 4 overlap by 1/2; with a pixel more on each side, 5 x 3 and 5 x 5 by 3/5."""
-    entries = [(0, 0, 0.9, 0.9, [2, 2, 6, 4.5]), (1, 0, 0.8, 0.9, [2, 2, 12.5, 4.5])]
+    """4 x 4 and 4 x 8 overlap by 8/40; with a pixel more on each side by 15/55."""
     entries = [(0, 0, 0.9, 0.9, [2, 2, 6, 6]), (8, 0, 0.8, 0.9, [2, 4, 6, 12])]
     plain = 4 * 2 / (16 + 32 - 8)
     longer = 5 * 3 / (25 + 45 - 15)
@@ -172,7 +178,8 @@ def test_plus_one_is_suppression_of_boxes_one_pixel_longer() -> None:
             return super().decode(xy, stride, ltrb) + xy.new_tensor([0, 0, 1, 1])
 
     # The window of the clipping moves with the corner.
-    longer = Selector(nms_convention="plain", clip="before", clip_margin=0.0)(predictions, Longer(), sizes)
+    plain = Selector(nms_convention="plain", clip="before", clip_margin=0.0)
+    longer = plain(predictions, Longer(coder.activation, coder.unit), sizes)
     assert len(legacy) > 20
     assert legacy.location.tolist() == longer.location.tolist()
 
@@ -240,7 +247,9 @@ def compare(scene: Scene, recipe: Any, image_sizes: list[tuple[int, int]]) -> in
         mine = found[(found.image == i).nonzero().flatten()]
         assert mine.location.tolist() == [c.location for c in slow]
         assert mine.classes.tolist() == [c.label for c in slow]
-        assert torch.allclose(mine.scores.double(), torch.tensor([c.score for c in slow], dtype=torch.float64), atol=1e-6)
+        assert torch.allclose(
+            mine.scores.double(), torch.tensor([c.score for c in slow], dtype=torch.float64), atol=1e-6
+        )
         boxes = torch.tensor([c.box for c in slow], dtype=torch.float64).reshape(-1, 4)
         assert torch.allclose(mine.boxes.double(), boxes, rtol=1e-5, atol=1e-3)
     return len(found)
@@ -290,8 +299,8 @@ def test_half_precision_maps_lose_no_candidate(name: str, dtype: torch.dtype) ->
         for values in p.quality:
             values.fill_(12.0)
     sizes = [scene.image_size] * 2
-    half = Predictions(*([v.detach().to(dtype) for v in m] for m in (p.logits, p.raw_ltrb, p.quality)), p.locations)
-    full = Predictions(*([v.float() for v in m] for m in (half.logits, half.raw_ltrb, half.quality)), p.locations)
+    half = Predictions(*([v.detach().to(dtype) for v in maps] for maps in maps_of(p)), p.locations)
+    full = Predictions(*([v.float() for v in maps] for maps in maps_of(half)), p.locations)
     found, expected = scene.dense.detect(half, sizes), scene.dense.detect(full, sizes)
     assert found.boxes.dtype == found.scores.dtype == torch.float32
     assert found.location.tolist() == expected.location.tolist()
@@ -304,25 +313,30 @@ def test_a_half_precision_logit_just_above_the_threshold() -> None:
     predictions = by_hand([(9, 1, 0.5, 0.5, NEAR)])
     predictions.logits[0][0, 1, 1, 1] = -3.171875
     predictions.quality[0].fill_(20.0)
-    maps = ([v.bfloat16() for v in m] for m in (predictions.logits, predictions.raw_ltrb, predictions.quality))
+    maps = ([v.bfloat16() for v in m] for m in maps_of(predictions))
     found = select(Predictions(*maps, predictions.locations), score_threshold=0.2, threshold_on="score")
     assert found.location.tolist() == [9]
 
 
 def test_distant_images_and_classes_do_not_meet() -> None:
-    """Suppression of a whole batch at once: 400 images' worth of shift must not blur the boxes of the last one."""
+    """Suppression of a whole batch at once: the shifts that tell images apart must not blur the last one's boxes."""
     one = by_hand([(0, 1, 0.9, 0.9, [0, 0, 20, 20]), (9, 1, 0.8, 0.9, [0, 0, 20, 12.01])])
-    many = Predictions(*([v.repeat(400, 1, 1, 1) for v in m] for m in (one.logits, one.raw_ltrb, one.quality)), one.locations)
-    kept = select(many, nms_threshold=0.6005, clip="before")
-    assert len(kept) == 800  # the overlap is 0.6005 less 1e-5 or so only if nothing is rounded
-    assert len(select(many, nms_threshold=0.6004, clip="before")) == 400
+    many = Predictions(
+        *([v.repeat(400, 1, 1, 1) for v in m] for m in (one.logits, one.raw_ltrb, one.quality)), one.locations
+    )
+    # The overlap is 0.6005; in float32, after a shift by 16,000 pixels, it would be off by up to 0.00005.
+    assert len(select(many, nms_threshold=0.60051)) == 800
+    assert len(select(many, nms_threshold=0.60049)) == 400
 
 
 # ------------------------------------------------------------------------------------------------------------- options
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"threshold_on": "sum"}, "Selector.threshold_on is 'sum', but it must be one of: 'class', 'score', 'product'."),
+        (
+            {"threshold_on": "sum"},
+            "Selector.threshold_on is 'sum', but it must be one of: 'class', 'score', 'product'.",
+        ),
         ({"score_form": "mean"}, "Selector.score_form is 'mean', but it must be one of: 'sqrt', 'product'."),
         ({"topk_by": "box"}, "Selector.topk_by is 'box', but it must be one of: 'score', 'class'."),
         ({"nms_convention": "x"}, "Selector.nms_convention is 'x', but it must be one of: 'plain', 'plus_one'."),

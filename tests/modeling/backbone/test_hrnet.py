@@ -120,7 +120,7 @@ def test_six_levels_train_and_detect():
     assert keys["SIZES_OF_INTEREST"] == [32, 64, 128, 256, 512]
     config = compose("fcos_hrnet_6l", "HRNet_W18_HRFPN_6l", "2x").model
     config.backbone.bottom_up.width = 4
-    config.backbone.out_channels = 32
+    config.backbone.out_channels = 64
     config.num_classes = 3
     model = instantiate(config)
     boxes = torch.tensor([[8.0, 8, 24, 30], [10, 20, 60, 80], [0, 0, 120, 127]])

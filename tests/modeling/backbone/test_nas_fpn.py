@@ -70,7 +70,7 @@ def test_shapes_and_gradients(top_levels):
 
 @pytest.mark.parametrize(("pyramid", "mode"), [(nas_fpn, "bilinear"), (nas_fpn_nearest, "nearest")])
 def test_pyramid_is_the_formula(pyramid, mode):
-    """Written out as in the table of the paper's supplement: cells 3 to 9 on C3, C4, C5 = 0, 1, 2."""
+    """Written out map by map, as mmdetection counts them: C3, C4, C5 are 0, 1, 2 and the cells 3 to 9."""
     net = pyramid(Features(), out_channels=32).eval()
     for module in net.modules():
         if isinstance(module, DeformConv):

@@ -1,0 +1,128 @@
+"""`fcos detect`: objects in images, as pictures and as data."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import click
+
+from .session import Result, Session, fcos_command
+
+
+@fcos_command("detect", short_help="Find objects in images, folders of images and URLs.")
+@click.argument("images", nargs=-1, required=True, metavar="IMAGE_OR_URL_OR_FOLDER...")
+@click.option("--weights", metavar="FILE", help="Checkpoint of the detector.")
+@click.option(
+    "--model", metavar="NAME|FILE", help="Variant or config of the weights; by default what they hold themselves."
+)
+@click.option(
+    "--threshold", type=click.FloatRange(0, 1), default=0.5, show_default=True, help="Least score that is reported."
+)
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), default=Path("output", "detections"), show_default=True,
+    help="Folder for the pictures with boxes.",
+)  # fmt: skip
+@click.option("--pictures/--no-pictures", default=True, help="Whether to write them.")
+@click.option("--device", help="cuda or cpu; by default what the machine has.")
+@click.option(
+    "--limit-mb", type=click.FloatRange(0, min_open=True), default=64, show_default=True, help="Largest download."
+)
+@click.option(
+    "--timeout",
+    type=click.FloatRange(0, min_open=True),
+    default=20,
+    show_default=True,
+    help="Seconds to wait for an address.",
+)
+def command(
+    session: Session, images: tuple[str, ...], weights: str | None, model: str | None, threshold: float, output: Path,
+    pictures: bool, device: str | None, limit_mb: float, timeout: float,
+) -> Result:  # fmt: skip
+    """Find objects in images, in all images of a folder, and at http(s) addresses.
+
+    An image that cannot be read is named and left out; the exit code is 1 then. With --json, boxes are
+    [left, top, right, bottom] in pixels of the image.
+    """
+    from ..errors import FcosError
+
+    if weights is None and model is None:
+        raise FcosError(
+            "No detector is given, and published weights are not bundled: pass --weights FILE, a checkpoint of "
+            "`fcos train`, `fcos demo` or `fcos convert`."
+        )
+
+    import fcos_d2
+
+    fcos_d2.register()
+    from PIL import Image
+
+    from ..engine.predictor import Predictor
+    from .progress import Progress
+    from .sources import expand, read
+
+    sources = expand(images)
+    predictor = Predictor(model or str(weights), weights=weights, device=device, score_threshold=threshold)
+    found: list[dict[str, Any]] = []
+    failed: list[dict[str, str]] = []
+    taken: set[Path] = set()
+    with Progress(session.log, "detecting", len(sources)) as progress:
+        for done, source in enumerate(sources, start=1):
+            try:
+                pixels = read(source, int(limit_mb * (1 << 20)), timeout)
+                instances = predictor(pixels, image_format="RGB")["instances"].to("cpu")
+            except FcosError as error:
+                failed.append({"image": source.where, "error": str(error)})
+                session.say(f"error: {error}")
+                progress.update(done)
+                continue
+            row: dict[str, Any] = {
+                "image": source.where,
+                "width": pixels.shape[1],
+                "height": pixels.shape[0],
+                "detections": _detections(instances, predictor.class_names),
+            }
+            if pictures:
+                row["picture"] = path = _free(output, source.stem, taken)
+                output.mkdir(parents=True, exist_ok=True)
+                drawn = predictor.draw(pixels, instances, image_format="RGB")
+                Image.fromarray(drawn).save(path, quality=92)
+            found.append(row)
+            progress.update(done)
+    data = {"images": found, "failed": failed, "threshold": threshold, "classes": predictor.class_names}
+    return Result(data, _view(found, failed, threshold), exit_code=1 if failed else 0)
+
+
+def _detections(instances: Any, names: list[str]) -> list[dict[str, Any]]:
+    """Best first."""
+    rows = zip(instances.scores.tolist(), instances.pred_classes.tolist(), instances.pred_boxes.tensor.tolist())
+    return [
+        {"class": names[label], "score": round(score, 6), "box": [round(x, 3) for x in box]}
+        for score, label, box in sorted(rows, reverse=True)
+    ]
+
+
+def _free(folder: Path, stem: str, taken: set[Path]) -> Path:
+    """A name for a picture that no other image of this run has."""
+    names = [f"{stem}.jpg", *(f"{stem}-{i}.jpg" for i in range(2, len(taken) + 3))]
+    path = next(folder / name for name in names if folder / name not in taken)
+    taken.add(path)
+    return path
+
+
+def _view(found: list[dict[str, Any]], failed: list[dict[str, str]], threshold: float) -> Any:
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table.grid(padding=(0, 2))
+    for row in found:
+        counts = Counter(detection["class"] for detection in row["detections"])
+        objects = ", ".join(f"{count} {name}" for name, count in counts.most_common()) or "nothing"
+        table.add_row(Text(str(row["image"]), "bold"), objects, Text(str(row.get("picture", "")), "cyan"))
+    if found and not any(row["detections"] for row in found):
+        table.add_row(Text(f"No score is above {threshold:g}; --threshold lowers it.", "dim"))
+    if failed:
+        total = len(found) + len(failed)
+        table.add_row(Text(f"{len(failed)} of {total} images could not be used.", "red"))
+    return table

@@ -1,0 +1,93 @@
+"""FCOS in place of a region proposal network."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from detectron2.modeling.proposal_generator import PROPOSAL_GENERATOR_REGISTRY
+from detectron2.structures import ImageList
+from scenes import STRIDES, dense_of, feature_sizes, instances, random_boxes, total
+from torch import Tensor
+
+import fcos_d2
+from fcos_d2.modeling import FCOSProposals, Selector
+
+SIZES = [(64, 96), (50, 70)]
+NAMES = ["p3", "p4", "p5", "p6", "p7"]
+
+
+@pytest.fixture
+def generator() -> FCOSProposals:
+    """Sure of itself, so that there is something to propose without training."""
+    dense = dense_of("improved")
+    with torch.no_grad():
+        dense.head.cls_logits.bias.fill_(0.0)
+        dense.head.bbox_pred.bias.fill_(1.5)
+    return FCOSProposals(
+        dense=dense,
+        train_selector=Selector(max_detections=5, max_detections_ties="cut"),
+        in_features=NAMES,
+        strides=STRIDES,
+        num_classes=3,
+    )
+
+
+@pytest.fixture
+def images() -> ImageList:
+    return ImageList(torch.zeros(2, 3, 64, 96), SIZES)
+
+
+@pytest.fixture
+def features() -> dict[str, Tensor]:
+    maps = {name: torch.randn(2, 32, *size, requires_grad=True) for name, size in zip(NAMES, feature_sizes((64, 96)))}
+    return {"res2": torch.zeros(2, 8, 16, 24), **maps}  # what is not asked for is left alone
+
+
+def test_registered_under_its_name() -> None:
+    assert PROPOSAL_GENERATOR_REGISTRY.get("FCOSProposals") is fcos_d2.FCOSProposals is FCOSProposals
+
+
+def test_proposals_in_inference(generator: FCOSProposals, images: ImageList, features: dict[str, Tensor]) -> None:
+    proposals, losses = generator.eval()(images, features)
+    assert losses == {}
+    assert [p.image_size for p in proposals] == SIZES
+    for p in proposals:
+        assert len(p) > 5
+        assert set(p.get_fields()) == {"proposal_boxes", "objectness_logits", "scores", "pred_classes"}
+        boxes = p.proposal_boxes.tensor
+        assert p.proposal_boxes.nonempty().all()
+        assert boxes.min() >= 0
+        assert (boxes[:, 2] <= p.image_size[1]).all()
+        assert (boxes[:, 3] <= p.image_size[0]).all()
+        assert (p.objectness_logits.diff() <= 0).all()
+        assert torch.allclose(p.objectness_logits.sigmoid(), p.scores, atol=1e-5)
+
+
+def test_training_has_losses_and_its_own_selector(
+    generator: FCOSProposals, images: ImageList, features: dict[str, Tensor]
+) -> None:
+    truth = [instances(size, random_boxes(n, size)) for size, n in zip(SIZES, (3, 0))]
+    proposals, losses = generator.train()(images, features, truth)
+    assert list(losses) == ["loss_fcos_cls", "loss_fcos_loc", "loss_fcos_ctr"]
+    assert total(losses).isfinite()
+    assert all(0 < len(p) <= 5 for p in proposals)
+    assert not any(p.proposal_boxes.tensor.requires_grad or p.objectness_logits.requires_grad for p in proposals)
+    total(losses).backward()
+    assert all(p.grad is not None for p in generator.parameters())
+    assert all(features[name].grad is not None for name in NAMES)
+
+
+def test_nothing_to_propose(generator: FCOSProposals, images: ImageList, features: dict[str, Tensor]) -> None:
+    with torch.no_grad():
+        generator.dense.head.cls_logits.bias.fill_(-50.0)
+    proposals, _ = generator.eval()(images, features)
+    assert [len(p) for p in proposals] == [0, 0]
+    assert proposals[0].proposal_boxes.tensor.shape == (0, 4)
+
+
+def test_a_class_that_the_generator_does_not_know(
+    generator: FCOSProposals, images: ImageList, features: dict[str, Tensor]
+) -> None:
+    truth = [instances(size, random_boxes(1, size), torch.tensor([3])) for size in SIZES]
+    with pytest.raises(ValueError, match=r"^image 0 of the batch has the class index 3, but the model knows 3 classes"):
+        generator.train()(images, features, truth)
