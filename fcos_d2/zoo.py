@@ -1,6 +1,6 @@
 """The published variants: name -> recipe, backbone, schedule, and the results that were published for it.
 
-A variant's name is that of its published config or model. Where two families use one name, `family/name` tells them apart;
+A name is that of the published config or model. Where two families use one name, `family/name` tells them apart;
 the bare name then means the first in the table, the original FCOS.
 """
 
@@ -276,6 +276,90 @@ VARIANTS: tuple[Variant, ...] = (
         (f"fcos_r101_fpn_{_MM_TRICKS}_8xb8-amp-lsj-200e_coco", "mmdet_lsj", "R_101_torch_FPN", "200_epochs_lsj"),
     ),
     *_family(
+        "mmdet",
+        _MH,
+        ("fcos_hrnetv2p-w18-gn-head_4xb4-1x_coco", "mmdet_hrnet", "HRNet_W18_HRFPN", "12_epochs", 35.3),
+        ("fcos_hrnetv2p-w18-gn-head_4xb4-2x_coco", "mmdet_hrnet_2x", "HRNet_W18_HRFPN", "24_epochs", 38.2),
+        ("fcos_hrnetv2p-w32-gn-head_4xb4-1x_coco", "mmdet_hrnet", "HRNet_W32_HRFPN", "12_epochs", 39.5),
+        ("fcos_hrnetv2p-w32-gn-head_4xb4-2x_coco", "mmdet_hrnet_2x", "HRNet_W32_HRFPN", "24_epochs", 40.8),
+        (
+            "fcos_hrnetv2p-w18-gn-head_ms-640-800-4xb4-2x_coco",
+            "mmdet_hrnet_2x",
+            "HRNet_W18_HRFPN",
+            "24_epochs_ms",
+            38.3,
+        ),
+        (
+            "fcos_hrnetv2p-w32-gn-head_ms-640-800-4xb4-2x_coco",
+            "mmdet_hrnet_2x",
+            "HRNet_W32_HRFPN",
+            "24_epochs_ms",
+            41.9,
+        ),
+        (
+            "fcos_hrnetv2p-w40-gn-head_ms-640-800-4xb4-2x_coco",
+            "mmdet_hrnet_2x",
+            "HRNet_W40_HRFPN",
+            "24_epochs_ms",
+            42.7,
+        ),
+    ),
+    *_family(
+        "mmdet",
+        _MN,
+        (
+            "nas-fcos_r50-caffe_fpn_nashead-gn-head_4xb4-1x_coco",
+            "mmdet_nas_fcos_head",
+            "R_50_NASFPN_nearest",
+            "12_epochs",
+            39.4,
+        ),
+        (
+            "nas-fcos_r50-caffe_fpn_fcoshead-gn-head_4xb4-1x_coco",
+            "mmdet_nas_fcos",
+            "R_50_NASFPN_nearest",
+            "12_epochs",
+            38.5,
+        ),
+    ),
+    *_family(
+        "vovnet",
+        _O,
+        ("fcos_V_39_FPN_1x", "fcos_vovnet", "V_39_FPN", "1x_ms", 37.7),
+        ("fcos_V_57_FPN_2x_ms", "fcos_vovnet_2x", "V_57_FPN", "2x", 41.6),
+        ("fcos_V_93_FPN_2x_ms", "fcos_vovnet_2x", "V_93_FPN", "2x", 42.1),
+        ("fcos_R_50_FPN_1x", "fcos_vovnet", "R_50_FPN", "1x", 37.5),
+        ("fcos_R_101_FPN_2x", "fcos_vovnet", "R_101_FPN", "2x", 41.3),
+        ("fcos_X_101_32x8d_FPN_2x", "fcos_vovnet", "X_101_32x8d_FPN", "2x", 42.5),
+    ),
+    *_family(
+        "hrnet",
+        _H,
+        ("fcos_hrnet_w18_5l_2x", "fcos_hrnet", "HRNet_W18_HRFPN", "2x_single", 37.7),
+        ("fcos_hrnet_w18_5l_ms_2x_syncbn", "fcos_hrnet", "HRNet_W18_syncbn_HRFPN", "2x", 39.4),
+        ("fcos_hrnet_w18_6l_2x", "fcos_hrnet_6l", "HRNet_W18_HRFPN_6l", "2x_single", 37.8),
+        ("fcos_hrnet_w32_5l_2x", "fcos_hrnet", "HRNet_W32_HRFPN", "2x", 41.9),
+        ("fcos_hrnet_w32_5l_2x_syncbn", "fcos_hrnet", "HRNet_W32_syncbn_HRFPN", "2x", 42.5),
+        ("fcos_hrnet_w32_6l_2x", "fcos_hrnet_6l", "HRNet_W32_HRFPN_6l", "2x", 42.1),
+        ("fcos_hrnet_w32_6l_2x_syncbn", "fcos_hrnet_6l", "HRNet_W32_syncbn_HRFPN_6l", "2x", 42.9),
+        ("fcos_hrnet_w40_6l_3x", "fcos_hrnet_6l", "HRNet_W40_HRFPN_6l", "3x", 42.6),
+        ("ResNet_50_5l_2x", "fcos_hrnet", "R_50_FPN", "2x_single", 37.1),
+        ("ResNet_50_6l_2x", "fcos_hrnet_6l", "R_50_FPN_6l", "2x_single", 37.1),
+        ("ResNet_101_5l_2x", "fcos_hrnet", "R_101_FPN", "2x", 41.4),
+        ("ResNet_101_6l_2x", "fcos_hrnet_6l", "R_101_FPN_6l", "2x", 41.5),
+    ),
+    *_family(
+        "nas_fcos",
+        _N,
+        ("Mobile_NAS", "nas_fcos", "MNV2_NASFPN", "1x", 32.6, 33.1, "Mobile_NAS_densebox"),
+        ("Mobile_NAS_head", "nas_fcos_head", "MNV2_NASFPN", "1x", 34.4, 34.7),
+        ("R_50_NAS", "nas_fcos", "R_50_NASFPN", "1x", 38.5, 38.9, "R_50_NAS_densebox"),
+        ("R_50_NAS_head", "nas_fcos_head", "R_50_NASFPN", "1x", 39.5, 39.8),
+        ("R_101_NAS", "nas_fcos_2x", "R_101_NASFPN", "2x", 42.1, 42.5, "R_101_NAS_densebox"),
+        ("R_101_NAS_head", "nas_fcos_head_2x", "R_101_NASFPN", "2x", 42.8, 43.0),
+        ("R_101_X_32x8d_NAS", "nas_fcos_2x", "X_101_32x8d_NASFPN", "2x", 43.4, 43.7, "R_101_X_32x8d_NAS_densebox"),
+    ),
+    *_family(
         "small",
         _OURS,
         ("fcos_R_18_FPN_small", "small", "R_18_FPN", "small"),
@@ -294,7 +378,7 @@ def find(name: str) -> Variant:
     """The row of a variant.
 
     Args:
-        name: bare or with its family, as in "fcos_plus/fcos_R_50_FPN_1x_center"; a trailing ".py" or ".yaml" is ignored.
+        name: bare or with its family, as in "fcos_plus/fcos_R_50_FPN_1x"; a trailing ".py" or ".yaml" is ignored.
     Raises:
         FcosError: there is none; the message suggests the nearest.
     """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import fields
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -156,7 +157,7 @@ def test_levels_and_size_ranges_agree(name: str) -> None:
     assert len(ranges) == len(recipe.features)
     assert ranges[0][0] < 0
     assert ranges[-1][1] == math.inf
-    assert all(a[1] == b[0] for a, b in zip(ranges, ranges[1:]))
+    assert all(a[1] == b[0] for a, b in pairwise(ranges))
     assert sum(int(f[1:]) > 5 for f in recipe.features) == recipe.top_levels
 
 

@@ -9,20 +9,36 @@ import click
 from .session import Result, Session, fcos_command
 
 
-@fcos_command("convert", short_help="Checkpoints of other FCOS projects.")
+@fcos_command("convert", short_help="Read checkpoints of other FCOS projects, or write them.")
 @click.argument("checkpoint", type=click.Path(path_type=Path))
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="The file to write.")
-@click.option("--family", help="Where CHECKPOINT comes from; recognised from its weights' names by default.")
-@click.option("--variant", help="The variant that it belongs to; recognised by default.")
-@click.option("--to", "target", help="Write it for this family instead of for fcos_d2.")
+@click.option("--family", help="Where CHECKPOINT comes from; by default recognised from the names of its weights.")
+@click.option(
+    "--variant", metavar="NAME|FILE", help="Variant or config it belongs to; needed where nothing else tells."
+)
+@click.option("--to", "target", metavar="FAMILY", help="Write it for this family instead of for fcos_d2.")
+@click.option("--num-classes", type=click.IntRange(1), help="80 or 91, for torchvision's numbering of COCO's classes.")
 def command(
-    session: Session, checkpoint: Path, output: Path, family: str | None, variant: str | None, target: str | None
-) -> Result:
-    """Read CHECKPOINT, published by another FCOS project, and write it for fcos_d2 (or, with --to, for another)."""
+    session: Session, checkpoint: Path, output: Path, family: str | None, variant: str | None, target: str | None,
+    num_classes: int | None,
+) -> Result:  # fmt: skip
+    """Read CHECKPOINT, published by another FCOS project, and write it for fcos_d2 (with --to: for another).
+
+    \b
+    fcos convert FCOS_imprv_R_50_FPN_1x.pth -o fcos.pth
+    fcos detect IMAGE --weights fcos.pth
+
+    Nothing in the file is run. What was changed on the way is said.
+    """
     import fcos_d2
 
     fcos_d2.register()
     from ..importers import convert
 
-    report = convert(checkpoint, output, family=family, variant=variant, to=target)
-    return Result({"output": output, "report": vars(report)}, str(report))
+    report = convert(checkpoint, output, family=family, to=target, config=variant, num_classes=num_classes)
+    return Result({**report.as_dict(), "output": output}, _view(str(report), output, target))
+
+
+def _view(report: str, output: Path, target: str | None) -> str:
+    following = "" if target else f"\n\nNow\n  fcos detect IMAGE --weights {output}"
+    return f"{report}\n\nwritten: {output}{following}"

@@ -58,11 +58,14 @@ def command(
     fcos_d2.register()
     from PIL import Image
 
+    from ..engine.own_data import holds_config
     from ..engine.predictor import Predictor
     from .progress import Progress
     from .sources import expand, read
 
     sources = expand(images)
+    if model is None and not holds_config(str(weights)):
+        raise FcosError(f"{weights} does not say what detector it is of: add --model NAME (`fcos zoo` lists them).")
     predictor = Predictor(model or str(weights), weights=weights, device=device, score_threshold=threshold)
     found: list[dict[str, Any]] = []
     failed: list[dict[str, str]] = []

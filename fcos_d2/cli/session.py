@@ -78,7 +78,7 @@ def fcos_command(name: str, **settings: Any) -> Callable[[Callable[..., Result]]
                 if session.json:
                     out.write(json.dumps(plain(result.data), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
                 else:
-                    _console(out).print(result.view)
+                    _console(out).print(result.view, markup=False)
                 out.flush()
             if result.exit_code:
                 context.exit(result.exit_code)

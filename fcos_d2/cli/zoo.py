@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -16,113 +17,119 @@ from .session import Result, Session, fcos_command
 if TYPE_CHECKING:
     from ..zoo import Variant
 
-# Column -> its title and how its value is written. A column that no row has a value for is not shown.
-_NUMBERS = {
-    "ap": ("AP", "{:.1f}"),
-    "ap_test_dev": ("test-dev", "{:.1f}"),
-    "parameters": ("parameters", "{:.1f} M"),
-    "gflops": ("GFLOPs", "{:.0f}"),
-}
+# Columns of numbers: key, title, width, how a value is written.
+_NUMBERS = (
+    ("ap", "AP", 5, "{:.1f}"),
+    ("ap_test_dev", "test-dev", 8, "{:.1f}"),
+    ("parameters", "params", 7, "{:.1f}M"),
+    ("gflops", "GFLOPs", 6, "{:.0f}"),
+)
+_MILLIONS = ("parameters",)
 
 
 @fcos_command("zoo", short_help="The published variants.")
 @click.argument("name", required=False)
-@click.option("--family", help="Only those of one family, e.g. fcos or fcos_plus.")
+@click.option("--family", help="Only those of one family, e.g. fcos or adelaidet.")
 def command(session: Session, name: str | None, family: str | None) -> Result:
     """List the published variants, or tell how to use the one called NAME.
 
-    AP is in percent, as published for COCO minival and test-dev.
+    AP is in percent on COCO (minival or val2017, and test-dev), as its authors published it; GFLOPs are 1e9
+    multiply-adds of the convolutions at the variant's test size.
     """
     from .. import zoo
     from ..errors import FcosError
 
+    costs = zoo.costs()
+    rows = [_row(variant, bare, costs) for variant, bare in zip(zoo.VARIANTS, zoo.names())]
     if name is not None:
-        variant = zoo.find(name)
-        return Result(_row(variant, name_of(variant)), _details(variant))
-    families = list(dict.fromkeys(variant.family for variant in zoo.VARIANTS))
-    if family is not None and family not in families:
-        raise FcosError(f"There is no family {family!r}; there are {', '.join(families)}.")
-    rows = [_row(variant, name) for variant, name in zip(zoo.VARIANTS, zoo.names()) if family in (None, variant.family)]
-    return Result({"variants": rows}, _Table(rows))
+        row = rows[zoo.VARIANTS.index(zoo.find(name))]
+        return Result(row, _details(row))
+    if family is not None:
+        known = list(dict.fromkeys(row["family"] for row in rows))
+        if family not in known:
+            raise FcosError(f"There is no family {family!r}; there are {', '.join(known)}.")
+        rows = [row for row in rows if row["family"] == family]
+    return Result({"variants": rows}, _Listing(rows))
 
 
-def name_of(variant: Variant) -> str:
-    """The shortest name that stands for a variant."""
-    from .. import zoo
+def _row(variant: Variant, name: str, costs: Mapping[str, Mapping[str, float]]) -> dict[str, Any]:
+    """All that is known of a variant, as plain data."""
+    from ..paths import config_root
+    from ..zoo import FAMILIES
 
-    return zoo.names()[zoo.VARIANTS.index(variant)]
+    family = FAMILIES[variant.family]
+    return {
+        **dataclasses.asdict(variant),
+        "name": name,
+        "title": family.title,
+        "licence": family.licence,
+        **costs.get(variant.full_name, {}),
+        "config": config_root() / variant.config,
+        "yaml": config_root() / variant.yaml,
+    }
 
 
-def _row(variant: Variant, name: str) -> dict[str, Any]:
-    return {**dataclasses.asdict(variant), "name": name, "config": str(variant.config), "yaml": str(variant.yaml)}
-
-
-class _Table:
-    """The rows under their families; on a narrow terminal with fewer columns."""
+class _Listing:
+    """The rows under their families: numbers first, since names are of all lengths."""
 
     def __init__(self, rows: list[dict[str, Any]]) -> None:
         self.rows = rows
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        columns = {"name": "name", "backbone": "backbone", "recipe": "recipe"}
-        columns |= {
-            key: title for key, (title, _) in _NUMBERS.items() if any(row.get(key) is not None for row in self.rows)
-        }
-        for dropped in (None, "ap_test_dev", "recipe", "backbone"):
-            columns.pop(dropped, None)
-            widths = {
-                key: max(len(title), *(len(_text(row, key)) for row in self.rows)) for key, title in columns.items()
-            }
-            if 2 + sum(widths.values()) + 2 * (len(widths) - 1) <= options.max_width:
-                break
-        yield Text(_line(columns, widths), style="bold")
-        group = None
-        for row in self.rows:
-            if (row["family"], row["source"]) != group:
-                group = row["family"], row["source"]
-                yield Text.assemble((row["family"], "bold cyan"), (f"  {row['source']}", "dim"))
-            yield Text(_line({key: _text(row, key) for key in columns}, widths))
+        head = "".join(title.rjust(width + 2) for _, title, width, _ in _NUMBERS)
+        yield Text(f"{head}  name, backbone, recipe", style="bold", no_wrap=True, overflow="crop")
+        for (title, source), group in groupby(self.rows, lambda row: (row["title"], row["source"])):
+            rows = list(group)
+            yield Text.assemble((title, "bold cyan"), (f"  {source}", "dim"), no_wrap=True, overflow="ellipsis")
+            widths = [min(44, max(len(row[key]) for row in rows)) for key in ("name", "backbone")]
+            for row in rows:
+                numbers = "".join(_number(row, key, form).rjust(width + 2) for key, _, width, form in _NUMBERS)
+                line = Text.assemble(numbers, "  ", (row["name"], "bold"), no_wrap=True, overflow="fold")
+                gap = " " * (2 + widths[0] - len(row["name"]))
+                backbone = row["backbone"].ljust(widths[1])
+                for more in (f"{gap}{backbone}  {row['recipe']}", f"{gap}{row['backbone']}"):
+                    if len(line) + len(more) <= options.max_width:
+                        line.append(more, "dim")
+                        break
+                yield line
         yield Text(
-            "\nAP in percent on COCO, minival and test-dev, as published. `fcos zoo NAME` tells how to use one, "
-            "--json has all columns."
+            "\nAP in percent on COCO as its authors published it, GFLOPs at the test size. `fcos zoo NAME` tells how "
+            "to use one; --json has everything."
         )
 
 
-def _text(row: Mapping[str, Any], key: str) -> str:
+def _number(row: Mapping[str, Any], key: str, form: str) -> str:
     value = row.get(key)
-    return "" if value is None else _NUMBERS[key][1].format(value) if key in _NUMBERS else value
+    return "-" if value is None else form.format(value / 1e6 if key in _MILLIONS else value)
 
 
-def _line(cells: Mapping[str, str], widths: Mapping[str, int]) -> str:
-    return "  " + "  ".join(
-        cell.rjust(widths[key]) if key in _NUMBERS else cell.ljust(widths[key]) for key, cell in cells.items()
-    )
-
-
-def _details(variant: Variant) -> RenderableType:
-    from ..paths import config_root
-
-    name = name_of(variant)
+def _details(row: Mapping[str, Any]) -> RenderableType:
+    name = row["name"]
+    size = f", for an image of {row['width']}x{row['height']} pixels" if "width" in row else ""
     grid = Table.grid(padding=(0, 2))
     grid.add_column(style="bold", no_wrap=True)
     grid.add_column(overflow="fold")
-    grid.add_row("name", name)
     for label, value in (
-        ("family", variant.family),
-        ("recipe", variant.recipe),
-        ("backbone", variant.backbone),
-        ("schedule", variant.schedule),
+        ("name", name),
+        ("also called", ", ".join(row["aliases"])),
+        ("family", row["title"]),
+        ("recipe", row["recipe"]),
+        ("backbone", row["backbone"]),
+        ("schedule", row["schedule"]),
+        ("AP", "" if row["ap"] is None else f"{row['ap']:.1f} % on COCO, as published"),
+        ("AP test-dev", "" if row["ap_test_dev"] is None else f"{row['ap_test_dev']:.1f} %, as published"),
+        ("parameters", f"{row['parameters'] / 1e6:.1f} million" if "parameters" in row else ""),
+        ("GFLOPs", f"{row['gflops']:g}{size}" if "gflops" in row else ""),
+        ("source", row["source"]),
+        ("licence", f"{row['licence']} (of the authors' code; weights are under their terms, none are included)"),
+        ("config", str(row["config"])),
+        ("yaml", str(row["yaml"])),
     ):
-        grid.add_row(label, value)
-    for key, (label, form) in _NUMBERS.items():
-        if (number := getattr(variant, key, None)) is not None:
-            grid.add_row(label, form.format(number) + (" % on COCO, as published" if key.startswith("ap") else ""))
-    grid.add_row("source", variant.source)
-    grid.add_row("config", str(config_root() / variant.config))
-    grid.add_row("yaml", str(config_root() / variant.yaml))
+        if value:
+            grid.add_row(label, value)
     grid.add_row()
-    grid.add_row("train", f"fcos train --data DIR --model {name}")
-    grid.add_row("train on COCO", f"fcos train --config {name}")
+    grid.add_row("your data", f"fcos train --data DIR --model {name}")
+    grid.add_row("COCO", f"fcos train --config {name}")
     grid.add_row("detect", f"fcos detect IMAGE --model {name} --weights FILE")
-    grid.add_row("in Python", f'fcos_d2.Predictor("{name}", weights="FILE")')
+    grid.add_row("Python", f'fcos_d2.Predictor("{name}", weights="FILE")')
     return grid

@@ -11,8 +11,10 @@ Nothing is guessed: what is not decided stays open, and `Imported.config_name` t
 
 from __future__ import annotations
 
-from .api import FAMILIES, Imported, convert, export, load
+from .exporting import convert, export
+from .families import FAMILIES
 from .imagenet import load_backbone
+from .importing import Imported, load
 from .report import Report
 
 __all__ = ["FAMILIES", "Imported", "Report", "convert", "export", "load", "load_backbone"]

@@ -1,4 +1,4 @@
-"""facebookresearch/detectron2, `detectron2/modeling/meta_arch/fcos.py`: no scales; levels of BN heads share their affine.
+"""facebookresearch/detectron2, `detectron2/modeling/meta_arch/fcos.py`: no scales; levels of BN heads share an affine.
 
 Its moving average of positives is a plain number that no checkpoint keeps.
 """

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from .mapping import Rule
+from .mapping import Rule, fields_of
 
 
 @dataclass(frozen=True)
@@ -54,3 +54,7 @@ class Family:
     def wrap(self, tensors: dict[str, Tensor]) -> dict[str, Any]:
         """The content of a file as the project itself writes it."""
         return {**(self.beside or {}), self.wrapper: tensors} if self.wrapper else tensors
+
+    def ignores(self, name: str) -> bool:
+        """Whether no model needs a tensor of this name."""
+        return any(fields_of(template, name) is not None for template in self.ignored)

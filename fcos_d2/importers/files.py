@@ -26,7 +26,11 @@ def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     Raises:
         FcosError: the file is missing, damaged, hostile, or holds no named tensors.
     """
-    payload = load(path)
+    return unwrap(load(path), path)
+
+
+def unwrap(payload: Mapping[str, Any], path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The same of what a file holds."""
     wrapper = next((key for key in _WRAPPERS if isinstance(payload.get(key), Mapping)), None)
     named = payload if wrapper is None else payload[wrapper]
     around = {} if wrapper is None else {key: value for key, value in payload.items() if key != wrapper}

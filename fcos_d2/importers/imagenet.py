@@ -1,4 +1,4 @@
-"""ImageNet weights that published detectors start from: Detectron2's .pkl files, torchvision's and timm's ResNets, and others.
+"""ImageNet weights that detectors start from: Detectron2's .pkl files, torchvision's and timm's ResNets, and others.
 
 Weights whose names are those of a published detector's network (MobileNetV2, DLA, VoVNet, HRNet) are used as they are,
 as the published detectors did, even where they were trained on other pixels.
@@ -95,8 +95,8 @@ def load_backbone(path: str | Path, config: Any = None) -> Backbone:
 
     Args:
         path: .pkl of Detectron2's model zoo, or .pth of torchvision, timm, or the network's authors.
-        config: what the weights are for: name of a variant, config or model. With it they are checked to be complete, and the
-            first convolution is changed to the pixels that it reads.
+        config: what the weights are for: name of a variant, config or model. With it they are checked to be complete,
+            and the first convolution is changed to the pixels that it reads.
     Raises:
         FcosError: the file is damaged, hostile, of no known network, or of another than the config's.
     """

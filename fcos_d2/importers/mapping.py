@@ -7,8 +7,8 @@ A rule joins a name of another project to a name of ours by two templates with t
     {*}       the rest of the name
 
 so `layer{k}.{i}.bn{j}.{*}` and `res{k+1}.{i}.conv{j}.norm.{*}` rename a whole ResNet, and rename it back. Rules are
-ordered: the first that fits a name decides. Words: theirs, ours = the two sides of a rule; a "norm" is what the names of
-a normalization's tensors begin with, e.g. `backbone.bottom_up.stem.conv1.norm`.
+ordered: the first that fits a name decides. Words: theirs, ours = the two sides of a rule; a "norm" is what the names
+of a normalization's tensors begin with, e.g. `backbone.bottom_up.stem.conv1.norm`.
 """
 
 from __future__ import annotations

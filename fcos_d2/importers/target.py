@@ -45,6 +45,15 @@ class Traits:
     origin: str
     stride_in_1x1: bool | None = None
 
+    def __str__(self) -> str:
+        where = "centers" if self.origin == "center" else "corners, a step being padded size // feature size"
+        activation, unit = self.activation
+        strides = {True: "; bottlenecks stride in their 1x1 (caffe style)", False: "; bottlenecks stride in their 3x3"}
+        return (
+            f"locations at cell {where}; ltrb by {activation} in {unit}s; quality beside the {self.quality_on} tower"
+            + strides.get(self.stride_in_1x1, "")
+        )
+
 
 @dataclass(frozen=True)
 class Target:
@@ -249,3 +258,15 @@ def named_like(path: str | Path, variants: Sequence[zoo.Variant]) -> list[zoo.Va
         max((len(words(name)) for name in (v.name, *v.aliases) if words(name) <= stem), default=0) for v in variants
     ]
     return [v for v, size in zip(variants, sizes) if size and size == max(sizes)]
+
+
+def describe(targets: Sequence[Target]) -> list[str]:
+    """What models have in common that a user of their weights should know, a sentence each."""
+    facts = [f"input: {pixels}" for pixels in {t.pixels for t in targets}]
+    facts = facts if len(facts) == 1 else []
+    if any(t.traits is None for t in targets):
+        return facts
+    for values in zip(*(str(t.traits).split("; ") for t in targets)):
+        if len(set(values)) == 1:
+            facts.append(values[0])
+    return facts

@@ -1,4 +1,4 @@
-"""pytorch/vision, `torchvision/models/detection/fcos.py`: ResNet-50 with stride in its 3x3, RGB, 91 channels by COCO id.
+"""pytorch/vision, `torchvision/models/detection/fcos.py`: stride in the 3x3 of ResNet-50, RGB, 91 channels by COCO id.
 
 torchvision divides images by 255 and then by its deviations; our recipe "torchvision" has the same statistics in
 0..255, so the weights stay as they are. Its locations ("corner") belong to the recipe, too.
@@ -41,4 +41,15 @@ TORCHVISION = Family(
     origin="corner",
     stride_in_1x1=(False,),
     channels_of_classes=COCO_IDS,
+    notes=("classes: where there are 91, the channel is the COCO id; num_classes=80 keeps COCO's 80 in order",),
 )
+
+
+def coco_names(num_classes: int) -> list[str] | None:
+    """Names of COCO's classes by channel: of torchvision's 91 ("N/A" where no class has the id), or of the 80."""
+    from detectron2.data.datasets.builtin_meta import COCO_CATEGORIES
+
+    names = {row["id"]: row["name"] for row in COCO_CATEGORIES if row["isthing"]}
+    if num_classes == len(COCO_IDS):
+        return [names[i] for i in COCO_IDS]
+    return [names.get(i, "N/A") for i in range(num_classes)] if num_classes == 91 else None

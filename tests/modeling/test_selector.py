@@ -17,6 +17,7 @@ from fcos_d2.modeling import LocationGrid, LTRBCoder, Selector
 from fcos_d2.recipes import RECIPES
 from fcos_d2.structures import Detections, Predictions
 
+
 def maps_of(predictions: Predictions) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
     return predictions.logits, predictions.raw_ltrb, predictions.quality
 

@@ -1,0 +1,5 @@
+from fcos_d2.compose import compose
+
+model, dataloader, optimizer, lr_multiplier, train = compose(
+    recipe="fcos_hrnet", backbone="R_50_FPN", schedule="2x_single"
+)
