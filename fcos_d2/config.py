@@ -74,6 +74,8 @@ _TRANSLATED: dict[str, Any] = {
     "POST_NMS_TOPK_TRAIN": 100,
     "POST_NMS_TOPK_TEST": 100,
     "USE_RELU": True,  # AdelaiDet never reads it; LTRB_ACTIVATION decides
+    "YIELD_PROPOSAL": False,  # True serves AdelaiDet's instance segmentation, which is not part of this project
+    "YIELD_BOX_FEATURES": False,
 }
 
 
@@ -130,6 +132,9 @@ def _translate(node: CN, train: bool) -> dict[str, dict[str, Any]]:
         class_normalizer,
         [n for n, _ in NORMALIZER_REGISTRY] + list(_NORMALIZERS),
     )
+    for key in ("YIELD_PROPOSAL", "YIELD_BOX_FEATURES"):
+        if node[key]:
+            raise ValueError(f"MODEL.FCOS.{key} is True, but only detection is available: set it to False.")
     phase = "TRAIN" if train else "TEST"
     return {
         "grid": {},
@@ -141,6 +146,7 @@ def _translate(node: CN, train: bool) -> dict[str, dict[str, Any]]:
         "head": {
             "num_levels": len(node.IN_FEATURES),
             "points_per_cell": node.DENSE_POINTS,
+            "norm": "GN" if node.NORM == "NaiveGN" else node.NORM,  # the same, written for exporters
         },
         "loss": {
             "quality": quality,

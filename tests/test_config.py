@@ -241,7 +241,7 @@ def test_no_key_without_effect_is_forgotten_here() -> None:
     """All keys of the plain parts are in the table above, but for those that other tests turn."""
     elsewhere = {"IN_FEATURES", "FPN_STRIDES", "TOP_LEVELS", "USE_RELU", "USE_DEFORMABLE"}
     in_training = {"INFERENCE_TH_TRAIN", "PRE_NMS_TOPK_TRAIN", "POST_NMS_TOPK_TRAIN"}
-    names = {key for key in config().MODEL.FCOS if key.endswith("_NAME") or key.startswith("NAS_")}
+    names = {key for key in config().MODEL.FCOS if key.endswith("_NAME") or key.startswith(("NAS_", "YIELD_"))}
     assert set(config().MODEL.FCOS) == {key for key, *_ in KEYS} | elsewhere | in_training | names
 
 
@@ -333,6 +333,10 @@ def test_another_part_by_its_name() -> None:
         ),
         ({"LOC_LOSS_TYPE": "l1"}, "FCOSLoss.box_loss is 'l1', but it must be one of: 'iou', 'linear_iou', 'giou'"),
         ({"NORM": "LN"}, "FCOSHead.norm is 'LN', but it must be one of: 'GN', 'BN', 'SyncBN', 'none'."),
+        (
+            {"YIELD_PROPOSAL": True},
+            "MODEL.FCOS.YIELD_PROPOSAL is True, but only detection is available: set it to False.",
+        ),
         (
             {"IN_FEATURES": ["p2", "p3"]},
             "MODEL.FCOS.IN_FEATURES names 'p2', but the backbone has: p3, p4, p5, p6, p7.",

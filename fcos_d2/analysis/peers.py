@@ -44,10 +44,12 @@ class Job:
         answer: what `run` returned -> the common form of the suite: for "assign" (N, R) int64 row of the boxes of the batch
             or -1; for "loss" and "train" {name: float} and a list of gradients; for "decode" and "forward" one
             (boxes, scores, classes) for each image.
+        before: what has to be done before each run and is not part of the work.
     """
 
     run: Callable[[], Any]
     answer: Callable[[Any], Any]
+    before: Callable[[], None] = lambda: None
 
 
 @contextmanager
@@ -184,13 +186,17 @@ class Detectron2:
         detector, maps = self._detector(), workload.detection_maps(setting)
         images = SimpleNamespace(image_sizes=[(setting.height, setting.width)] * setting.batch)
 
+        work = [[x.clone() for x in values] for values in (maps.logits, maps.raw_ltrb, maps.quality)]
+
+        def restore() -> None:  # it overwrites its inputs with their sigmoid
+            for values, originals in zip(work, (maps.logits, maps.raw_ltrb, maps.quality)):
+                torch._foreach_copy_(values, originals)
+
         @torch.inference_mode()
         def run() -> list[Instances]:
-            # It overwrites maps of one channel, for which its transposition is no copy.
-            predictions = [maps.logits, maps.raw_ltrb, [x.clone() for x in maps.quality]]
-            return detector.forward_inference(images, maps.logits, predictions)
+            return detector.forward_inference(images, work[0], work)
 
-        return Job(run, as_detections)
+        return Job(run, as_detections, restore)
 
     def _model(self, state: dict[str, Tensor]) -> nn.Module:
         """R-50-FPN as in its `configs/common/models/fcos.py`, with weights of ours."""

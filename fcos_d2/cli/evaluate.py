@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,10 @@ from .session import Result, Session, fcos_command
 @click.option(
     "--val-fraction", type=click.FloatRange(0, 1, min_open=True, max_open=True), help="As given to `fcos train`."
 )
-@click.option("-o", "--output", type=click.Path(path_type=Path), default=Path("output", "eval"), show_default=True)
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), default=Path("output", "eval"), show_default=True,
+    help="Folder for summary.json and log.txt.",
+)  # fmt: skip
 @click.option("--workers", type=click.IntRange(0), help="Processes that load images.")
 @click.option("--device", help="cuda or cpu; by default what the machine has.")
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
@@ -71,19 +75,14 @@ def command(
 
     dataset = str(cfg.dataloader.test.dataset.names)
     trainer = LazyTrainer(cfg, eval_only=True, console=False)
-    with session.log.status("evaluating") if session.log.is_terminal else _nothing():
+    waiting = session.log.status("evaluating") if session.log.is_terminal else nullcontext()
+    with waiting, session.no_tables():
         results = trainer.test()
     found = training.scores(results, dataset)
     count = training.count_images(dataset)
     summary = {**found, "dataset": dataset, "images": count, "weights": weights, "output": output}
     training.write_json(output / "summary.json", summary)
     return Result(summary, _view(found, f"{count} images of {dataset}", output))
-
-
-def _nothing() -> Any:
-    from contextlib import nullcontext
-
-    return nullcontext()
 
 
 def _view(found: dict[str, Any], images: str, output: Path) -> Any:

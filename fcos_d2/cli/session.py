@@ -15,7 +15,7 @@ import sys
 import traceback
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, redirect_stdout
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -63,6 +63,12 @@ class Session:
             if not self.debug:
                 warnings.simplefilter("ignore")  # of libraries, about libraries
             yield out
+
+    @contextmanager
+    def no_tables(self) -> Iterator[None]:
+        """While it lasts, what libraries print is dropped: pycocotools has a table for each evaluation."""
+        with nullcontext() if self.debug else open(os.devnull, "w") as nowhere, redirect_stdout(nowhere or sys.stdout):
+            yield
 
 
 def fcos_command(name: str, **settings: Any) -> Callable[[Callable[..., Result]], click.Command]:
@@ -130,31 +136,27 @@ def _console(file: IO[str] | None) -> Console:
 def _reserved_stdout() -> Iterator[IO[str]]:
     """Standard output for the result alone; the file descriptor, too, since child processes inherit that."""
     outer = sys.stdout
-    try:
-        descriptor = outer.fileno()
-    except (OSError, ValueError):  # not a real file, e.g. in a notebook
-        descriptor = -1
     outer.flush()
-    if descriptor != 1:
-        sys.stdout = sys.stderr
-        try:
-            yield outer
-        finally:
-            sys.stdout = outer
-        return
     kept = os.dup(1)
-    out = os.fdopen(os.dup(kept), "w", encoding=outer.encoding, errors="backslashreplace")
     os.dup2(2, 1)
     sys.stdout = sys.stderr
     try:
-        yield out
+        if _descriptor(outer) == 1:
+            with os.fdopen(os.dup(kept), "w", encoding=outer.encoding, errors="backslashreplace") as out:
+                yield out
+        else:  # e.g. in a notebook
+            yield outer
     finally:
         sys.stdout = outer
-        try:
-            out.close()
-        finally:
-            os.dup2(kept, 1)
-            os.close(kept)
+        os.dup2(kept, 1)
+        os.close(kept)
+
+
+def _descriptor(stream: IO[str]) -> int:
+    try:
+        return stream.fileno()
+    except (OSError, ValueError):
+        return -1
 
 
 class _Warnings(logging.Handler):

@@ -18,6 +18,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.detection_utils import read_image
 from detectron2.engine import HookBase
 from detectron2.structures import BoxMode
+from detectron2.utils import comm
 from omegaconf import DictConfig
 from rich.console import Group, RenderableType
 from rich.table import Table
@@ -71,9 +72,11 @@ def run(
     trainer = LazyTrainer(cfg, resume=resume, console=False)
     if channels_last:
         trainer.model.to(memory_format=torch.channels_last)
-    with Progress(session.log, "training", trainer.max_iter) as progress:
-        trainer.register_hooks([_ShowProgress(progress)])
-        trainer.train()
+    with Progress(session.log, "training", trainer.max_iter) if comm.is_main_process() else nullcontext() as progress:
+        if progress is not None:
+            trainer.register_hooks([_ShowProgress(progress)])
+        with session.no_tables():
+            trainer.train()
     return trainer, time.monotonic() - started
 
 

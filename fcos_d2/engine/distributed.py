@@ -7,6 +7,7 @@ process it shows, is one sentence on stderr and an exit code.
 from __future__ import annotations
 
 import logging
+import multiprocessing
 import os
 import signal
 import socket
@@ -111,7 +112,8 @@ def _join(url: str, rank: int, processes: int) -> None:
 
 def _start(main: Callable, args: tuple, num_gpus: int, num_machines: int, machine_rank: int, dist_url: str) -> None:
     outcomes = mp.get_context("spawn").SimpleQueue()
-    spread = (outcomes, main, args, num_gpus, num_machines, machine_rank, dist_url)
+    usual = multiprocessing.get_start_method()
+    spread = (outcomes, usual, main, args, num_gpus, num_machines, machine_rank, dist_url)
     context = mp.start_processes(_process, spread, nprocs=num_gpus, join=False, start_method="spawn")
     # Ctrl-C reaches all processes; this one waits until the others have ended in their own way.
     before = {number: signal.signal(number, _pass_on(context)) for number in (signal.SIGINT, signal.SIGTERM)}
@@ -146,6 +148,7 @@ def _pass_on(context: Any) -> Callable[[int, Any], None]:
 def _process(
     index: int,
     outcomes: Any,
+    start_method: str,
     main: Callable,
     args: tuple,
     num_gpus: int,
@@ -154,6 +157,8 @@ def _process(
     dist_url: str,
 ) -> None:
     """One of the processes: joins the others, runs `main`, and tells how it ended if that was not as planned."""
+    # A spawned process would spawn its data loaders, too, each of which imports everything anew.
+    multiprocessing.set_start_method(start_method, force=True)
     try:
         _join(dist_url, machine_rank * num_gpus + index, num_machines * num_gpus)
         create_local_process_group(num_gpus)

@@ -173,14 +173,8 @@ def fill_neutral(
     return filled, steps
 
 
-def add_counters(tensors: Mapping[str, Tensor], kept: Mapping[str, Tensor]) -> tuple[Tensors, list[str]]:
-    """Give every batch norm its counter, as projects have it whose frozen norms are batch norms.
-
-    Args:
-        tensors: the other project's names.
-        kept: counters that an import put aside; the others are 0.
-    """
+def add_counters(tensors: Mapping[str, Tensor]) -> tuple[Tensors, list[str]]:
+    """Give every batch norm its counter, for projects whose frozen norms are batch norms; names are theirs."""
     wanted = [n.removesuffix(".running_var") + COUNTER for n in tensors if n.endswith(".running_var")]
-    added = {n: kept.get(n, torch.zeros((), dtype=torch.int64)) for n in wanted if n not in tensors}
-    new = sum(n not in kept for n in added)
-    return {**tensors, **added}, [f"{new} batch counters (num_batches_tracked) set to 0"] if new else []
+    added = {n: torch.zeros((), dtype=torch.int64) for n in wanted if n not in tensors}
+    return {**tensors, **added}, [f"{len(added)} batch counters (num_batches_tracked) set to 0"] if added else []

@@ -81,7 +81,7 @@ def dla(prefix: str) -> tuple[Rule, ...]:
 
 def hrnet(prefix: str) -> tuple[Rule, ...]:
     """HRNet; its stem and `layer1` have names of a ResNet, so its second stem convolution tells it apart."""
-    given = f"{prefix}conv2.weight"
+    when = {"given": f"{prefix}conv2.weight", "beside": f"{_OURS}transition1.0.weight"}
     stage, ours = f"{prefix}stage{{s}}.{{m}}", f"{_OURS}stage{{s}}.{{m}}"
     transition, here = f"{prefix}transition{{s}}", f"{_OURS}transition{{s}}"
     rows = (
@@ -102,7 +102,7 @@ def hrnet(prefix: str) -> tuple[Rule, ...]:
         ),
         (f"{stage}.fuse_layers.{{i}}.{{j}}.0", f"{stage}.fuse_layers.{{i}}.{{j}}.1", f"{ours}.fuse.{{i}}.{{j}}"),
     )
-    return tuple(rule for theirs, norm, name in rows for rule in conv_norm(theirs, norm, name, given=given))
+    return tuple(rule for theirs, norm, name in rows for rule in conv_norm(theirs, norm, name, **when))
 
 
 def given(name: str, rules: tuple[Rule, ...], beside: str | None = None) -> tuple[Rule, ...]:

@@ -74,9 +74,9 @@ def _export(
     renamed = to_theirs(state, row.rules)
     if renamed.left_over:
         raise FcosError(f"{row.name} cannot express this model: it has nothing like {some(renamed.left_over)}.")
-    tensors = renamed.tensors
+    tensors = {**unused, **renamed.tensors}
     if row.counters:
-        tensors, done = adjust.add_counters(tensors, unused)
+        tensors, done = adjust.add_counters(tensors)
         report.done += done
     report.family, report.num_classes, report.tensors = row.name, num_classes or classes, len(tensors)
     report.renamed = sum(name not in state_dict for name in tensors)

@@ -59,21 +59,13 @@ HRFPN = (
     Rule("backbone.fpn.reduction_conv.0.{A}", "backbone.reduction.{A}"),
     Rule("backbone.fpn.fpn_conv.{l}.{A}", "backbone.output.{l}.{A}"),
 )
-RULES = (
-    *hrnet(_BODY),
-    *deformable(_BODY),
-    *resnet(_BODY, "stem.", epsilon=0.0),
-    *mobilenet(_BODY),
-    *vovnet(_BODY, epsilon=0.0),
-    *PYRAMID,
-    *HRFPN,
-    *head("rpn.head."),
-)
+_RESNET = resnet(_BODY, "stem.", epsilon=0.0)
+_HEAD = head("rpn.head.")
 
 FCOS_CORE = Family(
     name="fcos_core",
     source="tianzhi0549/FCOS",
-    rules=RULES,
+    rules=(*deformable(_BODY), *_RESNET, *mobilenet(_BODY), *PYRAMID, *_HEAD),
     mark="rpn.head.",
     zoo="fcos",
     wrapper="model",
@@ -81,6 +73,24 @@ FCOS_CORE = Family(
     quality_on=("class", "box"),
     notes=("boxes of the training data ended at x + w - 1: the recipe's +1 conventions go with it",),
 )
-_ORIGINAL = replace(FCOS_CORE, activations=(("exp", "pixel"),), quality_on=("class",))
-VOVNET_FCOS = replace(_ORIGINAL, name="vovnet_fcos", source="vov-net/VoVNet-FCOS", zoo="vovnet_fcos")
-HRNET_FCOS = replace(_ORIGINAL, name="hrnet_fcos", source="HRNet/HRNet-FCOS", zoo="hrnet_fcos")
+# What forked before the improvements.
+ORIGINAL = replace(
+    FCOS_CORE,
+    rules=(*_RESNET, *mobilenet(_BODY), *PYRAMID, *_HEAD),
+    activations=(("exp", "pixel"),),
+    quality_on=("class",),
+)
+VOVNET_FCOS = replace(
+    ORIGINAL,
+    name="vovnet_fcos",
+    source="vov-net/VoVNet-FCOS",
+    rules=(*vovnet(_BODY, epsilon=0.0), *ORIGINAL.rules),
+    zoo="vovnet_fcos",
+)
+HRNET_FCOS = replace(
+    ORIGINAL,
+    name="hrnet_fcos",
+    source="HRNet/HRNet-FCOS",
+    rules=(*hrnet(_BODY), *_RESNET, *HRFPN, *PYRAMID, *_HEAD),
+    zoo="hrnet_fcos",
+)

@@ -4,13 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from .fcos import FCOS_CORE
+from .fcos import ORIGINAL
 
-FCOS_PLUS = replace(
-    FCOS_CORE,
-    name="fcos_plus",
-    source="yqyao/FCOS_PLUS",
-    zoo="fcos_plus",
-    activations=(("exp", "pixel"),),
-    quality_on=("class",),
-)
+FCOS_PLUS = replace(ORIGINAL, name="fcos_plus", source="yqyao/FCOS_PLUS", zoo="fcos_plus")

@@ -16,7 +16,7 @@ from . import adjust
 from .families import FAMILIES, OURS, families_of, family_of
 from .family import Family
 from .files import read, unwrap
-from .mapping import Difference, some, to_ours, to_theirs
+from .mapping import Difference, Renamed, some, to_ours, to_theirs
 from .report import Report
 from .target import (
     Target,
@@ -103,9 +103,9 @@ def load(
     """
     path = Path("the state dict") if isinstance(source, Mapping) else Path(source)
     tensors, around = unwrap(source, path) if isinstance(source, Mapping) else read(path)
-    families = _recognise(tensors, path, family)
-    report = Report(str(path), families[0].name)
-    state, unused = _rename(tensors, families[0], path, report)
+    families, renamed, unused = _recognise(tensors, path, family)
+    report = Report(str(path), families[0].name, ignored=list(unused))
+    state, report.done = adjust.change_epsilon(renamed.tensors, renamed.epsilons)
     if config is None and families[0] is OURS and isinstance(around.get("config"), str):
         config = parse_config(around["config"], str(path))
     plan = _plan(state, families, path, config, num_classes, report)
@@ -195,49 +195,49 @@ def _account(
         report.facts.append(f"trained for another recipe: {known.pop()}; the config has {plan.target.traits}")
 
 
-def _recognise(tensors: Mapping[str, Tensor], path: Path, family: str | None) -> tuple[Family, ...]:
-    """The families whose names these are; several if they share them.
+def _recognise(
+    tensors: Mapping[str, Tensor], path: Path, family: str | None
+) -> tuple[tuple[Family, ...], Renamed, dict[str, Tensor]]:
+    """The families whose names these are, several if they share them; the tensors under our names; what no model needs.
 
     Raises:
-        FcosError: none, or not the one asked for.
+        FcosError: none, not the one asked for, or some names are of no FCOS.
     """
     if any(name.startswith(OURS.mark) for name in tensors):
         if family not in (None, OURS.name):
             raise FcosError(f"{path} is a checkpoint of fcos_d2 itself, not of {family}.")
-        return (OURS,)
+        return (OURS,), *_rename(tensors, OURS, path)
     marked = families_of(tensors)
-    if family is None:
-        if not marked:
-            marks = ", ".join(f"{f.mark}* ({f.name})" for f in FAMILIES.values())
-            raise FcosError(
-                f"{path} is of no known FCOS family: the first of its {len(tensors)} tensors is "
-                f"{next(iter(tensors))!r}, and none is called {marks}; importers.load_backbone reads backbones."
-            )
-        return marked
-    row = family_of(family)
-    if row not in marked:
-        instead = f", but like {' or '.join(f.name for f in marked)}" if marked else ""
-        raise FcosError(f"{path} does not look like a checkpoint of {row.name} (no tensor {row.mark}*){instead}.")
-    return (row,)
-
-
-def _rename(
-    tensors: Mapping[str, Tensor], row: Family, path: Path, report: Report
-) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Our names and epsilon; and what no model needs, under its old names."""
-    unused = {name: tensor for name, tensor in tensors.items() if row.ignores(name)}
-    report.ignored = list(unused)
-    try:
-        renamed = to_ours({name: tensor for name, tensor in tensors.items() if name not in unused}, row.rules)
-    except FcosError as error:
-        raise FcosError(f"{path}: {error}") from error
-    if renamed.left_over:
+    if family is not None:
+        row = family_of(family)
+        if row not in marked:
+            instead = f", but like {' or '.join(f.name for f in marked)}" if marked else ""
+            raise FcosError(f"{path} does not look like a checkpoint of {row.name} (no tensor {row.mark}*){instead}.")
+        marked = (row,)
+    if not marked:
+        marks = ", ".join(dict.fromkeys(f"{f.mark}*" for f in FAMILIES.values()))
         raise FcosError(
-            f"{path} looks like one of {row.name}, but {len(renamed.left_over)} of its tensors are of no FCOS, "
+            f"{path} is of no known FCOS family: the first of its {len(tensors)} tensors is {next(iter(tensors))!r}, "
+            f"and none is called {marks}; importers.load_backbone reads backbones."
+        )
+    done = {row.name: _rename(tensors, row, path) for row in marked}
+    whole = tuple(row for row in marked if not done[row.name][0].left_over)
+    renamed, unused = done[(whole or marked)[0].name]
+    if not whole:
+        raise FcosError(
+            f"{path} looks like one of {marked[0].name}, but {len(renamed.left_over)} of its tensors are of no FCOS, "
             f"the first {renamed.left_over[0]}."
         )
-    state, report.done = adjust.change_epsilon(renamed.tensors, renamed.epsilons)
-    return state, unused
+    return whole, renamed, unused
+
+
+def _rename(tensors: Mapping[str, Tensor], row: Family, path: Path) -> tuple[Renamed, dict[str, Tensor]]:
+    """Our names; and what no model needs, under its old names."""
+    unused = {name: tensor for name, tensor in tensors.items() if row.ignores(name)}
+    try:
+        return to_ours({name: tensor for name, tensor in tensors.items() if name not in unused}, row.rules), unused
+    except FcosError as error:
+        raise FcosError(f"{path}: {error}") from error
 
 
 def count_classes(state: Mapping[str, Tensor], path: Path) -> int:

@@ -114,8 +114,12 @@ def _named(name: str, num_classes: int | None) -> Target:
     if Path(name).suffix and Path(name).is_file():
         return replace(target_of(load_config(name), num_classes), title=name)
     variant = zoo.find(name)
-    target = target_of(zoo.get_config(variant.full_name), num_classes)
-    return replace(target, title=variant.full_name, variant=variant)
+    return variant_target(variant, num_classes or _classes_of(variant.full_name))
+
+
+@cache
+def _classes_of(name: str) -> int:
+    return zoo.get_config(name).model.num_classes
 
 
 def _describe(model: nn.Module, title: str, pixels: Pixels) -> Target:

@@ -73,9 +73,7 @@ class FCOS(DenseDetector):
 
         return fcos_arguments(cfg)
 
-    def forward(
-        self, batched_inputs: list[dict[str, Any]]
-    ) -> dict[str, Tensor] | list[dict[str, Instances]]:
+    def forward(self, batched_inputs: list[dict[str, Any]]) -> dict[str, Tensor] | list[dict[str, Instances]]:
         """Losses while training, else detections in the pixels of the original images.
 
         Args:
@@ -95,9 +93,7 @@ class FCOS(DenseDetector):
             tuple(images.tensor.shape[-2:]),
         )
         if self.training:
-            return self.dense.losses(
-                predictions, ground_truth(batched_inputs, self.num_classes, self.device)
-            )
+            return self.dense.losses(predictions, ground_truth(batched_inputs, self.num_classes, self.device))
         found = self.dense.detect(predictions, images.image_sizes)
         xy = predictions.locations.xy[found.location]
         return [
@@ -108,15 +104,29 @@ class FCOS(DenseDetector):
                     inputs.get("width", x.image_size[1]),
                 )
             }
-            for x, inputs in zip(
-                as_instances(found, xy, images.image_sizes), batched_inputs
-            )
+            for x, inputs in zip(as_instances(found, xy, images.image_sizes), batched_inputs)
         ]
 
 
-def feature_strides(
-    backbone: Backbone, names: Sequence[str], dense: DenseFCOS
-) -> list[int]:
+class OneStageDetector(FCOS):
+    """`FCOS` under the name that AdelaiDet's YAML files give."""
+
+    @classmethod
+    def from_config(cls, cfg) -> dict[str, Any]:
+        name = cfg.MODEL.PROPOSAL_GENERATOR.NAME
+        if name not in ("FCOS", "FCOSProposals"):
+            raise ValueError(
+                f"MODEL.PROPOSAL_GENERATOR.NAME is {name!r}, but a OneStageDetector of fcos_d2 is FCOS: set it to 'FCOS'."
+            )
+        return super().from_config(cfg)
+
+
+# AdelaiDet registers a detector of this name, too; whoever has imported it keeps it.
+if "OneStageDetector" not in META_ARCH_REGISTRY:
+    META_ARCH_REGISTRY.register(OneStageDetector)
+
+
+def feature_strides(backbone: Backbone, names: Sequence[str], dense: DenseFCOS) -> list[int]:
     """Strides of the feature maps that a head predicts on.
 
     Raises:
@@ -129,13 +139,9 @@ def feature_strides(
     )
     for name in names:
         if name not in shapes:
-            raise ValueError(
-                f"in_features names {name!r}, but the backbone has: {', '.join(shapes)}."
-            )
+            raise ValueError(f"in_features names {name!r}, but the backbone has: {', '.join(shapes)}.")
         if channels is not None and shapes[name].channels != channels:
-            raise ValueError(
-                f"The head wants {channels} channels, but feature {name!r} has {shapes[name].channels}."
-            )
+            raise ValueError(f"The head wants {channels} channels, but feature {name!r} has {shapes[name].channels}.")
     if levels is not None and levels != len(names):
         raise ValueError(
             f"The head was built for {levels} levels, but in_features has {len(names)}: {', '.join(names)}."
@@ -143,9 +149,7 @@ def feature_strides(
     return [shapes[name].stride for name in names]
 
 
-def as_instances(
-    found: Detections, xy: Tensor, image_sizes: Sequence[tuple[int, int]]
-) -> list[Instances]:
+def as_instances(found: Detections, xy: Tensor, image_sizes: Sequence[tuple[int, int]]) -> list[Instances]:
     """Split the detections of a batch into one `Instances` for each image, in pixels of the network input.
 
     Args:

@@ -66,23 +66,29 @@ class FCOSProposals(nn.Module):
             features: {name: (N, C, Hi, Wi)}.
             gt_instances: N `Instances` with gt_boxes and gt_classes; needed while training.
         Returns:
-            N `Instances` with proposal_boxes (clipped to the image, none empty), objectness_logits, scores and
-            pred_classes, best first; and {name: loss}, empty in inference.
+            N `Instances` with proposal_boxes (clipped to the image, none empty) and objectness_logits, best first, in
+            inference also scores and pred_classes; and {name: loss}, empty in inference.
         """
         maps = [features[name] for name in self.in_features]
         predictions = self.dense(maps, self.strides, tuple(images.tensor.shape[-2:]))
         losses: dict[str, Tensor] = {}
         if self.training:
             inputs = [{"instances": x} for x in gt_instances]
-            losses = self.dense.losses(
-                predictions, ground_truth(inputs, self.num_classes, maps[0].device)
-            )
+            losses = self.dense.losses(predictions, ground_truth(inputs, self.num_classes, maps[0].device))
         selector = self.train_selector if self.training else None
         found = self.dense.detect(predictions, images.image_sizes, selector)
         xy = predictions.locations.xy[found.location]
-        return [
-            _as_proposals(x) for x in as_instances(found, xy, images.image_sizes)
-        ], losses
+        proposals = [_as_proposals(x) for x in as_instances(found, xy, images.image_sizes)]
+        if self.training:  # ROI heads join the ground truth to them, which has none of their other fields
+            for x in proposals:
+                x.remove("scores")
+                x.remove("pred_classes")
+        return proposals, losses
+
+
+# AdelaiDet's name for it in `MODEL.PROPOSAL_GENERATOR.NAME`; whoever has imported AdelaiDet keeps that.
+if "FCOS" not in PROPOSAL_GENERATOR_REGISTRY:
+    PROPOSAL_GENERATOR_REGISTRY.register(type("FCOS", (FCOSProposals,), {"__doc__": FCOSProposals.__doc__}))
 
 
 def _as_proposals(found: Instances) -> Instances:

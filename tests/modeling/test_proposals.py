@@ -71,6 +71,8 @@ def test_training_has_losses_and_its_own_selector(
     assert list(losses) == ["loss_fcos_cls", "loss_fcos_loc", "loss_fcos_ctr"]
     assert total(losses).isfinite()
     assert all(0 < len(p) <= 5 for p in proposals)
+    # Nothing else: ROI heads join the ground truth to them, which must have all fields that they have.
+    assert all(set(p.get_fields()) == {"proposal_boxes", "objectness_logits"} for p in proposals)
     assert not any(p.proposal_boxes.tensor.requires_grad or p.objectness_logits.requires_grad for p in proposals)
     total(losses).backward()
     assert all(p.grad is not None for p in generator.parameters())

@@ -1,7 +1,7 @@
 """The recipe `detectron2` against Detectron2's own FCOS: equal weights and inputs, one process.
 
-Both sides get the same head outputs, or the same weights. Differences are float32's: theirs works on corner coordinates in
-pixels, ours on distances in strides.
+Both sides get the same head outputs, or the same weights. Differences are float32's: theirs works on corner coordinates
+in pixels, ours on distances in strides.
 
 Release v0.6 cannot train on an image without boxes; there the peer is spared such images.
 """
@@ -239,7 +239,7 @@ def test_head_with_batch_norm_for_each_level(model: FCOS) -> None:
         assert torch.allclose(value, state[their_name(name).replace(".levels.", ".")], atol=1e-6), name
 
 
-# ------------------------------------------------------------------------------------------------- where theirs is wrong
+# ------------------------------------------------------------------------------------------------ where theirs is wrong
 def their_choice(peer: peers.FCOS, made: Scene, boxes: Tensor) -> set[int]:
     """Rows of `boxes` that theirs assigns to any location; each box has its row for a class."""
     anchors = peer.anchor_generator(made.predictions.logits)
@@ -256,7 +256,7 @@ def our_choice(made: Scene, boxes: Tensor) -> set[int]:
 def test_areas_that_differ_by_less_than_eight(peer: peers.FCOS) -> None:
     """1e8 - area in float32 has steps of 8: the order of annotations decides there, the area here."""
     made = scene("none at all")
-    small, large = [100.0, 100, 200, 200], [100.0, 99.985, 200, 200.015]  # 10,000 and 10,003 square pixels
+    small, large = [100.0, 100, 190, 189.96], [100.0, 99.985, 190, 189.975]  # 8,096.4 and 8,099.1 square pixels
     assert their_choice(peer, made, torch.tensor([small, large])) == {0}
     assert their_choice(peer, made, torch.tensor([large, small])) == {0}  # the larger box has it all
     assert our_choice(made, torch.tensor([small, large])) == {0}
@@ -281,5 +281,7 @@ def test_a_class_that_the_model_does_not_know(model: FCOS, peer: peers.FCOS) -> 
 
     with EventStorage():
         assert total(peer(batch([0, K]))).isfinite()
-    with pytest.raises(ValueError, match=rf"^image wrong\.jpg has the class index {K}, but the model knows {K} classes"):
+    with pytest.raises(
+        ValueError, match=rf"^image wrong\.jpg has the class index {K}, but the model knows {K} classes"
+    ):
         model.train()(batch([0, K]))

@@ -1,0 +1,137 @@
+from __future__ import annotations
+
+import io
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fcos_d2.cli.sources import Source, download, expand, read
+from fcos_d2.errors import FcosError
+
+
+def png(color=(200, 10, 30), size=(5, 4)):
+    file = io.BytesIO()
+    Image.new("RGB", size, color).save(file, "PNG")
+    return file.getvalue()
+
+
+class Site(BaseHTTPRequestHandler):
+    """A server with an answer for each path."""
+
+    def do_GET(self):
+        answers = {
+            "/a.png": (200, "image/png", png()),
+            "/odd": (200, "application/octet-stream", png()),
+            "/page": (200, "text/html", b"<html>"),
+            "/text.png": (200, "image/png", b"no image"),
+            "/gone.png": (404, "text/plain", b""),
+        }
+        if self.path == "/elsewhere":
+            self.send_response(302)
+            self.send_header("Location", "/a.png")
+            self.end_headers()
+        elif self.path == "/to-file":
+            self.send_response(302)
+            self.send_header("Location", "file:///etc/hostname")
+            self.end_headers()
+        elif self.path == "/endless":  # says no length
+            self.send_response(200)
+            self.end_headers()
+            for _ in range(64):
+                self.wfile.write(bytes(1 << 14))
+        elif self.path == "/silent":
+            self.server.closing.wait(60)
+        else:
+            code, kind, body = answers[self.path]
+            self.send_response(code)
+            self.send_header("Content-Type", kind)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+    def log_message(self, *words):
+        pass
+
+
+@pytest.fixture(scope="module")
+def site():
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Site)
+    server.closing = threading.Event()
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.closing.set()
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+@pytest.mark.parametrize("path", ["/a.png", "/odd", "/elsewhere"])
+def test_address_gives_the_image(site, path):
+    pixels = read(Source(site + path), 1 << 20, 30.0)
+    assert pixels.shape == (4, 5, 3) and pixels.dtype == np.uint8
+    assert pixels[0, 0].tolist() == [200, 10, 30]
+
+
+@pytest.mark.parametrize(
+    ("path", "complaint"),
+    [
+        ("/page", "is a web page, not an image"),
+        ("/text.png", "cannot be read: it is not an image"),
+        ("/gone.png", "the server answers 404"),
+        ("/to-file", "cannot be fetched"),
+        ("/silent", "no answer within 0.3 s"),
+        ("/endless", "is larger than"),
+    ],
+)
+def test_address_without_an_image(site, path, complaint):
+    with pytest.raises(FcosError, match=complaint) as info:
+        read(Source(site + path), 100_000, 0.3 if path == "/silent" else 30.0)
+    assert site + path in str(info.value) and "\n" not in str(info.value)
+
+
+def test_announced_size_counts_before_the_download(site):
+    with pytest.raises(FcosError, match="larger than"):
+        download(site + "/a.png", 10, 30.0)
+
+
+@pytest.mark.parametrize("address", ["ftp://example.org/a.jpg", "file:///etc/hostname"])
+def test_only_http(address):
+    with pytest.raises(FcosError, match="only http:// and https://"):
+        download(address, 100, 1.0)
+
+
+def test_nobody_there():
+    with pytest.raises(FcosError, match="cannot be reached: "):
+        download("http://127.0.0.1:9/a.jpg", 100, 1.0)
+
+
+def test_folder_is_its_images_in_order(tmp_path):
+    for name in ("b.PNG", "a.jpg", "deep/c.jpeg", "notes.txt"):
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(png())
+    found = [source.where for source in expand([str(tmp_path), "http://x/y.jpg", "z.jpg"])]
+    assert found == [*(str(tmp_path / name) for name in ("a.jpg", "b.PNG", "deep/c.jpeg")), "http://x/y.jpg", "z.jpg"]
+
+
+def test_folder_without_images(tmp_path):
+    with pytest.raises(FcosError, match="holds no image"):
+        expand([str(tmp_path)])
+
+
+@pytest.mark.parametrize(
+    ("where", "stem"),
+    [
+        ("a/street 1.jpg", "street 1"),
+        ("https://x.org/d/cat.png?size=9", "cat"),
+        ("https://x.org/", "image"),
+        ("https://x.org/..%2F..%2Fetc", "etc"),
+        ("https://x.org/a%00b:c.jpg", "a_b_c"),
+    ],
+)
+def test_stem_is_a_safe_file_name(where, stem):
+    assert Source(where).stem == stem

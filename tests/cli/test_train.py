@@ -1,0 +1,194 @@
+"""What `fcos train`, `eval` and `demo` do with wrong input, and the demo on a few images."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from PIL import Image
+
+from fcos_d2.cli import demo
+from fcos_d2.cli.training import scores
+
+TINY = ("--model", "fcos_R_18_slim_FPN_small", "--image-size", 64, "--batch-size", 2, "--workers", 0, "--iterations", 1)
+
+
+def sentence(outcome) -> str:
+    """The error, which must be all that is said in the end."""
+    assert outcome.code == 1 and outcome.out == ""
+    last = outcome.err.splitlines()[-1]
+    assert last.startswith("error: ") and "Traceback" not in outcome.err and "unexpected" not in last
+    return last
+
+
+@pytest.fixture
+def own(shapes: Path, tmp_path: Path) -> Path:
+    """A copy of the data set to spoil, under a name that no other test has registered."""
+    folder = tmp_path / f"own_{tmp_path.name}"
+    shutil.copytree(shapes, folder)
+    return folder
+
+
+def edit(path: Path, change) -> None:
+    data = json.loads(path.read_text())
+    change(data)
+    path.write_text(json.dumps(data))
+
+
+@pytest.mark.parametrize(
+    ("words", "usage"),
+    [
+        ([], "--data DIR"),
+        (["--data", "x", "--epochs", 1, "--iterations", 1], "not both"),
+        (["--config", "fcos_imprv_R_50_FPN_1x", "--image-size", 64], "--image-size goes with --data"),
+        (["--data", "x", "--val-fraction", 1.5], "--val-fraction"),
+    ],
+)
+def test_wrong_usage(fcos, words, usage):
+    outcome = fcos("train", *words)
+    assert outcome.code == 2 and usage in outcome.err and outcome.out == ""
+
+
+def test_missing_empty_and_foreign_folders(fcos, tmp_path):
+    assert "nowhere does not exist" in sentence(fcos("train", "--data", "nowhere"))
+    (tmp_path / "empty").mkdir()
+    assert "empty is empty" in sentence(fcos("train", "--data", "empty"))
+    (tmp_path / "empty" / "notes.txt").write_text("x")
+    assert "notes.txt" in sentence(fcos("train", "--data", "empty"))
+
+
+def test_unknown_model_and_keys(fcos, own):
+    assert "fcos_R_18_FPN_small" in sentence(fcos("train", "--data", own, "--model", "fcos_R_18_FPM_small"))
+    assert "'optimizer.lr'" in sentence(fcos("train", "--data", own, *TINY, "optimizer.lrr=1"))
+    assert "abc" in sentence(fcos("train", "--data", own, *TINY, "optimizer.lr=abc"))
+    assert "missing.pth" in sentence(fcos("train", "--data", own, *TINY, "--weights", "missing.pth"))
+
+
+def test_corrupt_image_is_named_before_training(fcos, own, tmp_path):
+    (own / "images" / "val_000002.jpg").write_text("no image")
+    assert "val_000002.jpg (not an image)" in sentence(fcos("train", "--data", own, *TINY, "-o", "out"))
+    assert not (tmp_path / "out" / "model_final.pth").exists()
+
+
+def test_folder_that_cannot_be_written(fcos, own, tmp_path):
+    (tmp_path / "file").write_text("")
+    assert "file" in sentence(fcos("train", "--data", own, *TINY, "-o", "file/out"))
+
+
+def test_no_val_part_can_be_taken_from_train(fcos, own):
+    (own / "val.json").unlink()
+    assert "--val-fraction" in sentence(fcos("train", "--data", own, *TINY))
+    outcome = fcos("train", "--data", own, *TINY, "--val-fraction", 0.25, "--json")
+    assert outcome.code == 0 and json.loads(outcome.out)["images"] == {"train": 6, "val": 2}
+
+
+def test_val_part_without_objects(fcos, own):
+    edit(own / "val.json", lambda data: data.update(annotations=[]))
+    outcome = fcos("train", "--data", own, *TINY, "-o", "out")
+    assert outcome.code == 0 and "no object in these images" in outcome.out
+    summary = json.loads(Path("out", "summary.json").read_text())
+    assert summary["AP"] is None and summary["per_class"] == {"circle": None, "square": None, "star": None}
+
+
+def test_train_part_without_objects(fcos, own):
+    edit(own / "train.json", lambda data: data.update(annotations=[]))
+    assert "no usable box" in sentence(fcos("train", "--data", own, *TINY))
+
+
+def test_divergence_is_explained(fcos, own):
+    outcome = fcos("train", "--data", own, *TINY[:-1], 8, "-o", "out", "optimizer.lr=1e30")
+    assert "not finite" in sentence(outcome) and "optimizer.lr" in outcome.err
+
+
+def test_eval_needs_weights_and_data(fcos, own):
+    assert fcos("eval").code == 2
+    assert fcos("eval", "--weights", "x.pth").code == 2
+    assert "x.pth" in sentence(fcos("eval", "--weights", "x.pth", "--data", own))
+    outcome = fcos("eval", "--model", "fcos_R_18_FPN_small", "--data", own, "--split", "test")
+    assert "no test part" in sentence(outcome)
+    assert "weights" in sentence(fcos("eval", "--model", "fcos_R_18_slim_FPN_small", "--data", own))
+
+
+def test_foreign_weights_need_a_model(fcos, own, tmp_path):
+    import torch
+
+    torch.save({"w": torch.zeros(1)}, tmp_path / "w.pth")
+    image = own / "images" / "val_000000.jpg"
+    assert "--model NAME" in sentence(fcos("detect", image, "--weights", "w.pth"))
+    assert "only a backbone" in sentence(fcos("detect", image, "--model", "fcos_imprv_R_50_FPN_1x"))
+    (tmp_path / "w.pth").write_bytes(b"x")
+    assert "damaged" in sentence(fcos("detect", image, "--weights", "w.pth"))
+
+
+def test_convert_there_and_back(fcos, own):
+    import torch
+
+    assert fcos("train", "--data", own, *TINY, "-o", "out").code == 0
+    report = json.loads(fcos("convert", "out/model_final.pth", "-o", "theirs.pth", "--to", "adelaidet", "--json").out)
+    assert report["family"] == "adelaidet" and report["renamed"] > 0 and report["output"] == "theirs.pth"
+    variant = ("--variant", "fcos_R_18_slim_FPN_small", "--num-classes", 3)
+    outcome = fcos("convert", "theirs.pth", "-o", "back.pth", *variant)
+    assert outcome.code == 0 and "fcos detect IMAGE --weights back.pth" in outcome.out
+    one, other = (torch.load(path, weights_only=True)["model"] for path in ("out/model_final.pth", "back.pth"))
+    assert all(
+        torch.equal(one[name], other[name]) for name in one if "num_batches" not in name and "average" not in name
+    )
+    assert "damaged" in sentence(fcos("convert", own / "train.json", "-o", "x.pth"))
+
+
+def test_demo_writes_its_files_and_runs_again(fcos, monkeypatch, tmp_path):
+    small = dataclasses.replace(demo.DemoSettings(), train_images=6, val_images=2, image_size=64, batch_size=2)
+    monkeypatch.setattr(demo, "DemoSettings", lambda: small)
+    outcome = fcos("demo", "--iterations", 2, "--device", "cpu", "--json")
+    assert outcome.code == 0, outcome.err
+    folder = tmp_path / "output" / "demo"
+    summary = json.loads(outcome.out)
+    assert json.loads((folder / "metrics.json").read_text()) == summary
+    assert 0 <= summary["AP"] <= summary["AP50"] <= 1 and len(summary["per_class"]) == 5
+    assert summary["settings"]["iterations"] == 2 and summary["settings"]["lr"] == small.lr
+    assert json.loads((folder / "training.jsonl").read_text().splitlines()[-1])["iteration"] == 1
+    for picture in ("detections.png", "curves.png"):
+        with Image.open(folder / picture) as image:
+            assert min(image.size) > 200
+    outcome = fcos("demo", "--iterations", 1, "--seed", 5, "--device", "cpu")
+    assert outcome.code == 0 and "AP50" in outcome.out and "fcos detect" in outcome.out, outcome.err
+    assert json.loads((folder / "metrics.json").read_text())["settings"]["seed"] == 5
+
+
+def test_demo_leaves_other_data_alone(fcos, tmp_path):
+    folder = tmp_path / "output" / "demo" / "data"
+    folder.mkdir(parents=True)
+    (folder / "mine.txt").write_text("x")
+    assert "something other than a synthetic data set" in sentence(fcos("demo", "--iterations", 1))
+    assert (folder / "mine.txt").is_file()
+
+
+# Numbers
+
+
+@pytest.fixture
+def boxes():
+    """Registers a data set with one box of class "a" and none of "b"."""
+    name = "cli_scores"
+    DatasetCatalog.register(name, lambda: [{"annotations": [{"category_id": 0}, {"category_id": 1, "iscrowd": 1}]}])
+    MetadataCatalog.get(name).thing_classes = ["a", "b"]
+    yield name
+    DatasetCatalog.remove(name)
+    MetadataCatalog.remove(name)
+
+
+def test_scores_are_shares(boxes):
+    found = scores(
+        {"bbox": {"AP": 50.0, "AP50": 75.0, "AP75": 40.0, "APs": -1.0, "AP-a": 50.0, "AP-b": float("nan")}}, boxes
+    )
+    assert (found["AP"], found["AP50"], found["AP75"], found["AP_small"]) == (0.5, 0.75, 0.4, None)
+    assert found["per_class"] == {"a": 0.5, "b": None}
+
+
+def test_nothing_found_is_zero_where_there_is_something(boxes):
+    found = scores({"bbox": {"AP": float("nan"), "AP50": float("nan")}}, boxes)
+    assert found["AP"] == found["AP50"] == 0.0 and found["per_class"] == {"a": 0.0, "b": None}

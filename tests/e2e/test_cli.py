@@ -1,0 +1,190 @@
+"""The console script in processes of its own: what a user types, what comes out, what stays on disk."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from fcos_d2.data.synthetic import generate
+from fcos_d2.engine.checkpoint import load
+
+SCRIPT = Path(sys.executable).with_name("fcos")
+FCOS = [str(SCRIPT)] if SCRIPT.is_file() else [sys.executable, "-m", "fcos_d2.cli"]
+TINY = ("--model", "fcos_R_18_slim_FPN_small", "--image-size", "64", "--batch-size", "2", "--workers", "0")
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "100"}
+
+
+def fcos(*words: object, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*FCOS, *map(str, words)], cwd=cwd, env={**ENVIRONMENT, **environment}, text=True, capture_output=True
+    )
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Working directory with the data sets `shapes` (3 classes) and `five`."""
+    home = tmp_path_factory.mktemp("home")
+    generate(home / "shapes", {"train": 12, "val": 4}, (96, 64), min_size=10, classes=("circle", "square", "star"))
+    generate(home / "five", {"train": 4, "val": 2}, (96, 64), min_size=10)
+    return home
+
+
+@pytest.fixture(scope="module")
+def trained(home: Path) -> dict:
+    """What `fcos train --json` said."""
+    run = fcos("train", "--data", "shapes", *TINY, "--iterations", 4, "--json", cwd=home)
+    assert run.returncode == 0, run.stderr
+    return json.loads(run.stdout)
+
+
+def test_help_imports_neither_torch_nor_detectron2(home):
+    if not SCRIPT.is_file():
+        pytest.skip(f"no {SCRIPT}: the package is not installed here, and python -m imports it before the command line")
+    run = fcos("--help", cwd=home, PYTHONPROFILEIMPORTTIME="1")
+    assert run.returncode == 0 and "Commands:" in run.stdout
+    imported = set(re.findall(r"\|\s+([\w.]+)$", run.stderr, re.MULTILINE))
+    assert {"click", "fcos_d2.cli"} <= imported
+    assert not imported & {"torch", "detectron2", "numpy", "rich"}
+
+
+def test_python_m_is_the_same_command(home):
+    words = [sys.executable, "-m", "fcos_d2.cli", "--version"]
+    run = subprocess.run(words, cwd=home, env=ENVIRONMENT, text=True, capture_output=True)
+    assert run.returncode == 0 and run.stdout.startswith("fcos_d2 ")
+
+
+def test_train_writes_what_it_says(home, trained):
+    folder = home / "output" / "shapes"
+    assert trained["output"] == "output/shapes" and trained["checkpoint"] == "output/shapes/model_final.pth"
+    assert trained["classes"] == ["circle", "square", "star"] and trained["images"] == {"train": 12, "val": 4}
+    assert trained["iterations"] == 4 and 0 <= trained["AP"] <= trained["AP50"] <= 1
+    assert list(trained["per_class"]) == ["circle", "square", "star"]
+    assert json.loads((folder / "summary.json").read_text()) == trained
+    for picture in ("detections.png", "curves.png"):
+        with Image.open(folder / picture) as image:
+            assert min(image.size) > 200
+    payload = load(folder / "model_final.pth")
+    assert payload["class_names"] == ["circle", "square", "star"] and "num_classes: 3" in payload["config"]
+    assert len((folder / "metrics.json").read_text().splitlines()) >= 1
+    assert (folder / "evaluation.json").is_file()
+
+
+def test_train_does_not_replace_a_training_unasked(home, trained):
+    run = fcos("train", "--data", "shapes", *TINY, "--iterations", 2, cwd=home)
+    assert run.returncode == 1 and run.stdout == ""
+    assert "--resume" in run.stderr and "--overwrite" in run.stderr
+    assert json.loads((home / "output" / "shapes" / "summary.json").read_text()) == trained
+
+
+def test_eval_of_the_trained_weights_gives_its_numbers(home, trained):
+    run = fcos("eval", "--weights", trained["checkpoint"], "--data", "shapes", "--json", cwd=home)
+    assert run.returncode == 0, run.stderr
+    found = json.loads(run.stdout)
+    assert found["images"] == 4 and found["dataset"] == "shapes_val"
+    for key in ("AP", "AP50", "per_class"):
+        assert found[key] == pytest.approx(trained[key], abs=1e-6)
+
+
+def test_eval_of_other_classes_says_what_to_do(home, trained):
+    run = fcos("eval", "--weights", trained["checkpoint"], "--data", "five", cwd=home)
+    assert run.returncode == 1 and run.stdout == ""
+    assert "3 classes (circle, square, star)" in run.stderr and "has 5 (" in run.stderr
+
+
+def test_new_classes_start_from_the_old_weights(home, trained):
+    words = ("train", "--data", "five", "--weights", trained["checkpoint"], "--batch-size", 2, "--workers", 0)
+    run = fcos(*words, "--iterations", 1, cwd=home)
+    assert run.returncode == 1 and "--new-classes" in run.stderr
+    run = fcos(*words, "--iterations", 1, "--new-classes", "optimizer.lr=0.0", cwd=home)
+    assert run.returncode == 0, run.stderr
+    old, new = load(home / trained["checkpoint"]), load(home / "output" / "five" / "model_final.pth")
+    assert len(new["class_names"]) == 5
+    assert new["model"]["dense.head.cls_logits.weight"].shape[0] == 5
+    same = "dense.head.bbox_pred.weight"
+    assert (old["model"][same] == new["model"][same]).all()  # learning rate 0: as loaded
+
+
+def test_detect_goes_on_after_unusable_images(home, trained, tmp_path):
+    images = home / "shapes" / "images"
+    whole = (images / "val_000000.jpg").read_bytes()
+    (tmp_path / "cut.jpg").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "text.png").write_text("no image")
+    (tmp_path / "folder").mkdir()
+    shutil.copy(images / "val_000000.jpg", tmp_path / "folder" / "a.jpg")
+    shutil.copy(images / "val_000001.jpg", tmp_path / "a.jpg")
+    weights = home / trained["checkpoint"]
+    run = fcos("a.jpg", "cut.jpg", "text.png", "gone.jpg", "folder", "--weights", weights, "--json", cwd=tmp_path)
+    assert run.returncode == 1
+    found = json.loads(run.stdout)
+    assert [row["image"] for row in found["images"]] == ["a.jpg", "folder/a.jpg"]
+    assert [row["image"] for row in found["failed"]] == ["cut.jpg", "text.png", "gone.jpg"]
+    assert all(row["image"] in row["error"] and row["error"] in run.stderr for row in found["failed"])
+    pictures = [row["picture"] for row in found["images"]]
+    assert pictures == ["output/detections/a.jpg", "output/detections/a-2.jpg"]
+    for picture in pictures:
+        with Image.open(tmp_path / picture) as image:
+            assert image.size == (96, 64)
+
+
+def test_detect_reports_boxes_in_the_image(home, trained):
+    run = fcos(
+        "detect", "shapes/images/val_000000.jpg", "--weights", trained["checkpoint"], "--threshold", 0, "--no-pictures",
+        "--json", cwd=home,
+    )  # fmt: skip
+    assert run.returncode == 0, run.stderr
+    rows = json.loads(run.stdout)["images"][0]["detections"]
+    assert rows and [row["score"] for row in rows] == sorted((row["score"] for row in rows), reverse=True)
+    for row in rows:
+        left, top, right, bottom = row["box"]
+        assert 0 <= left <= right <= 96 and 0 <= top <= bottom <= 64 and row["class"] in trained["classes"]
+    assert not (home / "output" / "detections").exists()
+
+
+def test_detect_without_weights_says_what_to_do(home):
+    run = fcos("shapes/images/val_000000.jpg", cwd=home)
+    assert run.returncode == 1 and run.stderr.count("\n") == 1
+    assert "--weights" in run.stderr and "not bundled" in run.stderr
+
+
+def test_interrupted_training_resumes(home):
+    words = ("train", "--data", "shapes", *TINY, "--output", "interrupted")
+    process = subprocess.Popen(
+        [*FCOS, *map(str, words), "--iterations", "100000", "train.eval_period=0"],
+        cwd=home, env=ENVIRONMENT, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    log = home / "interrupted" / "log.txt"
+    try:
+        while not (log.is_file() and "Training from iteration 0" in log.read_text()) and process.poll() is None:
+            time.sleep(0.05)
+        time.sleep(0.5)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate()
+    finally:
+        process.kill()
+    assert process.returncode == 130 and out == "", err
+    assert "--resume" in err and "Traceback" not in err
+    done = int(re.search(r"after iteration (\d+)", err)[1]) + 1
+    run = fcos(*words, "--iterations", done + 2, "--resume", cwd=home)
+    assert run.returncode == 0, run.stderr
+    assert f"Going on from interrupted/model_{done - 1:07d}.pth" in log.read_text()
+    assert load(home / "interrupted" / "model_final.pth")["iteration"] == done + 1
+
+
+def test_two_processes_train_as_one(home):
+    run = fcos(
+        "train", "--data", "shapes", *TINY, "--iterations", 1, "--output", "two", "--num-gpus", 2, "--device", "cpu",
+        cwd=home, CUDA_VISIBLE_DEVICES="",
+    )  # fmt: skip
+    assert run.returncode == 0, run.stderr
+    assert "Trained 1 iterations" in run.stdout
+    assert run.stderr.count("training: 1/1") == 1
