@@ -80,6 +80,7 @@ def command(session: Session, output: Path, seed: int, iterations: int, device: 
     fcos_d2.register()
     from .. import zoo
     from ..analysis.draw import draw_curves
+    from ..engine import TrainingInterrupted
     from ..engine.own_data import Preset, configure, open_data
     from . import training
     from .progress import Progress
@@ -105,7 +106,10 @@ def command(session: Session, output: Path, seed: int, iterations: int, device: 
     )  # fmt: skip
     cfg.train.output_dir = str(output)
     cfg.train.seed = settings.seed
-    trainer, seconds = training.run(session, cfg, channels_last=settings.channels_last)
+    try:
+        trainer, seconds = training.run(session, cfg, channels_last=settings.channels_last)
+    except TrainingInterrupted as error:
+        raise TrainingInterrupted("Interrupted; the demo starts anew when it is run again.", error.code) from None
 
     found = training.scores(trainer.results, data.names.val or "")
     os.replace(output / "metrics.json", output / "training.jsonl")

@@ -39,7 +39,8 @@ def command(
 
     \b
     fcos eval --weights FILE --data DIR [--split test]
-    fcos eval --weights FILE --config fcos_imprv_R_50_FPN_1x    on COCO in $DETECTRON2_DATASETS
+    fcos eval --weights FILE --config fcos_imprv_R_50_FPN_1x
+        COCO in $DETECTRON2_DATASETS
 
     AP is COCO's, from 0 to 1, here and with --json.
     """

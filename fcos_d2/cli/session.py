@@ -90,12 +90,15 @@ def fcos_command(name: str, **settings: Any) -> Callable[[Callable[..., Result]]
                 context.exit(result.exit_code)
             return 0
 
-        for flag, text in (
-            ("--debug", "Show the traceback of an error, and the logs of all parts."),
-            ("--json", "Print the result as one JSON object on stdout."),
-        ):
-            run = click.option(flag, is_flag=True, expose_value=False, callback=_keep, help=text)(run)
-        return click.command(name, **settings)(run)
+        made = click.command(name, **settings)(run)
+        made.params += [
+            click.Option([flag], is_flag=True, expose_value=False, callback=_keep, help=text)
+            for flag, text in (
+                ("--json", "Print the result as one JSON object on stdout."),
+                ("--debug", "Show the traceback of an error, and the logs of all parts."),
+            )
+        ]
+        return made
 
     return decorate
 

@@ -72,9 +72,9 @@ def command(
     """Train a detector.
 
     \b
-    fcos train --data DIR                         on your images; classes come from the data
+    fcos train --data DIR                       your images; classes are theirs
     fcos train --data DIR --model fcos_imprv_R_50_FPN_1x
-    fcos train --config fcos_imprv_R_50_FPN_1x    on COCO in $DETECTRON2_DATASETS
+    fcos train --config fcos_imprv_R_50_FPN_1x  COCO in $DETECTRON2_DATASETS
 
     DIR holds train.json and val.json (or annotations/instances_train2017.json and other usual names) and the images.
     KEY=VALUE changes anything in the config, for example optimizer.lr=0.0005 or train.ema.enabled=true.

@@ -11,6 +11,7 @@ import os
 import pickle
 import re
 from collections import OrderedDict
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlparse
@@ -49,7 +50,8 @@ def write_atomically(path: str | Path, write: Any) -> None:
         kept = "; the file of that name is unchanged" if path.is_file() else ""
         raise FcosError(f"{path} cannot be written: {reason}{kept}.") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink()
 
 
 def _os_error(error: BaseException | None) -> OSError | None:

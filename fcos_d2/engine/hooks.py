@@ -101,27 +101,30 @@ class EvaluationHook(HookBase):
             return
         results = self.trainer.test()
         if comm.is_main_process() and results:
-            flat = {key: value for key, value in flatten_results_dict(results).items() if math.isfinite(value)}
-            self.trainer.storage.put_scalars(**flat, smoothing_hint=False)
-            self._compare(flatten_results_dict(results))
+            flat = flatten_results_dict(results)
+            value = self._compare(flat)
+            flat = {key: number for key, number in flat.items() if math.isfinite(number)}
+            self.trainer.storage.put_scalars(**{**flat, self.metric: value}, smoothing_hint=False)
         comm.synchronize()
         if self.patience and comm.all_gather(self.since_best >= self.patience)[0]:
             self.trainer.stop(f"no better {self.metric} in {self.patience} evaluations")
 
-    def _compare(self, flat: dict[str, float]) -> None:
+    def _compare(self, flat: dict[str, float]) -> float:
+        """Keep the weights if they are the best; returns the metric, 0 if nothing was detected."""
         if self.metric not in flat:
             raise FcosError(f"train.best_metric is {self.metric!r}, but evaluation gives: {', '.join(flat)}.")
         value = flat[self.metric]
-        value = float(value) if math.isfinite(value) else 0.0  # NaN: nothing was detected
+        value = float(value) if math.isfinite(value) else 0.0  # COCOEvaluator says NaN
         if self.best is not None and value <= self.best:
             self.since_best += 1
             logger.info(
                 "%s %.3f; the best is %.3f of iteration %d.", self.metric, value, self.best, self.best_iteration
             )
-            return
+            return value
         self.best, self.best_iteration, self.since_best = value, self.trainer.iter, 0
         self.trainer.save_best(value)
         logger.info("%s %.3f is the best so far: model_best.pth.", self.metric, value)
+        return value
 
     def state_dict(self) -> dict[str, Any]:
         return {"best": self.best, "best_iteration": self.best_iteration, "since_best": self.since_best}

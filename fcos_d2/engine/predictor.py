@@ -17,6 +17,7 @@ from detectron2.structures import Instances
 from omegaconf import DictConfig, OmegaConf
 
 from ..errors import FcosError
+from ..modeling import Selector
 from .configuration import CHECKPOINTS, load_config
 from .images import ImageLike, to_array
 from .weights import is_backbone_only, load_model
@@ -35,7 +36,7 @@ class Predictor:
         weights: a checkpoint; by default the source itself, or what its config starts from; "random" for none.
         device: by default "cuda" where there is one, else "cpu".
         overrides: of the config, `key=value` each.
-        score_threshold: detections have a higher score; by default as in the config.
+        score_threshold: keep what has a higher score; by default as the config says.
 
     Attributes:
         model, cfg, device: as built.
@@ -59,11 +60,13 @@ class Predictor:
         self._resize, self._input_format, data_set = (_lazy_input if lazy else _yacs_input)(self.cfg)
         self.model = (instantiate(self.cfg.model) if lazy else _yacs_model(self.cfg, self.device)).to(self.device)
         names = self._load_weights(str(source), None if weights is None else str(weights))
-        self.class_names: list[str] = names or _data_names(data_set) or self._numbered()
+        numbered = self._numbered()
+        named = names or _data_names(data_set) or []
+        self.class_names: list[str] = named if len(named) == len(numbered) or not numbered else numbered
         self.model.eval()
         self.score_threshold = score_threshold
         if score_threshold is not None:
-            self._lower_threshold(score_threshold)
+            self._set_threshold(score_threshold)
 
     def __call__(self, image: ImageLike, image_format: str = "BGR") -> dict[str, Any]:
         """Detect objects in one image.
@@ -176,13 +179,13 @@ class Predictor:
         found = result["instances"]
         return {**result, "instances": found[found.scores > self.score_threshold]}
 
-    def _lower_threshold(self, threshold: float) -> None:
-        """Let the selector keep what the threshold asks for."""
-        if not 0 <= threshold <= 1:
-            raise FcosError(f"score_threshold is {threshold}; it must be in 0..1, for example 0.3.")
+    def _set_threshold(self, threshold: float) -> None:
+        """Let the selector compare final scores, whatever its own threshold was on; other models' output is filtered."""
+        if not 0 <= threshold < 1:
+            raise FcosError(f"score_threshold is {threshold}; it must be in 0..1, 1 excluded, for example 0.3.")
         dense = getattr(self.model, "dense", None)
-        if dense is not None and threshold < getattr(dense.selector, "score_threshold", 0.0):
-            dense.selector = replace(dense.selector, score_threshold=threshold)
+        if dense is not None and isinstance(dense.selector, Selector):
+            dense.selector = replace(dense.selector, threshold_on="score", score_threshold=threshold)
 
 
 def _lazy_input(cfg: DictConfig) -> tuple[T.AugmentationList, str, str | None]:

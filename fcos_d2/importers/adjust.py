@@ -18,6 +18,9 @@ Tensors = dict[str, Tensor]
 
 COUNTER = ".num_batches_tracked"
 _BODY = "backbone.bottom_up."
+_TOWER_KERNEL = re.compile(r"dense\.head\.(share|cls|bbox)_tower\.\d+\.weight")
+# One convolution makes each level.
+_LEVEL = re.compile(r"backbone\.(fpn_output\d+|top_block\.p\d|output\.\d+)\.weight")
 _CONVOLUTION_BIAS = re.compile(r"dense\.head\.(share|cls|bbox)_tower\.(0|3|6|9|12|15|18|21)\.bias")
 
 
@@ -178,3 +181,23 @@ def add_counters(tensors: Mapping[str, Tensor]) -> tuple[Tensors, list[str]]:
     wanted = [n.removesuffix(".running_var") + COUNTER for n in tensors if n.endswith(".running_var")]
     added = {n: torch.zeros((), dtype=torch.int64) for n in wanted if n not in tensors}
     return {**tensors, **added}, [f"{len(added)} batch counters (num_batches_tracked) set to 0"] if added else []
+
+
+def give_neutral(tensors: Mapping[str, Tensor], scales: bool, tower_bias: bool) -> tuple[Tensors, list[str]]:
+    """Add what another project's head always has, at the value that changes nothing; the inverse of `fill_neutral`.
+
+    Args:
+        tensors: our names.
+        scales, tower_bias: whether it always has them.
+    """
+    given, steps = dict(tensors), []
+    if scales and "dense.head.scales" not in tensors:
+        levels = [name for name in tensors if _LEVEL.fullmatch(name)]
+        given["dense.head.scales"] = torch.ones(len(levels))
+        steps.append(f"{len(levels)} scales set to 1: the model has none")
+    kernels = [name for name in tensors if _TOWER_KERNEL.fullmatch(name) and tensors[name].dim() == 4]
+    bare = [name for name in kernels if name.replace(".weight", ".bias") not in tensors] if tower_bias else []
+    given |= {name.replace(".weight", ".bias"): torch.zeros(len(tensors[name])) for name in bare}
+    if bare:
+        steps.append(f"{len(bare)} biases of tower convolutions set to 0: the model has none")
+    return given, steps

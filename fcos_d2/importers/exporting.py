@@ -10,7 +10,7 @@ from torch import Tensor
 
 from .. import zoo
 from ..engine.checkpoint import save
-from ..engine.configuration import dump_config, parse_config
+from ..engine.configuration import dump_config, load_config, parse_config
 from ..errors import FcosError
 from . import adjust
 from .families import OURS, family_of
@@ -57,8 +57,10 @@ def _export(
     for sentence in _cannot(row, traits, state_dict):
         raise FcosError(f"{row.name} cannot express this model: {sentence}.")
     state = {name: tensor for name, tensor in state_dict.items() if name != AVERAGE and not OURS.ignores(name)}
-    if not any(rule.stacked is not None for rule in row.rules):
+    if not row.has_scales:
         state.pop("dense.head.scales", None)
+    state, done = adjust.give_neutral(state, row.has_scales, bool(row.tower_bias))
+    report.done += done
     classes = count_classes(state, Path("The state dict"))
     if num_classes not in (None, classes):
         channels = row.channels_of_classes
@@ -87,7 +89,7 @@ def _cannot(row: Family, traits: Traits | None, state: Mapping[str, Tensor]) -> 
     """Why a project cannot express a model, a sentence each."""
     reasons = []
     scales = state.get("dense.head.scales")
-    if scales is not None and not any(r.stacked is not None for r in row.rules) and bool((scales != 1).any()):
+    if scales is not None and not row.has_scales and bool((scales != 1).any()):
         reasons.append("it has no scales, and those of the model are not 1")
     levels = [name for name in state if ".levels.0." in name and name.startswith("dense.head.")]
     if levels:
@@ -139,18 +141,30 @@ def convert(
         return imported.report
     row = family_of(to)
     imported = load(path, family, config, None if row.channels_of_classes else num_classes)
-    traits = traits_of(imported.variant) if imported.variant else None
-    if config is None and isinstance(imported.around.get("config"), str):
-        traits = target_of(parse_config(imported.around["config"], str(path))).traits
-    report = imported.report
+    traits = _traits(imported, row, config, path)
     unused = imported.unused if imported.family == row.name else _kept(imported, row)
-    tensors = _export(imported.state_dict, row, traits, num_classes, unused, report)
+    tensors = _export(imported.state_dict, row, traits, num_classes, unused, imported.report)
     if traits is None:
-        report.facts.append(
-            f"which variant it is was not decided: that {row.name} can express it was checked by names only"
-        )
+        imported.report.facts.append(f"that {row.name} can express the model was checked by names only")
     save(output, row.wrap(tensors))
-    return report
+    return imported.report
+
+
+def _traits(imported: Imported, row: Family, config: Any, path: Path) -> Traits | None:
+    """What the weights belong to, as far as it matters for another project.
+
+    Raises:
+        FcosError: nothing decides between variants of which the project can express some only; the message lists them.
+    """
+    if config is not None:
+        return target_of(config).traits
+    if isinstance(imported.around.get("config"), str):
+        return target_of(parse_config(imported.around["config"], str(path))).traits
+    if imported.variant is None and imported.variants:
+        can = {not _cannot(row, traits_of(variant), imported.state_dict) for variant in imported.variants}
+        if len(can) > 1:
+            _ = imported.config_name  # raises: the caller has to choose
+    return traits_of((imported.variant or imported.variants[0])) if imported.variants else None
 
 
 def _checkpoint(imported: Imported, config: Any) -> dict[str, Any]:
@@ -160,8 +174,12 @@ def _checkpoint(imported: Imported, config: Any) -> dict[str, Any]:
         cfg = zoo.get_config(imported.variant.full_name)
         cfg.model.num_classes = imported.report.num_classes
         payload["config"] = dump_config(cfg)
+    elif isinstance(config, (str, Path)):
+        payload["config"] = dump_config(load_config(config))
     elif isinstance(imported.around.get("config"), str):
         payload["config"] = imported.around["config"]
+    if imported.family == OURS.name and "class_names" in imported.around:
+        payload["class_names"] = imported.around["class_names"]
     if imported.family == TORCHVISION.name and (names := coco_names(imported.report.num_classes)):
         payload["class_names"] = names
     if imported.family != OURS.name:

@@ -25,6 +25,7 @@ class Family:
         beside: what else its files hold at the top.
         ignored: names (templates) that its files may hold and no model needs.
         counters: its batch norms count their batches (`num_batches_tracked`), also where ours are frozen.
+        tower_bias: its tower convolutions have a bias; `None` if that is its user's choice.
         level_norms: weight and bias of its heads' batch norms: "own" for each level, "shared", or "" where it has none.
         activations: of raw ltrb, as (activation, unit) of `LTRBCoder`, that its code can express.
         quality_on: towers that may feed its quality branch.
@@ -43,6 +44,7 @@ class Family:
     beside: Mapping[str, Any] | None = None
     ignored: tuple[str, ...] = ("pixel_mean", "pixel_std")
     counters: bool = False
+    tower_bias: bool | None = True
     level_norms: str = ""
     activations: tuple[tuple[str, str], ...] = (("relu", "stride"),)
     quality_on: tuple[str, ...] = ("box",)
@@ -58,3 +60,8 @@ class Family:
     def ignores(self, name: str) -> bool:
         """Whether no model needs a tensor of this name."""
         return any(fields_of(template, name) is not None for template in self.ignored)
+
+    @property
+    def has_scales(self) -> bool:
+        """Whether its head multiplies raw ltrb by a scale for each level."""
+        return any(rule.stacked is not None for rule in self.rules)

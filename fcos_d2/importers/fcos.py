@@ -82,15 +82,15 @@ ORIGINAL = replace(
 )
 VOVNET_FCOS = replace(
     ORIGINAL,
-    name="vovnet_fcos",
+    name="vovnet",
     source="vov-net/VoVNet-FCOS",
     rules=(*vovnet(_BODY, epsilon=0.0), *ORIGINAL.rules),
-    zoo="vovnet_fcos",
+    zoo="vovnet",
 )
 HRNET_FCOS = replace(
     ORIGINAL,
-    name="hrnet_fcos",
+    name="hrnet",
     source="HRNet/HRNet-FCOS",
     rules=(*hrnet(_BODY), *_RESNET, *HRFPN, *PYRAMID, *_HEAD),
-    zoo="hrnet_fcos",
+    zoo="hrnet",
 )

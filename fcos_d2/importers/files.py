@@ -13,8 +13,10 @@ from torch import Tensor
 from ..engine.checkpoint import load
 from ..errors import FcosError
 
-# Keys of the weights, the first that is there; and what wrapped models put before every name.
-_WRAPPERS = ("model", "state_dict", "model_state_dict")
+# Keys of the weights, the first that is there; "ema" are this package's averaged ones, which it prefers, too.
+AVERAGED = "ema"
+_WRAPPERS = (AVERAGED, "model", "state_dict", "model_state_dict")
+# What wrapped models put before every name.
 _PREFIXES = ("module.", "_orig_mod.")
 
 
@@ -33,7 +35,8 @@ def unwrap(payload: Mapping[str, Any], path: Path) -> tuple[dict[str, Tensor], d
     """The same of what a file holds."""
     wrapper = next((key for key in _WRAPPERS if isinstance(payload.get(key), Mapping)), None)
     named = payload if wrapper is None else payload[wrapper]
-    around = {} if wrapper is None else {key: value for key, value in payload.items() if key != wrapper}
+    around = {} if wrapper is None else {key: value for key, value in payload.items() if key not in _WRAPPERS}
+    around[AVERAGED] = wrapper == AVERAGED
     tensors: dict[str, Tensor] = {}
     for name, value in named.items():
         if isinstance(value, np.ndarray):

@@ -15,7 +15,7 @@ from ..errors import FcosError
 from . import adjust
 from .families import FAMILIES, OURS, families_of, family_of
 from .family import Family
-from .files import read, unwrap
+from .files import AVERAGED, read, unwrap
 from .mapping import Difference, Renamed, some, to_ours, to_theirs
 from .report import Report
 from .target import (
@@ -105,6 +105,8 @@ def load(
     tensors, around = unwrap(source, path) if isinstance(source, Mapping) else read(path)
     families, renamed, unused = _recognise(tensors, path, family)
     report = Report(str(path), families[0].name, ignored=list(unused))
+    if families[0] is OURS and around.get(AVERAGED):
+        report.facts.append("the averaged weights (ema) of the training")
     state, report.done = adjust.change_epsilon(renamed.tensors, renamed.epsilons)
     if config is None and families[0] is OURS and isinstance(around.get("config"), str):
         config = parse_config(around["config"], str(path))
@@ -189,7 +191,8 @@ def _account(
     report.num_classes, report.tensors = plan.target.num_classes, len(state)
     report.renamed = sum(name not in before for name in state)
     report.facts += row.notes
-    report.facts += describe([plan.target] if chosen or not plan.fits else [variant_target(v, 80) for v in plan.fits])
+    undecided = [] if chosen else [variant_target(v, plan.classes) for v in plan.fits]
+    report.facts += describe(undecided or [plan.target])
     known = {traits_of(v) for v in plan.published}
     if len(known) == 1 and plan.target.traits not in (None, *known):
         report.facts.append(f"trained for another recipe: {known.pop()}; the config has {plan.target.traits}")

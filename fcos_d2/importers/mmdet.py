@@ -98,6 +98,7 @@ MMDET = Family(
     beside={"meta": {}},
     ignored=(),
     counters=True,
+    tower_bias=None,
     activations=(("exp", "pixel"), ("relu", "stride")),
     quality_on=("class", "box"),
 )

@@ -232,12 +232,39 @@ def gap(tensors: Mapping[str, Tensor], target: Target) -> Difference:
     return difference(given, wanted)
 
 
+# A name that only this network has, and the block of a ResNet's res4 that only this depth has as its last.
+_NETWORKS = {
+    "resnet": "res2.0.conv1.weight",
+    "MobileNetV2": "features.0.0.weight",
+    "DLA": "base_layer.0.weight",
+    "VoVNet": "stage2.0.concat.weight",
+    "HRNet": "transition1.0.weight",
+}
+_LAST_BLOCKS = {18: 1, 34: 5, 50: 5, 101: 22, 152: 35}
+
+
+def _promising(tensors: Mapping[str, Tensor], variants: Sequence[zoo.Variant]) -> list[zoo.Variant]:
+    """The variants with the same network, else with the same kind, else all; the others need not be built."""
+    kinds, same = [], []
+    for variant in variants:
+        row = BACKBONES[variant.backbone]
+        mark = _NETWORKS.get(row.bottom_up.__name__)
+        if mark is not None and f"backbone.bottom_up.{mark}" not in tensors:
+            continue
+        kinds.append(variant)
+        last = _LAST_BLOCKS.get(row.arguments.get("depth"))
+        first, second = (f"backbone.bottom_up.res4.{i}.conv1.weight" for i in (last or 0, (last or 0) + 1))
+        if last is None or (first in tensors and second not in tensors):
+            same.append(variant)
+    return same or kinds or list(variants)
+
+
 def fitting(
     tensors: Mapping[str, Tensor], variants: Sequence[zoo.Variant], num_classes: int
 ) -> tuple[list[zoo.Variant], zoo.Variant | None, Difference]:
     """The variants that want exactly these tensors; and the nearest with its difference, for when there is none."""
     fits, nearest, least = [], None, Difference()
-    for variant in variants:
+    for variant in _promising(tensors, variants):
         found = gap(tensors, variant_target(variant, num_classes))
         if not found:
             fits.append(variant)

@@ -1,22 +1,31 @@
 """From head outputs to kept boxes: score, threshold, top-k for each level, non-maximum suppression.
 
-Scores are compared in logit space first: sigmoid is monotone and quality is at most 1, so nearly all of the N*R*K class
-scores are discarded before any exponential is taken. The exact published test follows on what is left.
+Nearly all of the N*R*K class scores lose, and they are never looked at one by one: a place (cell and point) whose best class
+does not pass holds no candidate, and if more than k places pass, only the k best of them can hold one of the k best
+candidates. So the maps are read once, for the best class of each place, and all classes are scored at the few places left.
 """
 
 from __future__ import annotations
 
-import math
+import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from fvcore.common.registry import Registry
 from torch import Tensor
-from torchvision.ops import batched_nms
 
 from ..options import one_of, option
-from ..structures import Detections, Predictions
+from ..structures import Detections, Level, Predictions
 from .ltrb import LTRBCoder
+from .nms import grouped_nms
+
+# Scores of the same logits may differ in their last bits, as they are computed side by side or alone: the places are chosen
+# with this margin, relative, and the exact tests follow.
+_SLACK = 1e-5
+
+# Candidates that suppression looks at first, for each detection that is wanted.
+_HEAD = 10
 
 SELECTOR_REGISTRY = Registry("FCOS_SELECTOR")
 SELECTOR_REGISTRY.__doc__ = """Classes whose objects are called like `Selector`."""
@@ -57,20 +66,14 @@ class Selector:
     min_size: float = option(-1.0, key="MIN_SIZE")
 
     def __post_init__(self) -> None:
-        one_of(
-            "Selector.threshold_on", self.threshold_on, ("class", "score", "product")
-        )
+        one_of("Selector.threshold_on", self.threshold_on, ("class", "score", "product"))
         one_of("Selector.score_form", self.score_form, ("sqrt", "product"))
         one_of("Selector.topk_by", self.topk_by, ("score", "class"))
         one_of("Selector.nms_convention", self.nms_convention, ("plain", "plus_one"))
-        one_of(
-            "Selector.max_detections_ties", self.max_detections_ties, ("cut", "keep")
-        )
+        one_of("Selector.max_detections_ties", self.max_detections_ties, ("cut", "keep"))
         one_of("Selector.clip", self.clip, ("before", "after"))
         if not 0 <= self.score_threshold < 1:
-            raise ValueError(
-                f"Selector.score_threshold is {self.score_threshold}, but it must be in 0..1, 1 excluded."
-            )
+            raise ValueError(f"Selector.score_threshold is {self.score_threshold}, but it must be in 0..1, 1 excluded.")
 
     def __call__(
         self,
@@ -87,91 +90,137 @@ class Selector:
         Returns:
             at most `max_detections` for each image (more on ties if those are kept), best first, images in order.
         """
-        # 1. candidates of each level, at most `topk` for each image
-        chosen = [
-            self._candidates(predictions, i) for i in range(len(predictions.logits))
-        ]
-        image, location, classes, scores = (
-            torch.cat(column) for column in zip(*chosen)
-        )
+        # 1. candidates, at most `topk` for each level of each image
+        image, location, classes, scores, raw_ltrb = self._candidates(predictions)
         # 2. their boxes
         locations = predictions.locations
-        ltrb = coder.activate(predictions.gather(predictions.raw_ltrb, image, location))
+        ltrb = coder.activate(raw_ltrb)
         boxes = coder.decode(locations.xy[location], locations.stride[location], ltrb)
         found = Detections(image, boxes, scores, classes, location)
         if self.clip == "before":
             found = self._clip(found, image_sizes)
         # 3. suppression within each class of each image, then the best of each image
-        found = found[self._suppress(found, predictions.num_classes)]
-        return self._best(found, predictions.num_images)
+        num_images = predictions.num_images
+        found = found[self._suppress(found, predictions.num_classes, num_images)]
+        return self._best(found, num_images)
 
-    def _candidates(
-        self, predictions: Predictions, index: int
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Image, location, class (int64) and score (float32) of the candidates of one level, each (P,)."""
-        level = predictions.locations.levels[index]
-        logits, quality = predictions.logits[index], predictions.quality[index]
-        image, channel, row, column = (
-            (logits > self._logit_threshold(logits.dtype)).nonzero().unbind(1)
+    def _candidates(self, predictions: Predictions) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """Image, location, class (int64), score (float32) and raw ltrb of the candidates, P rows each, level by level."""
+        levels, points = predictions.locations.levels, predictions.locations.points_per_cell
+        # 1. the places whose best class may pass, (N, R)
+        best = torch.cat([_by_cell(x, points).amax(dim=3).flatten(1) for x in predictions.logits], dim=1)
+        quality = torch.cat([_by_cell(x, points).flatten(1) for x in predictions.quality], dim=1)
+        class_score, product = _scores(best, quality)
+        passes, least = self._best_places(
+            self._may_pass(class_score, product), self._rank(class_score, product), levels
         )
-        point, classes = (
-            channel // predictions.num_classes,
-            channel % predictions.num_classes,
+        # 2. all classes there; places are level by level, and image by image within a level
+        places = [passes[:, level.start : level.end].nonzero().unbind(1) for level in levels]
+        logits, raw_ltrb = (
+            torch.cat([_rows(x, points, *pair) for x, pair in zip(maps, places)])
+            for maps in (predictions.logits, predictions.raw_ltrb)
         )
-        class_score = logits[image, channel, row, column].float().sigmoid()
-        product = class_score * quality[image, point, row, column].float().sigmoid()
+        image = torch.cat([i for i, _ in places])
+        location = torch.cat([offset + level.start for level, (_, offset) in zip(levels, places)])
+        class_score, product = _scores(logits, quality[image, location].unsqueeze(1))
         score = product.sqrt() if self.score_form == "sqrt" else product
-        rank_by = score if self.topk_by == "score" else class_score
-        tested = {"class": class_score, "score": score, "product": product}[
-            self.threshold_on
-        ]
-        keep = (tested > self.score_threshold).nonzero().squeeze(1)
-        if len(keep) > self.topk:
-            per_image = [keep[image[keep] == i] for i in range(predictions.num_images)]
-            keep = torch.cat(
-                [
-                    k[rank_by[k].topk(self.topk).indices] if len(k) > self.topk else k
-                    for k in per_image
-                ]
-            )
-        location = (
-            level.start + (row * level.width + column) * len(level.points) + point
-        )
-        return image[keep], location[keep], classes[keep], score[keep]
+        tested = {"class": class_score, "score": score, "product": product}[self.threshold_on]
+        keep, rank = tested > self.score_threshold, self._rank(class_score, product)
+        if least is not None:
+            keep &= rank >= least[image, location].unsqueeze(1)
+        place, classes = keep.nonzero().unbind(1)
+        # 3. the best of each level of each image
+        if len(place) > self.topk:
+            sizes = torch.tensor([len(i) for i, _ in places], device=image.device)
+            level = torch.arange(len(levels), device=image.device).repeat_interleave(sizes, output_size=len(image))
+            segment = (level * predictions.num_images + image)[place]
+            best = self._topk(segment, rank[place, classes])
+            place, classes = place[best], classes[best]
+        return image[place], location[place], classes, score[place, classes], raw_ltrb[place]
 
-    def _logit_threshold(self, dtype: torch.dtype) -> float:
-        """Class logit that a candidate must exceed for any quality; a little low, the exact test follows.
+    def _may_pass(self, class_score: Tensor, product: Tensor) -> Tensor:
+        """Which scores are over the threshold, or so near that only the exact test can tell."""
+        squared = self.threshold_on == "score" and self.score_form == "sqrt"
+        least = self.score_threshold**2 if squared else self.score_threshold
+        return (class_score if self.threshold_on == "class" else product) > least * (1 - _SLACK)
 
-        Low enough that it stays so when the comparison rounds it to `dtype`.
+    def _rank(self, class_score: Tensor, product: Tensor) -> Tensor:
+        """What orders candidates before suppression; the square root would not change the order."""
+        return product if self.topk_by == "score" else class_score
+
+    def _best_places(self, passes: Tensor, rank: Tensor, levels: Sequence[Level]) -> tuple[Tensor, Tensor | None]:
+        """Leave out the places that hold none of the `topk` best candidates of their level and image.
+
+        Each of the `topk` best places holds a candidate that ranks as the place does, so what ranks below all of these is
+        not among the `topk` best candidates.
+
+        Args:
+            passes: (N, R) bool.
+            rank: (N, R) of the best class at each place.
+            levels: which of the R are rivals.
+        Returns:
+            `passes` without those places, and the (N, R) rank that candidates must reach; `None` if all may stay.
         """
-        least = self.score_threshold
-        if self.threshold_on == "score" and self.score_form == "sqrt":
-            least = least**2
-        if least == 0:
-            return -math.inf
-        logit = math.log(least / (1 - least))
-        return logit - max(1e-3, abs(logit) * torch.finfo(dtype).eps)
+        most = max(self.topk, 1)
+        if int(passes.sum()) <= most:
+            return passes, None
+        rank, least = torch.where(passes, rank, -1.0), torch.full_like(rank, -1.0)
+        for level in levels:
+            if level.size > most:
+                rivals = rank[:, level.start : level.end]
+                worst = rivals.topk(most, dim=1, sorted=False).values.amin(dim=1, keepdim=True)
+                least[:, level.start : level.end] = worst * (1 - _SLACK)
+        return passes & (rank >= least), least
 
-    def _clip(
-        self, found: Detections, image_sizes: list[tuple[int, int]]
-    ) -> Detections:
-        size = (
-            found.boxes.new_tensor([(w, h, w, h) for h, w in image_sizes])
-            - self.clip_margin
-        )
+    def _topk(self, segment: Tensor, rank: Tensor) -> Tensor:
+        """Rows of the `topk` best candidates of each segment, whose rows follow each other."""
+        counts = torch.unique_consecutive(segment, return_counts=True)[1].tolist()
+        starts = itertools.accumulate(counts, initial=0)
+        return torch.cat([s + r.topk(min(self.topk, len(r))).indices for s, r in zip(starts, rank.split(counts))])
+
+    def _clip(self, found: Detections, image_sizes: list[tuple[int, int]]) -> Detections:
+        size = found.boxes.new_tensor([(w, h, w, h) for h, w in image_sizes]) - self.clip_margin
         found.boxes = torch.minimum(found.boxes.clamp(min=0), size[found.image])
         if self.min_size < 0:
             return found
         side = found.boxes[:, 2:] - found.boxes[:, :2]
         return found[(side > self.min_size).all(dim=1).nonzero().squeeze(1)]
 
-    def _suppress(self, found: Detections, num_classes: int) -> Tensor:
-        """Rows to keep, best score first. Float64: images and classes are told apart by shifts, which cost precision."""
-        boxes = found.boxes.double()
+    def _suppress(self, found: Detections, num_classes: int, num_images: int) -> Tensor:
+        """Rows to keep, best score first within each image; those that `_best` would not take may be missing."""
+        boxes, scores = found.boxes.double(), found.scores.double()
         if self.nms_convention == "plus_one":
             boxes = boxes + boxes.new_tensor([0, 0, 1, 1])
         group = found.image * num_classes + found.classes
-        return batched_nms(boxes, found.scores.double(), group, self.nms_threshold)
+        if scores.device.type != "cpu":
+            return grouped_nms(boxes, scores, group, self.nms_threshold)
+        # A box is suppressed by better ones only, so if the head of the list gives enough, its tail plays no part.
+        rows, complete = self._head(found, num_images)
+        keep = rows[grouped_nms(boxes[rows], scores[rows], group[rows], self.nms_threshold)]
+        if complete is None:
+            return keep
+        lacking = (torch.bincount(found.image[keep], minlength=num_images) < self.max_detections) & ~complete
+        if not bool(lacking.any()):
+            return keep
+        rows = lacking[found.image].nonzero().squeeze(1)
+        rest = rows[grouped_nms(boxes[rows], scores[rows], group[rows], self.nms_threshold)]
+        return torch.cat((keep[~lacking[found.image[keep]]], rest))
+
+    def _head(self, found: Detections, num_images: int) -> tuple[Tensor, Tensor | None]:
+        """Rows of the best candidates of each image, with all that tie with the last of them.
+
+        Returns:
+            the rows, and for each image whether these are all it has; `None` instead if they are for every image.
+        """
+        most, everything = _HEAD * self.max_detections, torch.arange(len(found))
+        counts = torch.bincount(found.image, minlength=num_images)
+        if most <= 0 or len(found) <= most or int(counts.max()) <= most:
+            return everything, None
+        least = [
+            scores.topk(most, sorted=False).values.min() if len(scores) > most else scores.new_zeros(())
+            for scores in found.scores[found.image.sort(stable=True).indices].split(counts.tolist())
+        ]
+        return (found.scores >= torch.stack(least)[found.image]).nonzero().squeeze(1), counts <= most
 
     def _best(self, found: Detections, num_images: int) -> Detections:
         """The best of each image, from detections sorted by score."""
@@ -183,3 +232,20 @@ class Selector:
                 count = int((found.scores[mine] >= found.scores[mine[count - 1]]).sum())
             rows.append(mine[:count])
         return found[torch.cat(rows)]
+
+
+def _scores(logits: Tensor, quality: Tensor) -> tuple[Tensor, Tensor]:
+    """Class score, and its product with the quality, float32, of logits that broadcast."""
+    class_score = logits.float().sigmoid()
+    return class_score, class_score * quality.float().sigmoid()
+
+
+def _by_cell(values: Tensor, points: int) -> Tensor:
+    """(N, D*C, Hi, Wi) -> (N, Hi*Wi, D, C); a view of contiguous and channels_last maps."""
+    return values.unflatten(1, (points, -1)).flatten(3).permute(0, 3, 1, 2)
+
+
+def _rows(values: Tensor, points: int, image: Tensor, offset: Tensor) -> Tensor:
+    """(P, C) of a map (N, D*C, Hi, Wi) at P places, given as image and offset from the level's first location."""
+    cells = _by_cell(values, points)
+    return cells[:, :, 0][image, offset] if points == 1 else cells[image, offset // points, offset % points]

@@ -8,13 +8,21 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
+from detectron2.config import instantiate
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from PIL import Image
 
+from fcos_d2 import zoo
 from fcos_d2.cli import demo
 from fcos_d2.cli.training import scores
+from fcos_d2.data.synthetic import generate
+from fcos_d2.engine.checkpoint import load, save
+from fcos_d2.engine.configuration import dump_config
+from fcos_d2.engine.own_data import configure, open_data
 
-TINY = ("--model", "fcos_R_18_slim_FPN_small", "--image-size", 64, "--batch-size", 2, "--workers", 0, "--iterations", 1)
+SLIM = "fcos_R_18_slim_FPN_small"
+TINY = ("--model", SLIM, "--image-size", 64, "--batch-size", 2, "--workers", 0, "--iterations", 1)
 
 
 def sentence(outcome) -> str:
@@ -114,8 +122,6 @@ def test_eval_needs_weights_and_data(fcos, own):
 
 
 def test_foreign_weights_need_a_model(fcos, own, tmp_path):
-    import torch
-
     torch.save({"w": torch.zeros(1)}, tmp_path / "w.pth")
     image = own / "images" / "val_000000.jpg"
     assert "--model NAME" in sentence(fcos("detect", image, "--weights", "w.pth"))
@@ -124,20 +130,47 @@ def test_foreign_weights_need_a_model(fcos, own, tmp_path):
     assert "damaged" in sentence(fcos("detect", image, "--weights", "w.pth"))
 
 
-def test_convert_there_and_back(fcos, own):
-    import torch
+@pytest.fixture(scope="module")
+def weights(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An untrained detector of the classes of `shapes`, as training would keep it."""
+    data = open_data(shapes)
+    cfg = configure(zoo.get_config(SLIM), data.names, data.class_names, train_images=8, image_size=64, workers=0)
+    path = tmp_path_factory.mktemp("weights") / "model.pth"
+    model = instantiate(cfg.model)
+    save(path, {"model": model.state_dict(), "class_names": list(data.class_names), "config": dump_config(cfg)})
+    return path
 
-    assert fcos("train", "--data", own, *TINY, "-o", "out").code == 0
-    report = json.loads(fcos("convert", "out/model_final.pth", "-o", "theirs.pth", "--to", "adelaidet", "--json").out)
+
+def test_other_classes_say_what_to_do(fcos, weights, tmp_path):
+    generate(tmp_path / "five", {"train": 2, "val": 1}, (96, 64), min_size=10)
+    text = sentence(fcos("eval", "--weights", weights, "--data", "five"))
+    assert "3 classes (circle, square, star)" in text and "has 5 (" in text and "fcos train --new-classes" in text
+    text = sentence(fcos("train", "--data", "five", "--weights", weights, *TINY))
+    assert "3 classes (circle, square, star)" in text and "add --new-classes" in text
+
+
+def test_detect_reports_boxes_in_the_image(fcos, weights, shapes, tmp_path):
+    image = shapes / "images" / "val_000000.jpg"
+    outcome = fcos("detect", image, "--weights", weights, "--threshold", 0, "--no-pictures", "--json")
+    assert outcome.code == 0, outcome.err
+    rows = json.loads(outcome.out)["images"][0]["detections"]
+    assert rows and [row["score"] for row in rows] == sorted((row["score"] for row in rows), reverse=True)
+    for row in rows:
+        left, top, right, bottom = row["box"]
+        assert 0 <= left <= right <= 96 and 0 <= top <= bottom <= 64 and row["class"] in ("circle", "square", "star")
+    assert not (tmp_path / "output").exists()
+
+
+def test_convert_there_and_back(fcos, weights, shapes):
+    report = json.loads(fcos("convert", weights, "-o", "theirs.pth", "--to", "adelaidet", "--json").out)
     assert report["family"] == "adelaidet" and report["renamed"] > 0 and report["output"] == "theirs.pth"
-    variant = ("--variant", "fcos_R_18_slim_FPN_small", "--num-classes", 3)
-    outcome = fcos("convert", "theirs.pth", "-o", "back.pth", *variant)
+    outcome = fcos("convert", "theirs.pth", "-o", "back.pth", "--variant", SLIM, "--num-classes", 3)
     assert outcome.code == 0 and "fcos detect IMAGE --weights back.pth" in outcome.out
-    one, other = (torch.load(path, weights_only=True)["model"] for path in ("out/model_final.pth", "back.pth"))
-    assert all(
-        torch.equal(one[name], other[name]) for name in one if "num_batches" not in name and "average" not in name
-    )
-    assert "damaged" in sentence(fcos("convert", own / "train.json", "-o", "x.pth"))
+    one, other = load(weights)["model"], load("back.pth")["model"]
+    assert {name for name in one if not torch.equal(one[name], other.get(name, torch.zeros(0)))} <= {
+        "dense.loss.average"
+    }
+    assert "damaged" in sentence(fcos("convert", shapes / "train.json", "-o", "x.pth"))
 
 
 def test_demo_writes_its_files_and_runs_again(fcos, monkeypatch, tmp_path):

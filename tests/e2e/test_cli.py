@@ -49,12 +49,34 @@ def trained(home: Path) -> dict:
 
 def test_help_imports_neither_torch_nor_detectron2(home):
     if not SCRIPT.is_file():
-        pytest.skip(f"no {SCRIPT}: the package is not installed here, and python -m imports it before the command line")
+        pytest.skip(f"no {SCRIPT}: fcos_d2 is not installed here, and python -m imports all of it")
     run = fcos("--help", cwd=home, PYTHONPROFILEIMPORTTIME="1")
     assert run.returncode == 0 and "Commands:" in run.stdout
     imported = set(re.findall(r"\|\s+([\w.]+)$", run.stderr, re.MULTILINE))
     assert {"click", "fcos_d2.cli"} <= imported
     assert not imported & {"torch", "detectron2", "numpy", "rich"}
+
+
+HIDDEN = """
+import sys
+sys.modules["detectron2"] = None
+sys.argv = sys.argv[1:]
+from fcos_d2.cli import main
+main()
+"""
+
+
+@pytest.mark.parametrize(
+    ("words", "code"), [(["--version"], 0), (["zoo"], 0), (["a.jpg", "--weights", "w.pth"], 1), (["demo"], 1)]
+)
+def test_without_detectron2(home, words, code):
+    run = subprocess.run(
+        [sys.executable, "-c", HIDDEN, "fcos", *words], cwd=home, env=ENVIRONMENT, text=True, capture_output=True
+    )
+    assert run.returncode == code, run.stderr
+    if code:
+        assert run.stderr.startswith("error: fcos_d2 needs Detectron2") and run.stderr.count("\n") == 1
+        assert "uv sync" in run.stderr and "git+https://" in run.stderr
 
 
 def test_python_m_is_the_same_command(home):
@@ -95,17 +117,9 @@ def test_eval_of_the_trained_weights_gives_its_numbers(home, trained):
         assert found[key] == pytest.approx(trained[key], abs=1e-6)
 
 
-def test_eval_of_other_classes_says_what_to_do(home, trained):
-    run = fcos("eval", "--weights", trained["checkpoint"], "--data", "five", cwd=home)
-    assert run.returncode == 1 and run.stdout == ""
-    assert "3 classes (circle, square, star)" in run.stderr and "has 5 (" in run.stderr
-
-
 def test_new_classes_start_from_the_old_weights(home, trained):
-    words = ("train", "--data", "five", "--weights", trained["checkpoint"], "--batch-size", 2, "--workers", 0)
-    run = fcos(*words, "--iterations", 1, cwd=home)
-    assert run.returncode == 1 and "--new-classes" in run.stderr
-    run = fcos(*words, "--iterations", 1, "--new-classes", "optimizer.lr=0.0", cwd=home)
+    words = ("--weights", trained["checkpoint"], "--new-classes", "--batch-size", 2, "--workers", 0, "--iterations", 1)
+    run = fcos("train", "--data", "five", *words, "optimizer.lr=0.0", cwd=home)
     assert run.returncode == 0, run.stderr
     old, new = load(home / trained["checkpoint"]), load(home / "output" / "five" / "model_final.pth")
     assert len(new["class_names"]) == 5
@@ -124,8 +138,8 @@ def test_detect_goes_on_after_unusable_images(home, trained, tmp_path):
     shutil.copy(images / "val_000001.jpg", tmp_path / "a.jpg")
     weights = home / trained["checkpoint"]
     run = fcos("a.jpg", "cut.jpg", "text.png", "gone.jpg", "folder", "--weights", weights, "--json", cwd=tmp_path)
-    assert run.returncode == 1
     found = json.loads(run.stdout)
+    assert run.returncode == 1 and "images" in found, run.stderr
     assert [row["image"] for row in found["images"]] == ["a.jpg", "folder/a.jpg"]
     assert [row["image"] for row in found["failed"]] == ["cut.jpg", "text.png", "gone.jpg"]
     assert all(row["image"] in row["error"] and row["error"] in run.stderr for row in found["failed"])
@@ -134,20 +148,6 @@ def test_detect_goes_on_after_unusable_images(home, trained, tmp_path):
     for picture in pictures:
         with Image.open(tmp_path / picture) as image:
             assert image.size == (96, 64)
-
-
-def test_detect_reports_boxes_in_the_image(home, trained):
-    run = fcos(
-        "detect", "shapes/images/val_000000.jpg", "--weights", trained["checkpoint"], "--threshold", 0, "--no-pictures",
-        "--json", cwd=home,
-    )  # fmt: skip
-    assert run.returncode == 0, run.stderr
-    rows = json.loads(run.stdout)["images"][0]["detections"]
-    assert rows and [row["score"] for row in rows] == sorted((row["score"] for row in rows), reverse=True)
-    for row in rows:
-        left, top, right, bottom = row["box"]
-        assert 0 <= left <= right <= 96 and 0 <= top <= bottom <= 64 and row["class"] in trained["classes"]
-    assert not (home / "output" / "detections").exists()
 
 
 def test_detect_without_weights_says_what_to_do(home):
@@ -180,6 +180,7 @@ def test_interrupted_training_resumes(home):
     assert load(home / "interrupted" / "model_final.pth")["iteration"] == done + 1
 
 
+@pytest.mark.slow
 def test_two_processes_train_as_one(home):
     run = fcos(
         "train", "--data", "shapes", *TINY, "--iterations", 1, "--output", "two", "--num-gpus", 2, "--device", "cpu",

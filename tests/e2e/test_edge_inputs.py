@@ -111,7 +111,7 @@ def test_a_single_small_image_in_training(size: tuple[int, int]) -> None:
 @pytest.mark.parametrize("channels_last", [False, True])
 @pytest.mark.parametrize("name", ["original", "improved", "adelaidet_iou", "detectron2"])
 def test_a_step_in_mixed_precision(name: str, channels_last: bool) -> None:
-    """128 pixels: on maps of one cell, PyTorch's bfloat16 convolution of stride 2 has undefined gradients on the CPU."""
+    """128 pixels: of a map of one cell, PyTorch's CPU gives undefined gradients of a bfloat16 strided convolution."""
     model = detector(name)
     if channels_last:
         model = model.to(memory_format=torch.channels_last)

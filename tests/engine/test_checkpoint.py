@@ -76,7 +76,7 @@ def test_damaged_files(tmp_path, suffix):
     path = tmp_path / f"x{suffix}"
     with pytest.raises(FcosError, match="does not exist"):
         load(path)
-    for content in (b"", b"garbage", b"\x80\x04N.", b"PK\x03\x04 but no archive"):
+    for content in (b"", b"garbage", b"\x80\x02N.", b"PK\x03\x04 but no archive"):
         path.write_bytes(content)
         with pytest.raises(FcosError, match=r"x\.p.. (checkpoint )?.*(cut off|holds)|x\.p.*(cut off|holds)"):
             load(path)
@@ -98,7 +98,7 @@ def test_hostile_files_run_nothing(tmp_path, suffix):
         torch.save(payload, path)
     else:
         path.write_bytes(pickle.dumps(payload))
-    with pytest.raises(FcosError, match="open'.*nothing was run") as error:
+    with pytest.raises(FcosError, match=r"open'.*nothing was run") as error:
         load(path)
     assert "\n" not in str(error.value)
     assert not trace.exists()
@@ -164,12 +164,10 @@ def test_missing_unexpected_and_other_shapes():
     model = detector()
     state = model.state_dict()
     lacking = {name: value for name, value in state.items() if "bbox_pred" not in name}
-    with pytest.raises(FcosError, match=r"F lacks dense\.head\.bbox_pred\.weight"):
+    with pytest.raises(FcosError, match=r"it lacks dense\.head\.bbox_pred\.weight"):
         load_state(model, lacking, "F")
     with pytest.raises(FcosError, match=r"F was made for another model: it has also extra"):
-        load_state(model, {**state, "extra": torch.zeros(1)}, "F") if False else load_state(
-            model, {**state, "extra": torch.zeros(1)}, "F"
-        )
+        load_state(model, {**state, "extra": torch.zeros(1)}, "F")
     with pytest.raises(FcosError, match=r"1 of its weights have another shape.*\(2,\) there"):
         load_state(model, {**state, "dense.head.bbox_pred.bias": torch.zeros(2)}, "F")
     with pytest.raises(FcosError, match="no weight of this model"):

@@ -172,17 +172,17 @@ def hrfpn(reduction: str, convs: str, levels: int) -> Iterator[str]:
 
 R50 = (3, 4, 6, 3)
 NAMES = {
-    ("hrnet_fcos", "fcos_hrnet", "HRNet_W18_HRFPN"): [
+    ("hrnet", "fcos_hrnet", "HRNet_W18_HRFPN"): [
         *hrnet("backbone.body."),
         *hrfpn("backbone.fpn.reduction_conv.0", "backbone.fpn.fpn_conv.{}", 5),
         *head("rpn.head."),
     ],
-    ("hrnet_fcos", "fcos_hrnet_6l", "HRNet_W32_HRFPN_6l"): [
+    ("hrnet", "fcos_hrnet_6l", "HRNet_W32_HRFPN_6l"): [
         *hrnet("backbone.body."),
         *hrfpn("backbone.fpn.reduction_conv.0", "backbone.fpn.fpn_conv.{}", 6),
         *head("rpn.head.", levels=6),
     ],
-    ("vovnet_fcos", "fcos_vovnet", "V_39_FPN"): [
+    ("vovnet", "fcos_vovnet", "V_39_FPN"): [
         *vovnet("backbone.body.", (1, 1, 2, 2), NORM),
         *fpn(),
         *head("rpn.head."),
@@ -252,13 +252,39 @@ def test_frozen_norms_of_a_nas_fcos_file(tmp_path) -> None:
     path = tmp_path / "R-50-NAS.pth"
     torch.save({"model": {f"module.{name}": tensor for name, tensor in theirs.items()}}, path)
 
-    imported = importers.load(path, config=compose(recipe="nas_fcos", backbone="R_50_NASFPN", schedule="1x").model)
+    imported = importers.load(path)
 
+    assert imported.config_name == "nas_fcos/R_50_NAS"
     assert set(epsilons) == {n.removesuffix(".running_var") for n in own if ".res" in n or ".stem." in n if "var" in n}
     assert set(imported.unused) == {"decoder.fpn.adapt1.0.weight", "decoder.fpn.adapt1.1.bias"}
     assert imported.state_dict.keys() == own.keys()
     for name, tensor in own.items():
         torch.testing.assert_close(imported.state_dict[name], tensor, rtol=3e-7, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "backbone", "family", "variants"),
+    [
+        ("fcos_hrnet", "HRNet_W18_HRFPN", "hrnet", ["hrnet_w18_5l_2x", "hrnet_w18_5l_ms_2x_syncbn"]),
+        ("fcos_hrnet_6l", "R_50_FPN_6l", "hrnet", ["ResNet_50_6l_2x"]),
+        ("fcos_vovnet", "V_39_FPN", "vovnet", ["V_39_FPN_1x"]),
+        ("mmdet_hrnet", "HRNet_W32_HRFPN", "mmdet", ["hrnetv2p-w32-gn-head_4xb4-1x_coco"]),
+        ("mmdet_nas_fcos_head", "R_50_NASFPN_nearest", "mmdet", ["nashead-gn-head_4xb4-1x_coco"]),
+    ],
+)
+def test_forks_are_recognised(recipe: str, backbone: str, family: str, variants: list[str]) -> None:
+    """Though HRNet-FCOS, VoVNet-FCOS and the original have the same head under the same names."""
+    from fcos_d2 import importers
+
+    state = {n: torch.ones(t.shape or ()) for n, t in model_of(recipe, backbone).state_dict().items()}
+
+    imported = importers.load({"model": importers.export(state, family)})
+
+    assert imported.family == family
+    found = [v.full_name for v in imported.variants]
+    assert all(any(name.endswith(variant) for name in found) for variant in variants)
+    assert imported.recipe.removesuffix("_2x") == recipe
+    assert imported.backbone.replace("_syncbn", "") == backbone
 
 
 @pytest.mark.parametrize("family", ["fcos_core", "fcos_plus", "adelaidet", "detectron2", "torchvision", "nas_fcos"])

@@ -73,7 +73,7 @@ NAMES = [
     ("torchvision", "head.regression_head.bbox_ctrness.bias", "dense.head.quality.bias"),
     ("detectron2", "head.bbox_subnet.10.4.running_var", "dense.head.bbox_tower.10.levels.4.running_var"),
     ("detectron2", "head.cls_subnet.1.weight", "dense.head.cls_tower.1.weight"),
-    ("vovnet_fcos", "backbone.body.stem.stem_1/conv.weight", "backbone.bottom_up.stem.0.weight"),
+    ("vovnet", "backbone.body.stem.stem_1/conv.weight", "backbone.bottom_up.stem.0.weight"),
     ("nas_fcos", "encoder.body.layer1.2.bn2.bias", "backbone.bottom_up.res2.2.conv2.norm.bias"),
     ("nas_fcos", "decoder.fpn.adapt2.0.weight", "backbone.adapt.0.weight"),  # of C3: C2 is adapt1
     ("nas_fcos", "decoder.fpn._ops.6.1.dcn.0.conv_offset_mask.bias", "backbone.cells.6.second.0.offset.bias"),
@@ -300,7 +300,7 @@ def test_channels_without_variance_stay_as_they_are() -> None:
         ("fcos_core", "backbone.body.layer4.0.downsample.1", True),
         ("fcos_plus", "backbone.body.stem.bn1", True),
         ("fcos_core", "backbone.body.features.3.conv.4", False),  # MobileNetV2 trains its norms, with PyTorch's epsilon
-        ("vovnet_fcos", "backbone.body.stage3.OSA3_1.concat.OSA3_1_concat/norm", True),
+        ("vovnet", "backbone.body.stage3.OSA3_1.concat.OSA3_1_concat/norm", True),
         ("nas_fcos", "encoder.body.stem.bn1", True),
         ("nas_fcos", "decoder.fpn.adapt3.1", False),
         ("adelaidet", "backbone.bottom_up.res2.0.conv1.norm", False),

@@ -299,6 +299,17 @@ def test_areas_from_one_to_a_million_million(
     assert torch.equal(assign(at, boxes, center_radius=radius), slow(at, boxes, center_radius=radius))
 
 
+@pytest.mark.parametrize("side", [2**10, 2**13, 2**20])
+def test_one_square_pixel_decides(side: int) -> None:
+    """(s - 1) * (s + 1) is one less than s * s: from 2^24 on float32 cannot tell them apart."""
+    at = locations((256, 256))
+    halves = [(side / 2, side / 2), ((side - 1) / 2, (side + 1) / 2)]
+    boxes = torch.tensor([[128 - w, 128 - h, 128 + w, 128 + h] for w, h in halves])
+    assert ((boxes[:, 2:] - boxes[:, :2]).double().prod(1)).diff() == -1
+    assert set(assign(at, boxes).tolist()) == {-1, 1}
+    assert set(assign(at, boxes.flip(0)).tolist()) == {-1, 0}
+
+
 @pytest.mark.parametrize("side", [1.5e4, 1e5, 1e6])
 def test_boxes_over_a_hundred_million_square_pixels(side: float) -> None:
     at = locations((256, 256))
