@@ -282,9 +282,8 @@ def _outline(
     thick = max(1, round(stroke * _OVERSAMPLING))
     radius = min(2.2 * thick, (x1 - x0) / 4, (y1 - y0) / 4)
     pen.rounded_rectangle((x0 - 1, y0 - 1, x1, y1), radius + 1, outline=(0, 0, 0, 70), width=thick + 2)
-    pen.rounded_rectangle(
-        (x0, y0, x1 - 1 if x1 > x0 else x1, y1 - 1 if y1 > y0 else y1), radius, outline=(*color, 255), width=thick
-    )
+    inner = (x0, y0, max(x0, x1 - 1), max(y0, y1 - 1))
+    pen.rounded_rectangle(inner, radius, outline=(*color, 255), width=thick)
 
 
 def _place(

@@ -30,6 +30,7 @@ class DemoSettings:
         train_images, val_images: number of synthetic images.
         image_size: side of an image, pixels.
         min_size: longer side of the smallest shapes, pixels.
+        max_objects: most shapes in an image, crowd regions aside.
         iterations: length of training.
         batch_size: images of an iteration.
         lr, weight_decay: of AdamW.
@@ -44,8 +45,9 @@ class DemoSettings:
     train_images: int = 1000
     val_images: int = 100
     image_size: int = 160
-    min_size: float = 10.0
-    iterations: int = 1500
+    min_size: float = 16.0
+    max_objects: int = 6
+    iterations: int = 1800
     batch_size: int = 8
     lr: float = 2e-3
     weight_decay: float = 0.05
@@ -152,6 +154,7 @@ def _make_images(folder: Path, settings: DemoSettings, progress: Callable[[int, 
             splits={"train": settings.train_images, "val": settings.val_images},
             image_size=(settings.image_size, settings.image_size),
             min_size=settings.min_size,
+            max_objects=settings.max_objects,
             seed=settings.seed,
             progress=progress,
         )

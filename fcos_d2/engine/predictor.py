@@ -180,7 +180,7 @@ class Predictor:
         return {**result, "instances": found[found.scores > self.score_threshold]}
 
     def _set_threshold(self, threshold: float) -> None:
-        """Let the selector compare final scores, whatever its own threshold was on; other models' output is filtered."""
+        """Let the selector compare final scores, whatever its own threshold was on; other models are filtered."""
         if not 0 <= threshold < 1:
             raise FcosError(f"score_threshold is {threshold}; it must be in 0..1, 1 excluded, for example 0.3.")
         dense = getattr(self.model, "dense", None)

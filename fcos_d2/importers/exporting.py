@@ -164,7 +164,7 @@ def _traits(imported: Imported, row: Family, config: Any, path: Path) -> Traits 
         can = {not _cannot(row, traits_of(variant), imported.state_dict) for variant in imported.variants}
         if len(can) > 1:
             _ = imported.config_name  # raises: the caller has to choose
-    return traits_of((imported.variant or imported.variants[0])) if imported.variants else None
+    return traits_of(imported.variant or imported.variants[0]) if imported.variants else None
 
 
 def _checkpoint(imported: Imported, config: Any) -> dict[str, Any]:

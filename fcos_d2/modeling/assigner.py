@@ -8,6 +8,7 @@ images of the batch at once, and "the smallest box wins" is one scatter of ranks
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby, pairwise
 from typing import Protocol
@@ -29,13 +30,9 @@ _SLACK = 1e-3
 class Assigner(Protocol):
     """What `DenseFCOS` asks of an assigner."""
 
-    def __call__(
-        self, locations: Locations, boxes: Tensor, image: Tensor, num_images: int
-    ) -> Tensor: ...
+    def __call__(self, locations: Locations, boxes: Tensor, image: Tensor, num_images: int) -> Tensor: ...
 
-    def max_positives(
-        self, locations: Locations, num_boxes: int, num_images: int
-    ) -> int: ...
+    def max_positives(self, locations: Locations, num_boxes: int, num_images: int) -> int: ...
 
 
 @ASSIGNER_REGISTRY.register()
@@ -64,18 +61,77 @@ class PointAssigner:
         one_of("PointAssigner.range_ends", self.range_ends, ("closed", "open"))
         one_of("PointAssigner.area", self.area, ("plain", "plus_one"))
         if self.center_radius < 0:
-            raise ValueError(
-                f"PointAssigner.center_radius is {self.center_radius}, but it must be 0 or more strides."
-            )
+            raise ValueError(f"PointAssigner.center_radius is {self.center_radius}, but it must be 0 or more strides.")
         for low, high in self.size_ranges:
             if not low < high:
-                raise ValueError(
-                    f"PointAssigner.size_ranges holds ({low}, {high}): the first must be the smaller."
-                )
+                raise ValueError(f"PointAssigner.size_ranges holds ({low}, {high}): the first must be the smaller.")
 
-    def __call__(
-        self, locations: Locations, boxes: Tensor, image: Tensor, num_images: int
-    ) -> Tensor:
+    def __call__(self, locations: Locations, boxes: Tensor, image: Tensor, num_images: int) -> Tensor:
+        """Give each location at most one box, the smallest that claims it.
+
+        Args:
+            locations: R locations, float32 pixels.
+            boxes: (M, 4) xyxy pixels of the whole batch, float32; M may be 0.
+            image: (M,) int64, the image each box belongs to.
+            num_images: N.
+        Returns:
+            (N, R) int64 row of `boxes`, -1 for background; on equal areas the lower row.
+        Raises:
+            ValueError: the number of size ranges is not the number of levels.
+        """
+        self._check_levels(locations)
+        num_boxes, num_locations = len(boxes), len(locations)
+        if num_boxes == 0:
+            return image.new_full((num_images, num_locations), -1)
+        order = self._areas(boxes).argsort(stable=True)  # rank -> row
+        rank = torch.empty_like(order)
+        rank[order] = torch.arange(num_boxes, device=boxes.device)
+        # One slot more than there are locations takes what the tests reject: shapes never depend on the data.
+        nowhere = num_images * num_locations
+        winner = image.new_full((nowhere + 1,), num_boxes)
+        for _, group in groupby(enumerate(locations.levels), lambda e: self._window(*e)):
+            indices, levels = zip(*group)
+            slot = self._claims(indices, levels, boxes, image * num_locations, nowhere)
+            claims = rank.view(-1, 1).expand(num_boxes, slot[0].numel())
+            winner.scatter_reduce_(0, slot.flatten(), claims.flatten(), "amin")
+        order = torch.cat((order, order.new_full((1,), -1)))  # the rank of "nobody" is M
+        return order.index_select(0, winner[:-1]).view(num_images, num_locations)
+
+    def max_positives(self, locations: Locations, num_boxes: int, num_images: int) -> int: ...
+
+
+@ASSIGNER_REGISTRY.register()
+@dataclass(frozen=True)
+class PointAssigner:
+    """FCOS's rule: a location takes the smallest box that it lies in and that suits its level.
+
+    Attributes:
+        size_ranges: (low, high) pixels of max(l, t, r, b) for each level, finest first.
+        range_ends: "closed" counts both ends in (all but two published versions); "open" counts neither
+            (Detectron2, torchvision), so that a distance of exactly 64 suits no level.
+        center_radius: half side, in strides, of the square around a box's centre that is positive; 0 for the whole box.
+        area: "plain" compares w*h; "plus_one" compares (w+1)*(h+1), as the original FCOS and FCOS_PLUS do. Areas are
+            float64, so boxes of any size are told apart and the order of annotations decides only exact ties.
+    """
+
+    size_ranges: tuple[tuple[float, float], ...] = option(
+        ((-1.0, 64.0), (64.0, 128.0), (128.0, 256.0), (256.0, 512.0), (512.0, math.inf))
+    )
+    range_ends: str = option("closed", key="SIZE_RANGE_ENDS")
+    center_radius: float = option(1.5)
+    area: str = option("plain", key="BOX_AREA")
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "size_ranges", as_tuple(self.size_ranges))
+        one_of("PointAssigner.range_ends", self.range_ends, ("closed", "open"))
+        one_of("PointAssigner.area", self.area, ("plain", "plus_one"))
+        if self.center_radius < 0:
+            raise ValueError(f"PointAssigner.center_radius is {self.center_radius}, but it must be 0 or more strides.")
+        for low, high in self.size_ranges:
+            if not low < high:
+                raise ValueError(f"PointAssigner.size_ranges holds ({low}, {high}): the first must be the smaller.")
+
+    def __call__(self, locations: Locations, boxes: Tensor, image: Tensor, num_images: int) -> Tensor:
         """Give each location at most one box, the smallest that claims it.
 
         Args:
@@ -98,29 +154,18 @@ class PointAssigner:
         # One slot more than there are locations takes what the tests reject: shapes never depend on the data.
         winner = image.new_full((num_images * num_locations + 1,), num_boxes)
         base = image * num_locations
-        for _, group in groupby(
-            enumerate(locations.levels), lambda e: self._window(*e)
-        ):
+        for _, group in groupby(enumerate(locations.levels), lambda e: self._window(*e)):
             members = list(group)
-            slot = self._claims(
-                [i for i, _ in members], [level for _, level in members], boxes, base
-            )
+            slot = self._claims([i for i, _ in members], [level for _, level in members], boxes, base)
             slot = torch.where(slot < 0, num_images * num_locations, slot)
             claims = rank.view(-1, 1).expand_as(slot.flatten(1))
             winner.scatter_reduce_(0, slot.flatten(), claims.flatten(), "amin")
-        order = torch.cat(
-            (order, order.new_full((1,), -1))
-        )  # the rank of "nobody" is M
+        order = torch.cat((order, order.new_full((1,), -1)))  # the rank of "nobody" is M
         return order[winner[:-1]].view(num_images, num_locations)
 
-    def max_positives(
-        self, locations: Locations, num_boxes: int, num_images: int
-    ) -> int:
+    def max_positives(self, locations: Locations, num_boxes: int, num_images: int) -> int:
         """A bound on the number of positives that is known without looking at the data."""
-        cells = sum(
-            math.prod(self._window(i, level)) * len(level.points)
-            for i, level in enumerate(locations.levels)
-        )
+        cells = sum(math.prod(self._window(i, level)) * len(level.points) for i, level in enumerate(locations.levels))
         return min(num_boxes * cells, num_images * len(locations))
 
     def _check_levels(self, locations: Locations) -> None:
@@ -142,54 +187,43 @@ class PointAssigner:
             self.size_ranges[index][1],
         )
         return tuple(
-            min(cells, math.floor(reach / step + 2 * _SLACK) + 1)
-            if math.isfinite(reach)
-            else cells
+            min(cells, math.floor(reach / step + 2 * _SLACK) + 1) if math.isfinite(reach) else cells
             for cells, step in zip((level.width, level.height), level.step)
         )
 
     def _claims(
-        self, indices: list[int], levels: list[Level], boxes: Tensor, base: Tensor
+        self, indices: Sequence[int], levels: Sequence[Level], boxes: Tensor, base: Tensor, nowhere: int
     ) -> Tensor:
         """Slots that boxes claim on levels with equal windows (G levels, D points, Kx columns, Ky rows).
 
         Args:
+            indices: of the levels among all levels.
+            levels: G levels.
+            boxes: (M, 4) xyxy pixels.
             base: (M,) int64 slot of the first location of each box's image.
+            nowhere: slot of what is no claim.
         Returns:
-            (M, G, D, Ky, Kx) int64 slot in the flattened (N, R), negative where the box has no claim.
+            (M, G, D, Ky, Kx) int64 slot in the flattened (N, R), or `nowhere`.
         """
         ranges = boxes.new_tensor([self.size_ranges[i] for i in indices])  # (G, 2)
         columns, rows = self._window(indices[0], levels[0])
-        x, far_x, near_x = self._axis(
-            0, levels, ranges[:, 1], boxes, columns
-        )  # (M, G, D, Kx)
-        y, far_y, near_y = self._axis(
-            1, levels, ranges[:, 1], boxes, rows
-        )  # (M, G, D, Ky)
-        far = torch.maximum(
-            far_y.unsqueeze(-1), far_x.unsqueeze(-2)
-        )  # (M, G, D, Ky, Kx)
+        x, far_x, near_x = self._axis(0, levels, ranges[:, 1], boxes, columns)  # (M, G, D, Kx)
+        y, far_y, near_y = self._axis(1, levels, ranges[:, 1], boxes, rows)  # (M, G, D, Ky)
+        far = torch.maximum(far_y.unsqueeze(-1), far_x.unsqueeze(-2))  # (M, G, D, Ky, Kx)
         low, high = ranges.view(-1, 2, 1, 1, 1).unbind(1)
-        suits = (
-            ((far >= low) & (far <= high))
-            if self.range_ends == "closed"
-            else ((far > low) & (far < high))
-        )
-        suits &= near_y.unsqueeze(-1) & near_x.unsqueeze(-2)
-        width = base.new_tensor([level.width for level in levels]).view(-1, 1, 1, 1)
-        start = base.new_tensor([level.start for level in levels]).view(-1, 1, 1, 1)
+        suits = ((far >= low) & (far <= high)) if self.range_ends == "closed" else ((far > low) & (far < high))
+        suits &= near_y.unsqueeze(-1)
+        suits &= near_x.unsqueeze(-2)
+        # What depends on the row alone is summed first: large tensors are passed over once.
         points = len(levels[0].points)
-        point = torch.arange(points, device=base.device).view(-1, 1, 1)
-        slot = (
-            (y.unsqueeze(-1) * width + x.unsqueeze(-2)) * points
-            + point
-            + start
-            + base.view(-1, 1, 1, 1, 1)
-        )
-        return torch.where(suits, slot, -1)
+        width = base.new_tensor([level.width for level in levels]).view(-1, 1, 1)
+        first = base.new_tensor([[level.start + p for p in range(points)] for level in levels]).unsqueeze(-1)
+        row = y * (width * points) + first + base.view(-1, 1, 1, 1)
+        slot = row.unsqueeze(-1) + (x * points if points > 1 else x).unsqueeze(-2)
+        return torch.where(suits, slot, nowhere)
 
     def _axis(
-        self, axis: int, levels: list[Level], reach: Tensor, boxes: Tensor, count: int
+        self, axis: int, levels: Sequence[Level], reach: Tensor, boxes: Tensor, count: int
     ) -> tuple[Tensor, Tensor, Tensor]:
         """One axis of the windows (0 for x, 1 for y); the three results are (M, G, D, count).
 
@@ -202,19 +236,13 @@ class PointAssigner:
             boxes[:, axis + 2, None, None, None],
         )  # (M, 1, 1, 1)
         step = boxes.new_tensor([level.step[axis] for level in levels]).view(-1, 1, 1)
-        origin = boxes.new_tensor(
-            [[p[axis] for p in level.points] for level in levels]
-        ).unsqueeze(-1)  # (G, D, 1)
-        cells = boxes.new_tensor(
-            [(level.width, level.height)[axis] for level in levels]
-        ).view(-1, 1, 1)
+        origin = boxes.new_tensor([[p[axis] for p in level.points] for level in levels]).unsqueeze(-1)  # (G, D, 1)
+        cells = boxes.new_tensor([(level.width, level.height)[axis] for level in levels]).view(-1, 1, 1)
         # 1. where the window starts: inside the box, and near enough to its far side for the size range
         first = torch.maximum(low, high - reach.view(-1, 1, 1))
         if self.center_radius:
             center = (low + high) / 2
-            radius = boxes.new_tensor(
-                [self.center_radius * level.stride for level in levels]
-            ).view(-1, 1, 1)
+            radius = boxes.new_tensor([self.center_radius * level.stride for level in levels]).view(-1, 1, 1)
             first = torch.maximum(first, center - radius)
         # 2. its cells; where it would leave the map it is moved inside, which loses nothing
         first = ((first - origin) / step - _SLACK).ceil()

@@ -38,7 +38,9 @@ def test_draws_the_outline_in_the_class_color_on_a_copy():
 
 
 @pytest.mark.parametrize("size", [(1, 1), (33, 31), (20, 400), (1200, 900)])
-@pytest.mark.parametrize("box", [(0, 0, 5, 5), (-50, -50, 5000, 5000), (3, 3, 3, 3), (9e9, 9e9, 9.1e9, 9.1e9)])
+@pytest.mark.parametrize(
+    "box", [(0, 0, 5, 5), (-50, -50, 5000, 5000), (3, 3, 3, 3), (3, 3, 3.1, 3.1), (9e9, 9e9, 9.1e9, 9.1e9)]
+)
 def test_any_image_and_box_size(size, box):
     image = np.zeros((*size, 3), np.uint8)
     assert draw_boxes(image, [box], [2], [0.5], NAMES).shape == image.shape

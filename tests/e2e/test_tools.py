@@ -68,7 +68,8 @@ def test_lazy_config_on_coco(datasets, tmp_path, how):
     rows = [json.loads(line) for line in (tmp_path / "metrics.json").read_text().splitlines()]
     assert [row["iteration"] for row in rows] == [0, 1, 2]
     file = tmp_path / "model_final.pth"
-    evaluated = call(*start, "--eval-only", *SMALL, f"train.init_checkpoint={file}", f"train.output_dir={tmp_path / 'e'}", datasets=datasets)  # fmt: skip
+    weights = [f"train.init_checkpoint={file}", f"train.output_dir={tmp_path / 'e'}"]
+    evaluated = call(*start, "--eval-only", *SMALL, *weights, datasets=datasets)
     assert table(evaluated) == table(done)
     assert json.loads((tmp_path / "e" / "evaluation.json").read_text())["bbox"].keys() >= {"AP", "AP50", "AP-person"}
     assert Predictor(file, device="cpu").class_names[0] == "person"
@@ -85,7 +86,8 @@ def test_yaml_config_on_coco(datasets, tmp_path, processes):
     resumed = call(*start, "--resume", *SMALL_YAML, "SOLVER.MAX_ITER", "4", "OUTPUT_DIR", tmp_path, datasets=datasets)
     assert "Starting training from iteration 3" in resumed.stdout + resumed.stderr
     file = tmp_path / "model_final.pth"
-    evaluated = call(*start, "--eval-only", *SMALL_YAML, f"MODEL.WEIGHTS={file}", "OUTPUT_DIR", tmp_path / "e", datasets=datasets)  # fmt: skip
+    weights = [f"MODEL.WEIGHTS={file}", "OUTPUT_DIR", tmp_path / "e"]
+    evaluated = call(*start, "--eval-only", *SMALL_YAML, *weights, datasets=datasets)
     assert table(evaluated) == table(resumed)
     assert Predictor(file, device="cpu").class_names[0] == "person"
 

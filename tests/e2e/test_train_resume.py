@@ -113,7 +113,7 @@ def test_accumulated_clipped_bfloat16_adam(config, tmp_path):
         "train.clip_grad=1.0",
         "train.amp.enabled=true",
         "optimizer._target_=torch.optim.AdamW",
-        "optimizer.momentum=0.9",
+        "optimizer.lr=0.0001",
     ]
 
     def make(name):
