@@ -13,10 +13,12 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .compose import compose
-    from .config import add_fcos_config
-    from .engine import LazyTrainer, Predictor
-    from .modeling import FCOS, FCOSHead, FCOSProposals
+    from .config import add_fcos_config as add_fcos_config
+    from .engine import LazyTrainer as LazyTrainer
+    from .engine import Predictor as Predictor
+    from .modeling import FCOS as FCOS
+    from .modeling import FCOSHead as FCOSHead
+    from .modeling import FCOSProposals as FCOSProposals
 
 __version__ = "0.1.0"
 

@@ -197,10 +197,15 @@ def _model(recipe: Recipe, backbone: str) -> DictConfig:
         ),
         num_classes=80,
         in_features=list(recipe.features),
-        pixel_mean=list(row.pixel_mean or recipe.pixel_mean),
-        pixel_std=list(row.pixel_std or recipe.pixel_std),
+        pixel_mean=list(pixel_statistics(row.pixel_mean, recipe) or recipe.pixel_mean),
+        pixel_std=list(pixel_statistics(row.pixel_std, recipe) or recipe.pixel_std),
         input_format=recipe.input_format,
     )
+
+
+def pixel_statistics(bgr: tuple[float, ...] | None, recipe: Recipe) -> tuple[float, ...] | None:
+    """A backbone's pixel mean or deviation in the recipe's order of channels."""
+    return bgr[::-1] if bgr is not None and recipe.input_format == "RGB" else bgr
 
 
 def _dataloader(dataloader: DictConfig, recipe: Recipe, plan: Schedule) -> DictConfig:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
-from dataclasses import MISSING, is_dataclass
+from dataclasses import MISSING, fields, is_dataclass
 from typing import Any
 
 from detectron2.config import CfgNode as CN
@@ -98,11 +98,11 @@ def add_fcos_config(cfg: CN) -> None:
     for part in _classes():
         for key, f in keyed_fields(part).items():
             if f.default is not MISSING:
-                node.setdefault(key, f.default)
+                node.setdefault(key, copy.deepcopy(f.default))
     for key, (_, default) in _REGISTRIES.items():
         node[key] = default
     for key, value in _TRANSLATED.items():
-        node[key] = value
+        node[key] = copy.deepcopy(value)
     if "FCOS" in cfg.MODEL:  # keys that another project added before
         for key, value in cfg.MODEL.FCOS.items():
             node[key] = value
@@ -209,11 +209,13 @@ def _part(name: str, cfg: CN, channels: int, train: bool = False) -> Any:
         part = registry.get(node[key])
     if hasattr(part, "from_config"):  # another project's part that reads its own keys
         return part(**part.from_config(cfg))
-    declared = keyed_fields(part if is_dataclass(part) else _PARTS[name])
-    fields = {f.name: node[key] for key, f in declared.items()} | _translate(node, train)[name]
+    part_with_fields = part if is_dataclass(part) else _PARTS[name]
+    values = _translate(node, train)[name]
     if name == "head":
-        fields["in_channels"] = channels
-    return part(**fields)
+        values["in_channels"] = channels
+    names = {f.name for f in fields(part_with_fields)}
+    values = {name: value for name, value in values.items() if name in names}  # another head may have fewer options
+    return part(**{f.name: node[key] for key, f in keyed_fields(part_with_fields).items()} | values)
 
 
 def _dense(cfg: CN, shapes: dict[str, ShapeSpec]) -> tuple[DenseFCOS, list[int]]:

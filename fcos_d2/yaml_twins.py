@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from .compose import SCHEDULES, Schedule
+from .compose import SCHEDULES, Schedule, pixel_statistics
 from .config import yaml_of_recipe
 from .modeling.backbone import BACKBONES, BackboneRow
 from .recipes import RECIPES, Recipe
@@ -54,7 +54,15 @@ def _lazy(v: Variant) -> str:
 
 def _twin(v: Variant) -> str:
     bases = f"../recipes/{v.recipe}.yaml", f"../backbones/{v.backbone}.yaml", f"../schedules/{v.schedule}.yaml"
-    return "_BASE_: [" + ", ".join(bases) + "]\nVERSION: 2\n"
+    text = "_BASE_: [" + ", ".join(bases) + "]\nVERSION: 2\n"
+    recipe, row = RECIPES[v.recipe], BACKBONES[v.backbone]
+    if recipe.input_format == "RGB" and (row.pixel_mean or row.pixel_std):  # the backbone's piece has them as BGR
+        rgb = {
+            "PIXEL_MEAN": pixel_statistics(row.pixel_mean, recipe) or recipe.pixel_mean,
+            "PIXEL_STD": pixel_statistics(row.pixel_std, recipe) or recipe.pixel_std,
+        }
+        text += yaml.dump({"MODEL": rgb}, Dumper=_Dumper, sort_keys=False, default_flow_style=False, width=120)
+    return text
 
 
 def _recipe(recipe: Recipe) -> dict[str, Any]:

@@ -19,7 +19,7 @@ class Cost:
     """Cost of one detector.
 
     Attributes:
-        parameters: all learned numbers, frozen ones included (buffers, such as the tensors of frozen batch norms, are not).
+        parameters: all learned numbers, frozen ones included; buffers, such as those of frozen batch norms, are not.
         gflops: 1e9 multiply-adds of convolutions, deformable ones included, for one image of `height` x `width`.
         height, width: padded network input, pixels.
     """

@@ -16,12 +16,12 @@ _HEAD = """# Model zoo
 {count} variants, each as a LazyConfig file in `configs/` and a yacs twin in `configs/yaml/`. `fcos zoo` lists them,
 `fcos zoo NAME` shows one. This table is written by `projects_tools/write_configs.py`.
 
-AP and AP test-dev are what the publisher reports for COCO (minival or val2017, and test-dev), in percent; no weights were
-trained or evaluated here. Parameters are all learned numbers. GFLOPs are 1e9 multiply-adds of the convolutions at the
-variant's test size: shorter side 800 and longer side 1333 pixels unless another size is given, padded.
+AP and AP test-dev are what the publisher reports for COCO (minival or val2017, and test-dev), in percent; no weights
+were trained or evaluated here. Parameters are all learned numbers. GFLOPs are 1e9 multiply-adds of the convolutions at
+the variant's test size: shorter side 800 and longer side 1333 pixels unless another size is given, padded.
 
 No weights are part of this project. Download them from their publisher and hand them to `--weights`; `fcos convert`
-says what it did with them. Code licences are named below each family's title, weights are under their publisher's terms.
+says what it did with them. Code licences are named below each family's title; weights have their publisher's terms.
 """
 
 

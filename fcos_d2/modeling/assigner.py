@@ -25,6 +25,8 @@ ASSIGNER_REGISTRY.__doc__ = """Classes whose objects are called like `PointAssig
 
 # A window starts this fraction of a cell early, so that rounding never loses a location; the exact test follows.
 _SLACK = 1e-3
+# Boxes whose windows are tested at a time, so that the temporaries stay small and mostly in the cache.
+_BOXES = 2048
 
 
 class Assigner(Protocol):
@@ -89,79 +91,14 @@ class PointAssigner:
         # One slot more than there are locations takes what the tests reject: shapes never depend on the data.
         nowhere = num_images * num_locations
         winner = image.new_full((nowhere + 1,), num_boxes)
-        for _, group in groupby(enumerate(locations.levels), lambda e: self._window(*e)):
-            indices, levels = zip(*group)
-            slot = self._claims(indices, levels, boxes, image * num_locations, nowhere)
-            claims = rank.view(-1, 1).expand(num_boxes, slot[0].numel())
-            winner.scatter_reduce_(0, slot.flatten(), claims.flatten(), "amin")
-        order = torch.cat((order, order.new_full((1,), -1)))  # the rank of "nobody" is M
-        return order.index_select(0, winner[:-1]).view(num_images, num_locations)
-
-    def max_positives(self, locations: Locations, num_boxes: int, num_images: int) -> int: ...
-
-
-@ASSIGNER_REGISTRY.register()
-@dataclass(frozen=True)
-class PointAssigner:
-    """FCOS's rule: a location takes the smallest box that it lies in and that suits its level.
-
-    Attributes:
-        size_ranges: (low, high) pixels of max(l, t, r, b) for each level, finest first.
-        range_ends: "closed" counts both ends in (all but two published versions); "open" counts neither
-            (Detectron2, torchvision), so that a distance of exactly 64 suits no level.
-        center_radius: half side, in strides, of the square around a box's centre that is positive; 0 for the whole box.
-        area: "plain" compares w*h; "plus_one" compares (w+1)*(h+1), as the original FCOS and FCOS_PLUS do. Areas are
-            float64, so boxes of any size are told apart and the order of annotations decides only exact ties.
-    """
-
-    size_ranges: tuple[tuple[float, float], ...] = option(
-        ((-1.0, 64.0), (64.0, 128.0), (128.0, 256.0), (256.0, 512.0), (512.0, math.inf))
-    )
-    range_ends: str = option("closed", key="SIZE_RANGE_ENDS")
-    center_radius: float = option(1.5)
-    area: str = option("plain", key="BOX_AREA")
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "size_ranges", as_tuple(self.size_ranges))
-        one_of("PointAssigner.range_ends", self.range_ends, ("closed", "open"))
-        one_of("PointAssigner.area", self.area, ("plain", "plus_one"))
-        if self.center_radius < 0:
-            raise ValueError(f"PointAssigner.center_radius is {self.center_radius}, but it must be 0 or more strides.")
-        for low, high in self.size_ranges:
-            if not low < high:
-                raise ValueError(f"PointAssigner.size_ranges holds ({low}, {high}): the first must be the smaller.")
-
-    def __call__(self, locations: Locations, boxes: Tensor, image: Tensor, num_images: int) -> Tensor:
-        """Give each location at most one box, the smallest that claims it.
-
-        Args:
-            locations: R locations, float32 pixels.
-            boxes: (M, 4) xyxy pixels of the whole batch, float32; M may be 0.
-            image: (M,) int64, the image each box belongs to.
-            num_images: N.
-        Returns:
-            (N, R) int64 row of `boxes`, -1 for background; on equal areas the lower row.
-        Raises:
-            ValueError: the number of size ranges is not the number of levels.
-        """
-        self._check_levels(locations)
-        num_boxes, num_locations = len(boxes), len(locations)
-        if num_boxes == 0:
-            return image.new_full((num_images, num_locations), -1)
-        order = self._areas(boxes).argsort(stable=True)  # rank -> row
-        rank = torch.empty_like(order)
-        rank[order] = torch.arange(num_boxes, device=boxes.device)
-        # One slot more than there are locations takes what the tests reject: shapes never depend on the data.
-        winner = image.new_full((num_images * num_locations + 1,), num_boxes)
         base = image * num_locations
         for _, group in groupby(enumerate(locations.levels), lambda e: self._window(*e)):
-            members = list(group)
-            slot = self._claims([i for i, _ in members], [level for _, level in members], boxes, base)
-            slot = torch.where(slot < 0, num_images * num_locations, slot)
-            claims = rank.view(-1, 1).expand_as(slot.flatten(1))
-            winner.scatter_reduce_(0, slot.flatten(), claims.flatten(), "amin")
+            indices, levels = zip(*group)
+            for some_boxes, some_base, some_rank in zip(boxes.split(_BOXES), base.split(_BOXES), rank.split(_BOXES)):
+                slot = self._claims(indices, levels, some_boxes, some_base, nowhere).flatten(1)
+                winner.scatter_reduce_(0, slot.flatten(), some_rank.view(-1, 1).expand_as(slot).flatten(), "amin")
         order = torch.cat((order, order.new_full((1,), -1)))  # the rank of "nobody" is M
-        return order[winner[:-1]].view(num_images, num_locations)
+        return order.index_select(0, winner[:-1]).view(num_images, num_locations)
 
     def max_positives(self, locations: Locations, num_boxes: int, num_images: int) -> int:
         """A bound on the number of positives that is known without looking at the data."""
@@ -220,7 +157,7 @@ class PointAssigner:
         first = base.new_tensor([[level.start + p for p in range(points)] for level in levels]).unsqueeze(-1)
         row = y * (width * points) + first + base.view(-1, 1, 1, 1)
         slot = row.unsqueeze(-1) + (x * points if points > 1 else x).unsqueeze(-2)
-        return torch.where(suits, slot, nowhere)
+        return slot.masked_fill_(suits.logical_not_(), nowhere)
 
     def _axis(
         self, axis: int, levels: Sequence[Level], reach: Tensor, boxes: Tensor, count: int

@@ -1,7 +1,7 @@
 """The losses of FCOS: class (focal), box (IoU family) and quality, with the published weights and normalizers.
 
-`FCOSLoss` sees predictions and targets, never boxes. Class and quality losses are sums over all locations; what they are
-divided by is where published versions differ, see `NORMALIZER_REGISTRY`.
+`FCOSLoss` sees predictions and targets, never boxes. Class and quality losses are sums over all locations; what they
+are divided by is where published versions differ, see `NORMALIZER_REGISTRY`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ LOSS_REGISTRY = Registry("FCOS_LOSS")
 LOSS_REGISTRY.__doc__ = """Modules called like `FCOSLoss`."""
 
 BOX_LOSS_REGISTRY = Registry("FCOS_BOX_LOSS")
-BOX_LOSS_REGISTRY.__doc__ = """Box losses: `f(pred, target, rule) -> (P,)`, from (P, 4) pairs of ltrb in the coder's unit."""
+BOX_LOSS_REGISTRY.__doc__ = """Box losses: `f(pred, target, rule) -> (P,)`, from (P, 4) ltrb pairs in the coder's unit."""
 
 NORMALIZER_REGISTRY = Registry("FCOS_NORMALIZER")
 NORMALIZER_REGISTRY.__doc__ = (
@@ -169,8 +169,8 @@ class FCOSLoss(nn.Module):
         quality: name in `QUALITY_REGISTRY`: "centerness" or "iou".
         class_weight, box_loss_weight, quality_weight: factors of the three losses.
         class_normalizer, box_normalizer, quality_normalizer: names in `NORMALIZER_REGISTRY`.
-        moving_start, moving_momentum: of the moving average of positives, where a normalizer uses one. The average is part
-            of the state dict, so a resumed training goes on with it.
+        moving_start, moving_momentum: of the moving average of positives, where a normalizer uses one. The average is
+            part of the state dict, so a resumed training goes on with it.
     """
 
     focal_alpha: float = option(0.25, key="LOSS_ALPHA")

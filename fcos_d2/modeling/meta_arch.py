@@ -77,8 +77,8 @@ class FCOS(DenseDetector):
         """Losses while training, else detections in the pixels of the original images.
 
         Args:
-            batched_inputs: what Detectron2's `DatasetMapper` gives: "image" (C, H, W) tensor in 0..255; "instances" while
-                training; "height", "width" of the wanted output.
+            batched_inputs: what Detectron2's `DatasetMapper` gives: "image" (C, H, W) tensor in 0..255; "instances"
+                while training; "height", "width" of the wanted output.
         Returns:
             {name: loss}, or for each image {"instances": `Instances` with pred_boxes, scores, pred_classes, locations}.
         Raises:
@@ -116,7 +116,7 @@ class OneStageDetector(FCOS):
         name = cfg.MODEL.PROPOSAL_GENERATOR.NAME
         if name not in ("FCOS", "FCOSProposals"):
             raise ValueError(
-                f"MODEL.PROPOSAL_GENERATOR.NAME is {name!r}, but a OneStageDetector of fcos_d2 is FCOS: set it to 'FCOS'."
+                f"MODEL.PROPOSAL_GENERATOR.NAME is {name!r}, but a OneStageDetector of fcos_d2 is FCOS: set 'FCOS'."
             )
         return super().from_config(cfg)
 
