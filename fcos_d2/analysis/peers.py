@@ -1,8 +1,9 @@
 """Who is compared: this package and other FCOS implementations, each doing the same work on the same inputs.
 
 A peer is an object with a `name`, the `recipe` of this package that has its choices, and a method for each suite it
-takes part in, called with a `Setting`: it prepares the work and returns a `Job`. What a job returns is turned into a common
-form outside the measured time. Another project joins with `--peer NAME=module:Class`, where the class has these methods.
+takes part in, called with a `Setting`: it prepares the work and returns a `Job`. What a job returns is turned into a
+common form outside the measured time. Another project joins with `--peer NAME=module:Class`; the class is called
+without arguments and has those of these methods that it wants to be measured in.
 """
 
 from __future__ import annotations
@@ -31,8 +32,10 @@ from . import workload
 from .workload import NUM_CLASSES, SCORE_THRESHOLD, STRIDES, Maps, Setting, Truth
 
 FEATURES = ("p3", "p4", "p5", "p6", "p7")
-# How a whole model may run: this package and its peers alike.
-MODES = ("eager", "channels_last", "compiled", "bf16", "bf16 channels_last")
+# How a model may run, words that may stand together: maps laid as channels_last, convolutions in bfloat16 (autocast),
+# backbone and head through torch.compile.
+MODES = ("eager", "channels_last", "bf16", "compiled")
+SUITES = ("assign", "loss", "decode", "forward", "train", "data")
 
 
 @dataclass
@@ -41,9 +44,9 @@ class Job:
 
     Attributes:
         run: does it once, again and again with the same result.
-        answer: what `run` returned -> the common form of the suite: for "assign" (N, R) int64 row of the boxes of the batch
-            or -1; for "loss" and "train" {name: float} and a list of gradients; for "decode" and "forward" one
-            (boxes, scores, classes) for each image.
+        answer: what `run` returned -> the common form of the suite: for "assign" (N, R) int64 row of the boxes of the
+            batch or -1; for "loss" and "train" {"class", "box", "quality": float} and a list of gradients; for
+            "decode" and "forward" one (boxes, scores, classes) for each image; for "data" a list of image tensors.
         before: what has to be done before each run and is not part of the work.
     """
 
@@ -65,7 +68,7 @@ class Ours:
     def __init__(self, recipe: str = "detectron2") -> None:
         self.name, self.recipe = "fcos_d2", recipe
 
-    def _dense(self, setting: Setting) -> nn.Module:
+    def _dense(self) -> nn.Module:
         """`DenseFCOS` with the recipe's parts, its head left out."""
         from ..modeling import DenseFCOS, FCOSLoss, LocationGrid, LTRBCoder, PointAssigner, Selector
 
@@ -86,7 +89,7 @@ class Ours:
         return Predictions(maps.logits, maps.raw_ltrb, maps.quality, locations)
 
     def assign(self, setting: Setting) -> Job:
-        dense, instances = self._dense(setting), as_gt_instances(workload.truths(setting), setting)
+        dense, instances = self._dense(), as_gt_instances(workload.truths(setting), setting)
         sizes = workload.feature_sizes(setting.height, setting.width)
         device = torch.device("cpu")
 
@@ -99,7 +102,7 @@ class Ours:
         return Job(run, lambda index: index)
 
     def loss(self, setting: Setting) -> Job:
-        dense, maps = self._dense(setting), workload.training_maps(setting)
+        dense, maps = self._dense(), workload.training_maps(setting)
         instances, leaves = as_gt_instances(workload.truths(setting), setting), maps.leaves()
 
         def run() -> tuple[dict[str, Tensor], tuple[Tensor, ...]]:
@@ -112,7 +115,7 @@ class Ours:
         return Job(run, as_losses)
 
     def decode(self, setting: Setting) -> Job:
-        dense, maps = self._dense(setting), workload.detection_maps(setting)
+        dense, maps = self._dense(), workload.detection_maps(setting)
         sizes = [(setting.height, setting.width)] * setting.batch
 
         @torch.inference_mode()
@@ -138,6 +141,15 @@ class Ours:
         instances = as_gt_instances(workload.truths(setting), setting)
         inputs = [{"image": workload.image(setting, i), "instances": x} for i, x in enumerate(instances)]
         return training_job(model, lambda: model(inputs), setting.mode, average=model.dense.loss)
+
+    def data(self, setting: Setting) -> Job:
+        from detectron2.data import transforms as T
+
+        train = compose(self.recipe, "R_50_FPN", "1x").dataloader.train
+        train.mapper.augmentations = []
+        mapper = instantiate(train.mapper)
+        mapper.augmentations = T.AugmentationList([T.ResizeShortestEdge(800, 1333)])
+        return mapping_job(mapper, setting)
 
 
 class Detectron2:
@@ -200,7 +212,7 @@ class Detectron2:
 
     def _model(self, state: dict[str, Tensor]) -> nn.Module:
         """R-50-FPN as in its `configs/common/models/fcos.py`, with weights of ours."""
-        from detectron2.modeling import FPN, BasicStem, ResNet
+        from detectron2.modeling.backbone import FPN, BasicStem, ResNet
         from detectron2.modeling.backbone.fpn import LastLevelP6P7
         from detectron2.modeling.meta_arch.fcos import FCOSHead
 
@@ -236,6 +248,13 @@ class Detectron2:
                 return model(inputs)
 
         return training_job(model, losses, setting.mode)
+
+    def data(self, setting: Setting) -> Job:
+        from detectron2.data import DatasetMapper
+        from detectron2.data import transforms as T
+
+        resize = T.ResizeShortestEdge(800, 1333)
+        return mapping_job(DatasetMapper(is_train=True, augmentations=[resize], image_format="BGR"), setting)
 
 
 class Torchvision:
@@ -353,9 +372,8 @@ def get_peer(name: str) -> Any:
         peer = getattr(importlib.import_module(module), attribute)()
     except (ImportError, AttributeError) as error:
         raise FcosError(f"--peer {name!r} cannot be imported: {error}") from error
-    suites = ("assign", "loss", "decode", "forward", "train", "data")
-    if not any(hasattr(peer, suite) for suite in suites):
-        raise FcosError(f"--peer {name!r} has none of the methods {', '.join(suites)}.")
+    if not any(hasattr(peer, suite) for suite in SUITES):
+        raise FcosError(f"--peer {name!r} has none of the methods {', '.join(SUITES)}.")
     peer.name = label
     if not hasattr(peer, "recipe"):
         peer.recipe = "detectron2"
@@ -515,3 +533,13 @@ def training_job(
         return values, [torch.stack([g.norm() for g in grads]).sort().values]
 
     return Job(run, answer)
+
+
+def mapping_job(mapper: Callable[[dict[str, Any]], dict[str, Any]], setting: Setting) -> Job:
+    """Read and resize `setting.batch` images of the data set in `setting.data`."""
+    records = workload.records(setting)
+
+    def run() -> list[dict[str, Any]]:
+        return [mapper(record) for record in records]
+
+    return Job(run, lambda mapped: [x["image"] for x in mapped])

@@ -32,7 +32,7 @@ class Setting:
         height, width: pixels of the network input.
         boxes: ground-truth boxes of each image.
         scores: key of `SCORES`.
-        mode: how a whole model runs, see `peers.MODES`.
+        mode: how the model runs, words of `peers.MODES`.
         data: folder of a data set.
     """
 
@@ -48,6 +48,8 @@ class Setting:
     @property
     def label(self) -> str:
         """How the line is called in tables."""
+        if self.suite == "data":
+            return f"{self.batch} images to 800x1333"
         parts = [f"batch {self.batch}"]
         if self.boxes:
             parts.append(f"{self.boxes} boxes")
@@ -128,7 +130,8 @@ def training_maps(setting: Setting, seed: int = 1) -> Maps:
         sizes = feature_sizes(setting.height, setting.width)
         return [torch.randn(setting.batch, channels, *size, generator=random) for size in sizes]
 
-    return Maps([x - 4.6 for x in maps(NUM_CLASSES)], [x + 2 for x in maps(4)], maps(1))
+    found = Maps([x - 4.6 for x in maps(NUM_CLASSES)], [x + 2 for x in maps(4)], maps(1))
+    return _laid(found, setting)
 
 
 def detection_maps(setting: Setting, seed: int = 2) -> Maps:
@@ -141,6 +144,14 @@ def detection_maps(setting: Setting, seed: int = 2) -> Maps:
     count = {"heavy": margin.shape[1] // 20, "trained": 1000, "sparse": 100}[setting.scores]
     edge = margin.topk(count + 1, dim=1).values[:, -2:].mean(dim=1)  # between the last one in and the first one out
     maps.logits = [x - edge.view(-1, 1, 1, 1) for x in maps.logits]
+    return _laid(maps, setting)
+
+
+def _laid(maps: Maps, setting: Setting) -> Maps:
+    """The maps in the memory format of the setting's mode."""
+    if "channels_last" in setting.mode:
+        for values in (maps.logits, maps.raw_ltrb, maps.quality):
+            values[:] = [x.contiguous(memory_format=torch.channels_last) for x in values]
     return maps
 
 
@@ -169,6 +180,22 @@ def _place_objects(maps: Maps, setting: Setting, seed: int) -> None:
             ltrb = torch.cat((at - box[:2].view(2, 1, 1), box[2:].view(2, 1, 1) - at)) / stride
             noise = 0.1 * torch.randn(4, count, generator=random)
             maps.raw_ltrb[level][image][:, near] = ltrb[:, near].clamp(min=0.1) + noise
+
+
+def records(setting: Setting) -> list[dict[str, Any]]:
+    """The first `setting.batch` records of the data set in the folder `setting.data`.
+
+    Raises:
+        FcosError: the folder holds no data set.
+    """
+    from detectron2.data import DatasetCatalog
+
+    from ..data import find_dataset, register
+
+    layout = find_dataset(setting.data)
+    names = register(layout, f"bench_{abs(hash(setting.data))}", need=())
+    name = names.val or names.train or names.test
+    return DatasetCatalog.get(name)[: setting.batch]
 
 
 def image(setting: Setting, index: int = 0) -> Tensor:

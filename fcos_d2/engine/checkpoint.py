@@ -88,7 +88,7 @@ def save(path: str | Path, payload: dict[str, Any]) -> None:
 
 
 # How torch says that a file names an object which it does not know as harmless.
-_UNSUPPORTED = re.compile(r"GLOBAL ([\w.]+) was not")
+_UNSUPPORTED = re.compile(r"unsupported (?:global|class)[: ]+(?:GLOBAL )?([\w.]+)", re.IGNORECASE)
 
 
 def load(path: str | Path) -> dict[str, Any]:
@@ -109,9 +109,7 @@ def load(path: str | Path) -> dict[str, Any]:
     except Exception as error:  # torch raises anything from KeyError to UnpicklingError
         if cause := _os_error(error):
             raise FcosError(f"The checkpoint {path} cannot be read: {cause.strerror or cause}.") from error
-        if found := re.search(
-            r"(?:Unsupported (?:global|class|operand)[^\n]*?(?:GLOBAL )?)([\w.]+) was not", str(error)
-        ):
+        if found := _UNSUPPORTED.search(str(error)):
             raise _hostile(path, found[1]) from error
         raise FcosError(f"The checkpoint {path} is cut off, damaged, or no checkpoint at all.") from error
     if not isinstance(payload, dict):

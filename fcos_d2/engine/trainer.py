@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from ..errors import FcosError
 from .checkpoint import Checkpointer, load, write_atomically
 from .configuration import TRAIN_OPTIONS, dump_config
+from .cpu import guard_narrow_maps, without_sync_bn
 from .evaluation import build_loader, data_class_names, evaluate
 from .hooks import AverageHook, CheckpointHook, EvaluationHook, WeightAverage
 from .interrupt import Request, TrainingInterrupted
@@ -195,6 +196,8 @@ class LazyTrainer(TrainerBase):
             self._dtype = torch.float16
         scaled = amp.enabled and self._dtype is torch.float16 and self._device.type == "cuda"
         self.scaler = torch.amp.GradScaler(self._device.type, enabled=scaled)
+        if amp.enabled and self._device.type == "cpu":
+            guard_narrow_maps(self._bare_model)
         ddp = OmegaConf.to_container(self.options.ddp)
         if self._device.type == "cpu":
             ddp["device_ids"] = None
@@ -426,20 +429,6 @@ def _device(name: str) -> torch.device:
     if device.type == "cuda" and not torch.cuda.is_available():
         raise FcosError(f"train.device is {name!r}, but PyTorch finds no CUDA device here: pass train.device=cpu.")
     return device
-
-
-def without_sync_bn(model: nn.Module) -> nn.Module:
-    """Replace `nn.SyncBatchNorm`, which trains on GPUs only, by batch norms of the same state."""
-    found = [name for name, module in model.named_modules() if isinstance(module, nn.SyncBatchNorm)]
-    for name in found:
-        parent, _, child = name.rpartition(".")
-        old = model.get_submodule(name)
-        new = nn.BatchNorm2d(old.num_features, old.eps, old.momentum, old.affine, old.track_running_stats)
-        new.load_state_dict(old.state_dict())
-        setattr(model.get_submodule(parent), child, new)
-    if found:
-        logger.warning("%d SyncBN layers became BN layers, because SyncBN does not train on the CPU.", len(found))
-    return model
 
 
 def _split(batch: Sequence, count: int) -> list[Sequence]:

@@ -92,7 +92,9 @@ def load_model(
     if averaged and averages is not None:
         state = averages
     if state is None:  # weights without anything around them
-        state, payload = payload, {}
+        state, payload = payload.pop("state_dict", payload), {}
+    if _is_foreign(state):
+        state, payload = _import(model, state, path, classes), {}
     load_state(
         model,
         state,
@@ -103,6 +105,24 @@ def load_model(
         allow_backbone=allow_backbone,
     )
     return payload
+
+
+def _is_foreign(state: dict[str, Tensor]) -> bool:
+    """Whether these are weights of another project's FCOS."""
+    from ..importers.families import families_of  # the importers need this package
+
+    return bool(families_of(name.removeprefix("module.") for name in state))
+
+
+def _import(model: nn.Module, state: dict[str, Tensor], path: str, classes: str) -> dict[str, Tensor]:
+    """Published weights under our names, for this model; see `importers.load`."""
+    from .. import importers
+
+    model = getattr(model, "module", model)
+    count = importers.load(state).report.num_classes if classes == "drop" else None
+    imported = importers.load(state, config=model, num_classes=count)
+    logger.info("%s was converted:\n%s", path, imported.report)
+    return imported.state_dict
 
 
 def load_state(

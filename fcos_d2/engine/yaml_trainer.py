@@ -19,7 +19,7 @@ from detectron2.utils import comm
 from ..errors import FcosError
 from .checkpoint import Checkpointer
 from .configuration import dump_config
-from .trainer import without_sync_bn
+from .cpu import without_sync_bn
 from .weights import load_model
 
 __all__ = ["YamlTrainer"]

@@ -26,11 +26,18 @@ _CONVOLUTION_BIAS = re.compile(r"dense\.head\.(share|cls|bbox)_tower\.(0|3|6|9|1
 
 @dataclass(frozen=True)
 class Pixels:
-    """What a model reads: the order of the channels, and in 0..255 their mean and deviation."""
+    """What a model reads: the order of the channels, and in 0..255 their mean and deviation, to four decimals.
+
+    A built model keeps them in float32, a config in the digits that were published: rounded, the two are equal.
+    """
 
     format: str
     mean: tuple[float, ...]
     std: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        for name in ("mean", "std"):
+            object.__setattr__(self, name, tuple(round(float(x), 4) for x in getattr(self, name)))
 
     def __str__(self) -> str:
         mean, std = (", ".join(f"{x:g}" for x in values) for values in (self.mean, self.std))

@@ -83,14 +83,14 @@ def target_of(config: Any, num_classes: int | None = None) -> Target:
 
     Args:
         config: name of a variant, config file, LazyConfig (or its node `model`), yacs config, or built model.
-        num_classes: replaces that of a config.
+        num_classes: replaces that of a config or model.
     Raises:
         FcosError: there is no such variant or file.
     """
     if isinstance(config, nn.Module):
         model = getattr(config, "module", config)
         mean, std = (tuple(x.flatten().tolist()) for x in (model.pixel_mean, model.pixel_std))
-        return _describe(model, "the model", Pixels(model.input_format, mean, std))
+        return _with_classes(_describe(model, "the model", Pixels(model.input_format, mean, std)), num_classes)
     if isinstance(config, (str, Path)):
         return _named(str(config), num_classes)
     if isinstance(config, CfgNode):
@@ -126,6 +126,17 @@ def _describe(model: nn.Module, title: str, pixels: Pixels) -> Target:
     shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     starts = {AVERAGE: float(model.dense.loss.moving_start)} if AVERAGE in shapes else {}
     return Target(title, shapes, model.num_classes, pixels, _traits_of(model), starts)
+
+
+def _with_classes(target: Target, num_classes: int | None) -> Target:
+    """The same model with another number of classes."""
+    if num_classes in (None, target.num_classes):
+        return target
+    shapes = {
+        name: (shape[0] // target.num_classes * num_classes, *shape[1:]) if ".cls_logits." in name else shape
+        for name, shape in target.shapes.items()
+    }
+    return replace(target, shapes=shapes, num_classes=num_classes)
 
 
 def _traits_of(model: nn.Module) -> Traits | None:

@@ -1,14 +1,17 @@
 """Sigmoid focal loss (arXiv:1708.02002) from class indices, on feature maps as they lie.
 
-Every element of the maps is first counted as a negative; the few positives are corrected afterwards. No one-hot targets,
-no concatenation of levels, no transposition. The gradient is formed while the loss is, in one tensor for each map.
+Every element of the maps is first counted as a negative; the few positives are corrected afterwards. No one-hot
+targets, no concatenation of levels, no transposition. The gradient is formed while the loss is, in one tensor for each
+map. Under `torch.compile` the same sums are written plainly, for the compiler to fuse.
 
 With f(x) = p^gamma * softplus(x), p = sigmoid(x), a negative costs (1 - alpha) * f(x) and a positive alpha * f(-x).
 """
 
 from __future__ import annotations
 
+import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
@@ -16,6 +19,8 @@ from ..structures import Positives, Predictions
 
 # Elements worked on at a time on the CPU, so that the temporaries stay in the cache.
 _CHUNK = 1 << 17
+# Bytes from which memory for a gradient is worth asking for in huge pages.
+_HUGE = 1 << 22
 
 
 def focal_loss(
@@ -38,12 +43,20 @@ def focal_loss(
     Returns:
         float32 scalar. Differentiable once in the logits.
     """
-    multiplier = torch.as_tensor(
-        multiplier, dtype=torch.float32, device=label.device
-    ).detach()
-    return _FocalLoss.apply(
-        predictions, positives, label, alpha, gamma, multiplier, *predictions.logits
-    )
+    multiplier = torch.as_tensor(multiplier, dtype=torch.float32, device=label.device).detach()
+    if torch.compiler.is_compiling():
+        return _plain(predictions, positives, label, alpha, gamma) * multiplier
+    return _FocalLoss.apply(predictions, positives, label, alpha, gamma, multiplier, *predictions.logits)
+
+
+def _plain(predictions: Predictions, positives: Positives, label: Tensor, alpha: float, gamma: float) -> Tensor:
+    """The loss in differentiable operations."""
+    total = torch.zeros((), device=label.device)
+    for logits in predictions.logits:
+        total = total + (1 - alpha) * _focal_term(logits.float(), gamma)[0].sum()
+    x = _at_labels(predictions, predictions.logits, positives, label)
+    correction = alpha * _focal_term(-x, gamma)[0] - (1 - alpha) * _focal_term(x, gamma)[0]
+    return total + (correction if positives.valid is None else correction * positives.valid).sum()
 
 
 class _FocalLoss(torch.autograd.Function):
@@ -51,31 +64,23 @@ class _FocalLoss(torch.autograd.Function):
     def forward(ctx, predictions, positives, label, alpha, gamma, multiplier, *maps):
         total = torch.zeros((), dtype=torch.float64, device=label.device)
         grads = []
-        for level, logits, needs_grad in zip(
-            predictions.locations.levels, maps, ctx.needs_input_grad[6:]
-        ):
+        for logits, needs_grad in zip(maps, ctx.needs_input_grad[6:]):
             grad = _empty_gradient(logits) if needs_grad else None
             total += _negatives(logits, gamma, grad, (1 - alpha) * multiplier)
-            # the positives of this level: take the negative term back, put the positive one
-            inside = (positives.location >= level.start) & (
-                positives.location < level.end
-            )
-            weight = (
-                inside.float() if positives.valid is None else inside * positives.valid
-            )
-            cell, point = predictions.cell(level, positives.location)
-            channel = point * predictions.num_classes + label
-            index = (positives.image, channel, cell // level.width, cell % level.width)
-            x = logits[index].float()
-            negative, negative_slope = _focal_term(x, gamma)
-            positive, positive_slope = _focal_term(-x, gamma)
-            total += (
-                (alpha * positive - (1 - alpha) * negative) * weight
-            ).sum() * multiplier
-            if grad is not None:
-                slope = (alpha * positive_slope + (1 - alpha) * negative_slope) * weight
-                grad.index_put_(index, -slope * multiplier, accumulate=True)
             grads.append(grad)
+        # the positives: take the negative term back, put the positive one
+        x = _at_labels(predictions, maps, positives, label)
+        negative, negative_slope = _focal_term(x, gamma)
+        positive, positive_slope = _focal_term(-x, gamma)
+        term = alpha * positive - (1 - alpha) * negative
+        slope = -(alpha * positive_slope + (1 - alpha) * negative_slope) * multiplier
+        if positives.valid is not None:
+            term, slope = term * positives.valid, slope * positives.valid
+        total += term.sum() * multiplier
+        for i, grad in enumerate(grads):
+            if grad is not None:
+                index, inside = _index(predictions, i, positives, label)
+                grad.index_put_(index, slope * inside, accumulate=True)
         ctx.grads = grads
         ctx.dtypes = [m.dtype for m in maps]
         return total.float()
@@ -86,76 +91,104 @@ class _FocalLoss(torch.autograd.Function):
         # On the CPU a look at the factor is free and mostly saves a pass over the maps.
         unit = grad_output.device.type == "cpu" and grad_output.item() == 1.0
         grads = [g if g is None or unit else g * grad_output for g in ctx.grads]
-        return (None,) * 6 + tuple(
-            g if g is None else g.to(dtype) for g, dtype in zip(grads, ctx.dtypes)
-        )
+        return (None,) * 6 + tuple(g if g is None else g.to(dtype) for g, dtype in zip(grads, ctx.dtypes))
+
+
+def _index(
+    predictions: Predictions, i: int, positives: Positives, label: Tensor
+) -> tuple[tuple[Tensor, Tensor, Tensor, Tensor], Tensor]:
+    """Where the logits of the positives' labels lie in map i, and which do; the others point somewhere into it."""
+    level = predictions.locations.levels[i]
+    inside = (positives.location >= level.start) & (positives.location < level.end)
+    cell, point = predictions.cell(level, positives.location)
+    channel = label if len(level.points) == 1 else point * predictions.num_classes + label
+    return (positives.image, channel, cell // level.width, cell % level.width), inside
+
+
+def _at_labels(predictions: Predictions, maps: list[Tensor], positives: Positives, label: Tensor) -> Tensor:
+    """(P,) float32 logits of the positives' labels."""
+    x = torch.zeros_like(label, dtype=torch.float32)
+    for i, logits in enumerate(maps):
+        index, inside = _index(predictions, i, positives, label)
+        x = torch.where(inside, logits[index].float(), x)
+    return x
 
 
 def _focal_term(x: Tensor, gamma: float) -> tuple[Tensor, Tensor]:
-    """f(x) = p^gamma * softplus(x) and its derivative, for the few positives."""
+    """f(x) = p^gamma * softplus(x) and its derivative."""
     p = x.sigmoid()
-    softplus = torch.nn.functional.softplus(x, threshold=50)
+    softplus = -F.logsigmoid(-x)
     power = p**gamma
     term = power * softplus
     return term, gamma * term * (1 - p) + power * p
 
 
 def _empty_gradient(logits: Tensor) -> Tensor:
-    """Room for the gradient of a map, laid so that `_flat` gives a view of it in the order in which it gives the map."""
+    """Room for the gradient of a map, laid so that `_flat` gives a view of it in the order that it gives the map in."""
     channels_last = logits.is_contiguous(memory_format=torch.channels_last)
-    layout = torch.channels_last if channels_last else torch.contiguous_format
-    return torch.empty_like(logits, dtype=torch.float32, memory_format=layout)
+    if logits.device.type != "cpu" or logits.numel() * 4 < _HUGE:
+        layout = torch.channels_last if channels_last else torch.contiguous_format
+        return torch.empty_like(logits, dtype=torch.float32, memory_format=layout)
+    n, c, h, w = logits.shape
+    flat = _huge_pages(logits.numel())
+    return flat.view(n, h, w, c).permute(0, 3, 1, 2) if channels_last else flat.view(n, c, h, w)
+
+
+def _huge_pages(count: int) -> Tensor:
+    """(count,) float32 without values. NumPy asks the system for huge pages, PyTorch only if its environment says so;
+    the first write to fresh memory costs ten times more in small ones.
+    """
+    line = 64 // 4
+    memory = np.empty(count + line, dtype=np.float32)
+    start = -(memory.ctypes.data // 4) % line  # at the start of a cache line, as PyTorch has it
+    return torch.from_numpy(memory[start : start + count])
 
 
 def _flat(values: Tensor) -> Tensor:
-    """A map as one dimension, in the order it lies in memory (a view for contiguous and channels_last maps, else a copy)."""
+    """A map as one dimension, as it lies in memory: a view for contiguous and channels_last maps, else a copy."""
     if values.is_contiguous(memory_format=torch.channels_last):
         values = values.permute(0, 2, 3, 1)
     return values.reshape(-1)
 
 
-def _negatives(
-    logits: Tensor, gamma: float, grad: Tensor | None, factor: Tensor
-) -> Tensor:
+def _negatives(logits: Tensor, gamma: float, grad: Tensor | None, factor: Tensor) -> Tensor:
     """Sum of `factor` * f over a whole map, a float64 scalar; `factor` * f' is written to `grad`."""
     x, g = _flat(logits), None if grad is None else _flat(grad)
-    size = min(_CHUNK, x.numel()) if x.device.type == "cpu" else x.numel()
-    buffers = [torch.empty(size, device=x.device) for _ in range(5)]
+    size = x.numel()
+    if x.device.type == "cpu":
+        _map_constants_of_log1p()
+        size = min(_CHUNK, size)
+    buffers = [torch.empty(size, device=x.device) for _ in range(4)]
     total = torch.zeros((), dtype=torch.float64, device=x.device)
     for start in range(0, x.numel(), max(size, 1)):
         part = x[start : start + size]
         work = [b[: part.numel()] for b in buffers]
-        total += _negatives_chunk(
-            part, gamma, None if g is None else g[start : start + size], factor, work
-        )
+        total += _negatives_chunk(part, gamma, None if g is None else g[start : start + size], factor, work)
     return total * factor
 
 
-def _negatives_chunk(
-    x: Tensor, gamma: float, grad: Tensor | None, factor: Tensor, work: list[Tensor]
-) -> Tensor:
-    """Sum of f over some elements, in place on five buffers of their size.
-
-    softplus(x) = max(x, 0) + log(1 + e) with e = exp(-|x|). PyTorch's softplus and log1p are not vectorised on the CPU, its
-    log is; what 1 + e loses by rounding is put back to first order.
-    """
-    e, one_plus_e, softplus, p, power = work
+def _negatives_chunk(x: Tensor, gamma: float, grad: Tensor | None, factor: Tensor, work: list[Tensor]) -> Tensor:
+    """Sum of f over some elements, in place on four buffers of their size; f' = p^gamma * p + gamma * f * (1 - p)."""
+    term, e, p, power = work
     if x.dtype != torch.float32:
-        x = power.copy_(x).clone()
-    torch.abs(x, out=e).neg_().exp_()
-    torch.add(e, 1, out=one_plus_e)
-    torch.log(one_plus_e, out=softplus)
-    lost = torch.sub(one_plus_e, 1, out=p).sub_(e)
-    softplus.addcdiv_(lost, one_plus_e, value=-1)
-    softplus.add_(torch.clamp(x, min=0, out=p))
+        x = x.float()
+    torch.neg(x, out=power)
+    torch.ops.aten.log_sigmoid_forward.output(power, output=term, buffer=e)  # -softplus(x)
     torch.sigmoid(x, out=p)
     if gamma == 2:
         torch.mul(p, p, out=power)
     else:
         torch.pow(p, gamma, out=power)
-    term = softplus.mul_(power)
-    total = term.sum()
-    if grad is not None:  # f' = gamma * f * (1 - p) + power * p
-        slope = torch.sub(power, term, alpha=gamma, out=e)
-        torch.mul(term, gamma, out=grad).addcmul_(p, slope).mul_(factor)
-    return total
+    total = term.mul_(power).sum()
+    if grad is not None:
+        torch.lerp(term.mul_(-gamma), power, p, out=grad).mul_(factor)
+    return -total
+
+
+def _map_constants_of_log1p() -> None:
+    """Let the system map the page of PyTorch's library that holds what its log1p gives for -0.0.
+
+    With vectors of 512 bits, softplus and its like load that constant masked, once for every vector. No ordinary value
+    needs it, so the page is never touched, and a masked load from an unmapped page takes as long as a hundred others.
+    """
+    torch.full((16,), -0.0).log1p()

@@ -25,7 +25,7 @@ LOSS_REGISTRY = Registry("FCOS_LOSS")
 LOSS_REGISTRY.__doc__ = """Modules called like `FCOSLoss`."""
 
 BOX_LOSS_REGISTRY = Registry("FCOS_BOX_LOSS")
-BOX_LOSS_REGISTRY.__doc__ = """Box losses: `f(pred, target, rule) -> (P,)`, from (P, 4) ltrb pairs in the coder's unit."""
+BOX_LOSS_REGISTRY.__doc__ = """Box losses: `f(pred, target, rule) -> (P,)`, from (P, 4) ltrb in the coder's unit."""
 
 NORMALIZER_REGISTRY = Registry("FCOS_NORMALIZER")
 NORMALIZER_REGISTRY.__doc__ = (

@@ -1,9 +1,9 @@
 """Non-maximum suppression within groups (the classes of each image), equal to one suppression for each group.
 
-On the CPU torchvision's `batched_nms` either runs over all boxes at once, in quadratic time, or over one group at a time,
-searching all boxes for it. Here boxes are sorted by group once, and as many whole groups as are cheap together go through
-one call, set so far apart that no two overlap. Doubles hold the shifted coordinates of float32 boxes exactly, but for those
-within a hundredth of a pixel of zero.
+On the CPU torchvision's `batched_nms` either runs over all boxes at once, in quadratic time, or over one group at a
+time, searching all boxes for it. Here boxes are sorted by group once, and as many whole groups as are cheap together go
+through one call, set so far apart that no two overlap. Doubles hold the shifted coordinates of float32 boxes exactly,
+but for those within a fraction of a pixel of zero, which move by less than a millionth.
 """
 
 from __future__ import annotations

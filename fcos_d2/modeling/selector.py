@@ -1,8 +1,8 @@
 """From head outputs to kept boxes: score, threshold, top-k for each level, non-maximum suppression.
 
-Nearly all of the N*R*K class scores lose, and they are never looked at one by one: a place (cell and point) whose best class
-does not pass holds no candidate, and if more than k places pass, only the k best of them can hold one of the k best
-candidates. So the maps are read once, for the best class of each place, and all classes are scored at the few places left.
+Nearly all of the N*R*K class scores lose, and they are never looked at one by one: a location whose best class does
+not pass holds no candidate, and if more than k locations pass, only the k best of them can hold one of the k best
+candidates. So the maps are read once, for the best class of each location; all classes are scored at the few left.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from ..structures import Detections, Level, Predictions
 from .ltrb import LTRBCoder
 from .nms import grouped_nms
 
-# Scores of the same logits may differ in their last bits, as they are computed side by side or alone: the places are chosen
-# with this margin, relative, and the exact tests follow.
+# Scores of equal logits may differ in their last bits, computed in a row or alone: locations are chosen with this
+# relative margin, and the exact tests follow.
 _SLACK = 1e-5
 
 # Candidates that suppression looks at first, for each detection that is wanted.
@@ -38,8 +38,8 @@ class Selector:
 
     Attributes:
         score_threshold: scores must be greater.
-        threshold_on: compare the "class" score c alone, the final "score", or the "product" c*q whatever the final score
-            is (AdelaiDet's THRESH_WITH_CTR).
+        threshold_on: compare the "class" score c alone, the final "score", or the "product" c*q whatever the final
+            score is (AdelaiDet's THRESH_WITH_CTR).
         score_form: final score from class score c and quality q: "sqrt" of c*q, or their "product".
         topk: most candidates kept for each level of an image before suppression.
         topk_by: rank them by the final "score", or the "class" score alone (mmdetection).
@@ -105,16 +105,16 @@ class Selector:
         return self._best(found, num_images)
 
     def _candidates(self, predictions: Predictions) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        """Image, location, class (int64), score (float32) and raw ltrb of the candidates, P rows each, level by level."""
+        """Image, location, class (int64), score (float32) and raw ltrb of the candidates, P rows, level by level."""
         levels, points = predictions.locations.levels, predictions.locations.points_per_cell
-        # 1. the places whose best class may pass, (N, R)
+        # 1. the locations whose best class may pass, (N, R)
         best = torch.cat([_by_cell(x, points).amax(dim=3).flatten(1) for x in predictions.logits], dim=1)
         quality = torch.cat([_by_cell(x, points).flatten(1) for x in predictions.quality], dim=1)
         class_score, product = _scores(best, quality)
-        passes, least = self._best_places(
+        passes, least = self._best_locations(
             self._may_pass(class_score, product), self._rank(class_score, product), levels
         )
-        # 2. all classes there; places are level by level, and image by image within a level
+        # 2. all classes there, level by level, and image by image within a level
         places = [passes[:, level.start : level.end].nonzero().unbind(1) for level in levels]
         logits, raw_ltrb = (
             torch.cat([_rows(x, points, *pair) for x, pair in zip(maps, places)])
@@ -148,18 +148,18 @@ class Selector:
         """What orders candidates before suppression; the square root would not change the order."""
         return product if self.topk_by == "score" else class_score
 
-    def _best_places(self, passes: Tensor, rank: Tensor, levels: Sequence[Level]) -> tuple[Tensor, Tensor | None]:
-        """Leave out the places that hold none of the `topk` best candidates of their level and image.
+    def _best_locations(self, passes: Tensor, rank: Tensor, levels: Sequence[Level]) -> tuple[Tensor, Tensor | None]:
+        """Leave out the locations that hold none of the `topk` best candidates of their level and image.
 
-        Each of the `topk` best places holds a candidate that ranks as the place does, so what ranks below all of these is
-        not among the `topk` best candidates.
+        Each of the `topk` best locations holds a candidate that ranks as the location does, so what ranks below all of
+        these is not among the `topk` best candidates.
 
         Args:
             passes: (N, R) bool.
-            rank: (N, R) of the best class at each place.
+            rank: (N, R) of the best class at each location.
             levels: which of the R are rivals.
         Returns:
-            `passes` without those places, and the (N, R) rank that candidates must reach; `None` if all may stay.
+            `passes` without those locations, and the (N, R) rank that candidates must reach; `None` if all may stay.
         """
         most = max(self.topk, 1)
         if int(passes.sum()) <= most:
@@ -246,6 +246,6 @@ def _by_cell(values: Tensor, points: int) -> Tensor:
 
 
 def _rows(values: Tensor, points: int, image: Tensor, offset: Tensor) -> Tensor:
-    """(P, C) of a map (N, D*C, Hi, Wi) at P places, given as image and offset from the level's first location."""
+    """(P, C) of a map (N, D*C, Hi, Wi) at P locations, given as image and offset from the level's first location."""
     cells = _by_cell(values, points)
     return cells[:, :, 0][image, offset] if points == 1 else cells[image, offset // points, offset % points]

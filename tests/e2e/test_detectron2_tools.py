@@ -25,10 +25,8 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @pytest.fixture(scope="module")
 def names(tmp_path_factory):
-    sizes = ((96, 80), (80, 96))
-    return register(
-        generate(tmp_path_factory.mktemp("d2") / "set", {"train": 8, "val": 3}, image_size=sizes), "d2_tools"
-    )
+    folder = tmp_path_factory.mktemp("d2") / "set"
+    return register(generate(folder, {"train": 8, "val": 3}, image_size=((96, 80), (80, 96))), "d2_tools")
 
 
 @pytest.fixture
@@ -81,11 +79,6 @@ def test_detectron2_resumes_from_our_checkpoint(cfg):
     assert theirs.start_iter == 3
     theirs.train()
     assert theirs.iter == 5
-    assert (
-        Predictor(tmp_path / "model_final.pth", "random", device="cpu")
-        if "config" in load(tmp_path / "model_final.pth")
-        else True
-    )
 
 
 def call(*words, cwd, datasets):

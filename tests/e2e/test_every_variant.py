@@ -17,7 +17,7 @@ COMBINATIONS = {(v.recipe, v.backbone): v for v in reversed(zoo.VARIANTS)}
 
 
 def allocate(cfg) -> torch.nn.Module:
-    """The model of a config with small weights: initialising the large networks as published takes longer than a step."""
+    """The model of a config, with small weights: the published initialisation takes longer than a step."""
     with torch.device("meta"):
         model = instantiate(cfg)
     model = without_sync_bn(model.to_empty(device="cpu"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -99,21 +100,27 @@ def test_yaml_config_on_coco(datasets, tmp_path, processes):
         ("lazyconfig_train_net", ["absent.py"], "absent.py does not exist"),
         ("lazyconfig_train_net", [LAZY, "model.num_classes=3", *SMALL[1:]], "80 classes, but the model 3"),
         ("lazyconfig_train_net", [LAZY, *SMALL, "train.init_checkpoint=gone.pth"], "gone.pth do not exist"),
-        ("lazyconfig_train_net", [LAZY, *SMALL], "DETECTRON2_DATASETS"),
         ("lazyconfig_train_net", [LAZY, *SMALL, "model.dense.coder.unit=mile"], "'mile'"),  # a part's own ValueError
         ("train_net", [YAML, "MODEL.FCOS.NUM_CLASES", "3"], "'MODEL.FCOS.NUM_CLASSES'?"),
         ("train_net", [YAML, *SMALL_YAML, "MODEL.FCOS.NUM_CLASSES=3"], "80 classes, but the model 3"),
-        ("train_net", [YAML, "--eval-only"], "EVAL"),
+        ("train_net", ["--eval-only", YAML, *SMALL_YAML], "no weights to evaluate"),
     ],
 )
-def test_wrong_input_is_one_sentence(tmp_path, script, words, sentence):
-    output = f"train.output_dir={tmp_path}" if script.startswith("lazy") else f"OUTPUT_DIR={tmp_path}"
-    if sentence == "EVAL":
-        words, sentence = [YAML, *SMALL_YAML], "no weights to evaluate"
-        done = call(TOOLS / f"{script}.py", "--eval-only", "--config-file", *words, output, datasets="/absent")
-    else:
-        done = call(TOOLS / f"{script}.py", "--config-file", *words, output, datasets="/absent")
-    assert done.returncode == 1
-    assert "Traceback" not in done.stderr
-    last = done.stderr.strip().splitlines()[-1]
+def test_wrong_input_is_one_sentence(tmp_path, monkeypatch, capsys, script, words, sentence):
+    """In this process, because starting another takes seconds."""
+    output = [f"train.output_dir={tmp_path}"] if script.startswith("lazy") else ["OUTPUT_DIR", str(tmp_path)]
+    flags = [word for word in words if str(word).startswith("--")]
+    config, *opts = [word for word in words if word not in flags]
+    monkeypatch.setattr(sys, "argv", [script, *flags, "--config-file", *map(str, (config, *opts)), *output])
+    with pytest.raises(SystemExit) as end:
+        runpy.run_path(str(TOOLS / f"{script}.py"), run_name="__main__")
+    assert end.value.code == 1
+    last = capsys.readouterr().err.strip().splitlines()[-1]
     assert last.startswith("error: ") and sentence in last
+
+
+def test_missing_images_in_a_process_of_their_own(tmp_path):
+    words = [*SMALL, f"train.output_dir={tmp_path}"]
+    done = call(TOOLS / "lazyconfig_train_net.py", "--config-file", LAZY, *words, datasets="/absent")
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert "/absent/coco/annotations/instances_train2017.json" in done.stderr.strip().splitlines()[-1]

@@ -18,8 +18,8 @@ from torch import nn
 
 from fcos_d2.engine import LazyTrainer, Predictor, TrainingInterrupted, parse_config
 from fcos_d2.engine.checkpoint import load
+from fcos_d2.engine.cpu import guard_narrow_maps, without_sync_bn
 from fcos_d2.engine.hooks import EvaluationHook, WeightAverage
-from fcos_d2.engine.trainer import without_sync_bn
 from fcos_d2.errors import FcosError
 
 NAMES = ["circle", "square", "triangle", "star", "ring"]
@@ -291,6 +291,21 @@ def test_sync_bn_becomes_bn_on_the_cpu(caplog):
         without_sync_bn(model)
     assert type(model[1][0]) is nn.BatchNorm2d and float(model[1][0].running_mean[0]) == 3.0
     assert len(caplog.records) == 1 and "SyncBN" in caplog.text
+
+
+def test_bfloat16_gradients_of_narrow_maps():
+    """PyTorch's own are garbage now and then; what they are is what the memory held before."""
+    for size in ((1, 1), (2, 1), (5, 1)):
+        for _ in range(10):
+            garbage = torch.full((64 * 64 * 9 * 4,), float("nan"))
+            del garbage
+            conv = nn.Conv2d(64, 64, 3, stride=2, padding=1)
+            x = torch.randn(2, 64, *size)
+            expected = torch.autograd.grad(conv(x).square().sum(), conv.weight)[0]
+            guard_narrow_maps(conv)
+            with torch.autocast("cpu", torch.bfloat16):
+                found = torch.autograd.grad(conv(x).square().sum(), conv.weight)[0]
+            assert torch.allclose(found, expected, rtol=1e-4, atol=1e-4)
 
 
 def test_interruption_keeps_the_iteration(small):

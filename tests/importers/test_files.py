@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from detectron2.config import instantiate
+from detectron2.config import get_cfg, instantiate
 from omegaconf import DictConfig
 from torch import Tensor
 
-from fcos_d2 import importers, zoo
+from fcos_d2 import add_fcos_config, importers, zoo
 from fcos_d2.compose import compose
 from fcos_d2.errors import FcosError
 from fcos_d2.importers import convert, export, load
@@ -171,6 +171,35 @@ def test_a_config_of_ones_own(tmp_path: Path) -> None:
         assert imported.state_dict.keys() == by_node.state_dict.keys()
     with pytest.raises(FcosError, match="no name in the zoo"):
         by_node.config_name  # noqa: B018
+
+
+@pytest.mark.parametrize("kind", ["name", "node", "model", "yacs"])
+def test_every_kind_of_config_means_the_same(kind: str) -> None:
+    """A built model has its pixel statistics in float32; that is no reason to touch the first convolution."""
+    weights = published("torchvision/fcos_resnet50_fpn", "torchvision")
+    config: object = "torchvision/fcos_resnet50_fpn"
+    if kind in ("node", "model"):
+        config = zoo.get_config(config).model
+    if kind == "model":
+        with torch.device("meta"):
+            model = instantiate(config)
+        model.pixel_mean, model.pixel_std = (
+            torch.tensor(list(x))[:, None, None] for x in (config.pixel_mean, config.pixel_std)
+        )
+        config = model
+    if kind == "yacs":
+        cfg = get_cfg()
+        add_fcos_config(cfg)
+        cfg.merge_from_file(str(zoo.config_file(config, yaml=True)))
+        config = cfg
+
+    imported = load(weights, config=config)
+
+    assert imported.report.done == []
+    assert imported.report.config_name == ("torchvision/fcos_resnet50_fpn" if kind == "name" else None)
+    assert "trained for another recipe" not in str(imported.report)
+    stem = imported.state_dict["backbone.bottom_up.stem.conv1.weight"]
+    assert stem is weights["backbone.body.conv1.weight"]
 
 
 # Classes

@@ -1,0 +1,153 @@
+"""Times and memory of jobs, and how far from the limit of the memory bus they are."""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from .peers import Job, get_peer
+from .workload import Setting
+
+# A measured run lasts at least this long, in seconds; short work is repeated until it does.
+_LEAST = 0.01
+
+
+@dataclass(frozen=True)
+class Times:
+    """Seconds of a job, one for each round.
+
+    Attributes:
+        seconds: in the order of the rounds, so that those of several jobs belong together.
+    """
+
+    seconds: tuple[float, ...]
+
+    @property
+    def median(self) -> float:
+        return statistics.median(self.seconds)
+
+    def ratio(self, other: Times) -> float:
+        """How many times longer this took: the median of the ratios of neighbouring runs."""
+        return statistics.median(a / b for a, b in zip(self.seconds, other.seconds))
+
+
+def alternate(jobs: Sequence[Job], budget: float, most: int = 25, least: int = 3) -> list[Times]:
+    """Run jobs in turn, so that what disturbs the machine disturbs all of them.
+
+    Args:
+        jobs: already run once each, so that nothing is built for the first time here.
+        budget: seconds to spend, roughly.
+        most, least: bounds on the number of rounds.
+    """
+    repeats, spent = [], 0.0
+    for job in jobs:
+        once = _time(job, 1)
+        repeats.append(max(1, round(_LEAST / once)))
+        spent += once * repeats[-1]
+    rounds = min(max(int(budget / spent), least), most)
+    seconds: list[list[float]] = [[] for _ in jobs]
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        for _ in range(rounds):
+            for found, job, count in zip(seconds, jobs, repeats):
+                found.append(_time(job, count))
+            gc.collect()
+    finally:
+        if collecting:
+            gc.enable()
+    return [Times(tuple(found)) for found in seconds]
+
+
+def _time(job: Job, count: int) -> float:
+    total = 0.0
+    for _ in range(count):
+        job.before()
+        start = time.perf_counter()
+        job.run()
+        total += time.perf_counter() - start
+    return total / count
+
+
+def copy_bandwidth(num_bytes: int = 1 << 28, runs: int = 9) -> float:
+    """Bytes per second that a large copy reads and writes, the best of some runs."""
+    source = torch.ones(num_bytes // 4)
+    target = torch.empty_like(source)
+    target.copy_(source)
+    best = float("inf")
+    for _ in range(runs):
+        start = time.perf_counter()
+        target.copy_(source)
+        best = min(best, time.perf_counter() - start)
+    return 2 * num_bytes / best
+
+
+def peak_memory(peer: str, setting: Setting, threads: int) -> int | None:
+    """Bytes that one run of a job needs above its inputs, measured in a process of its own.
+
+    Args:
+        peer: as for `peers.get_peer`.
+        setting: the work.
+        threads: of PyTorch.
+    Returns:
+        highest resident memory during the run minus resident memory before it; `None` where the system does not tell.
+    """
+    if not Path("/proc/self/clear_refs").exists():
+        return None
+    request = json.dumps({"peer": peer, "setting": setting.as_dict(), "threads": threads})
+    done = subprocess.run(
+        [sys.executable, "-m", __name__, request], capture_output=True, text=True, env={**os.environ}, check=False
+    )
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        raise RuntimeError(f"measuring the memory of {peer} in {setting.suite} failed: {last}")
+    return int(done.stdout.split()[-1])
+
+
+def _resident(field: str) -> int:
+    """A line of /proc/self/status, in bytes."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(field):
+            return int(line.split()[1]) * 1024
+    raise RuntimeError(f"/proc/self/status has no {field}")
+
+
+def _measure(peer: str, setting: Setting) -> int:
+    job = getattr(get_peer(peer), setting.suite)(setting)
+    job.before()
+    job.run()  # libraries load and caches fill
+    job.before()
+    gc.collect()
+    if hasattr(ctypes, "CDLL") and sys.platform == "linux":
+        ctypes.CDLL(None).malloc_trim(0)  # what is free goes back, so that the run has to ask for it again
+    Path("/proc/self/clear_refs").write_text("5")  # the highest resident memory starts anew
+    before = _resident("VmRSS")
+    result = job.run()
+    peak = _resident("VmHWM")
+    del result
+    return max(peak - before, 0)
+
+
+def main() -> None:
+    """Measure what the one argument, a JSON object, asks for; the last word on standard output is the answer."""
+    import fcos_d2
+
+    fcos_d2.register()
+    request = json.loads(sys.argv[1])
+    torch.set_num_threads(request["threads"])
+    print(_measure(request["peer"], Setting.from_dict(request["setting"])))
+
+
+if __name__ == "__main__":
+    main()
