@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -175,7 +174,7 @@ class Positives:
     def __len__(self) -> int:
         return len(self.image)
 
-    @cached_property
+    @property
     def count(self) -> Tensor:
         """Number of positives, a float32 scalar on the device."""
         if self.valid is None:

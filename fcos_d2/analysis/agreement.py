@@ -39,6 +39,7 @@ TOLERANCES = {
     "decode": f"the same set, boxes to {BOX_TOLERANCE:g} px, scores to {SCORE_TOLERANCE:g}",
     "forward": f"the same set, boxes to {MODEL_BOX_TOLERANCE:g} px, scores to {MODEL_SCORE_TOLERANCE:g}; in bf16 "
     f"{BF16_MATCH:.0%} of the detections have a partner of IoU 0.5 and the same class",
+    "data": "the same pixels",
     "train": f"losses and norms of gradients to {10 * LOSS_TOLERANCE:g} (relative), in bf16 losses to 0.05",
 }
 
@@ -53,6 +54,8 @@ def compare(setting: Setting, ours: Any, theirs: Any) -> Agreement:
         if "bf16" in setting.mode:
             return _losses((ours[0], []), (theirs[0], []), 0.05, 0.0)
         return _losses(ours, theirs, 10 * LOSS_TOLERANCE, 10 * GRADIENT_TOLERANCE)
+    if setting.suite == "data":
+        return _images(ours, theirs)
     if "bf16" in setting.mode:
         return _partners(ours, theirs)
     if setting.suite == "forward":
@@ -120,3 +123,10 @@ def _partners(ours: Any, theirs: Any) -> Agreement:
             near = (box_iou(other_boxes.float(), boxes.float()) >= 0.5) & (other_classes[:, None] == classes[None])
             found += int(near.any(dim=1).sum())
     return Agreement(total > 0 and found >= BF16_MATCH * total, f"{found} of {total} detections have a partner")
+
+
+def _images(ours: list[Tensor], theirs: list[Tensor]) -> Agreement:
+    if [x.shape for x in ours] != [x.shape for x in theirs]:
+        return Agreement(False, "images of other sizes")
+    worst = max(int((a.int() - b.int()).abs().max()) for a, b in zip(ours, theirs))
+    return Agreement(worst == 0, f"pixels within {worst} of 255")

@@ -223,7 +223,7 @@ class Detectron2:
         body = ResNet(BasicStem(3, 64, norm="FrozenBN"), stages, out_features=features, freeze_at=2)
         backbone = FPN(body, features, 256, top_block=LastLevelP6P7(256, 256, "p5"))
         head = FCOSHead(
-            input_shape=[ShapeSpec(channels=256)] * 5, num_classes=NUM_CLASSES, conv_dims=[256] * 4, norm="GN"
+            input_shape=[ShapeSpec(channels=256)] * 5, num_classes=NUM_CLASSES, conv_dims=[256] * 4, norm=_group_norm
         )
         return load(self._detector(backbone, head), state, DETECTRON2.rules)
 
@@ -390,6 +390,11 @@ class _Shapes(Backbone):
         return {name: ShapeSpec(channels=256, stride=s) for name, s in zip(FEATURES, STRIDES)}
 
 
+def _group_norm(channels: int) -> nn.Module:
+    """Its "GN"; release 0.6 asks for the norm of one channel, too, only to look at its name."""
+    return nn.GroupNorm(32, channels) if channels > 1 else nn.Identity()
+
+
 class _Channels(nn.Module):
     """What torchvision asks of a backbone, without a network."""
 
@@ -435,13 +440,15 @@ def as_losses(result: tuple[dict[str, Tensor], Any]) -> tuple[dict[str, float], 
 
 
 def as_detections(images: list[Any]) -> list[tuple[Tensor, Tensor, Tensor]]:
-    """(boxes, scores, classes) of each image."""
+    """(boxes, scores, classes) of each image. Boxes without area, which torchvision reports, are left out."""
     found = []
     for image in images:
         if isinstance(image, Instances):
-            found.append((image.pred_boxes.tensor, image.scores, image.pred_classes))
+            boxes, scores, classes = image.pred_boxes.tensor, image.scores, image.pred_classes
         else:
-            found.append((image["boxes"], image["scores"], image["labels"]))
+            boxes, scores, classes = image["boxes"], image["scores"], image["labels"]
+        keep = (boxes[:, 2:] > boxes[:, :2]).all(dim=1)
+        found.append((boxes[keep], scores[keep], classes[keep]))
     return found
 
 

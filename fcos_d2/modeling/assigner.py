@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import groupby, pairwise
+from itertools import pairwise
 from typing import Protocol
 
 import torch
@@ -92,8 +92,8 @@ class PointAssigner:
         nowhere = num_images * num_locations
         winner = image.new_full((nowhere + 1,), num_boxes)
         base = image * num_locations
-        for _, group in groupby(enumerate(locations.levels), lambda e: self._window(*e)):
-            indices, levels = zip(*group)
+        for indices in self._equal_windows(locations.levels):
+            levels = [locations.levels[i] for i in indices]
             for some_boxes, some_base, some_rank in zip(boxes.split(_BOXES), base.split(_BOXES), rank.split(_BOXES)):
                 slot = self._claims(indices, levels, some_boxes, some_base, nowhere).flatten(1)
                 winner.scatter_reduce_(0, slot.flatten(), some_rank.view(-1, 1).expand_as(slot).flatten(), "amin")
@@ -127,6 +127,16 @@ class PointAssigner:
             min(cells, math.floor(reach / step + 2 * _SLACK) + 1) if math.isfinite(reach) else cells
             for cells, step in zip((level.width, level.height), level.step)
         )
+
+    def _equal_windows(self, levels: Sequence[Level]) -> list[list[int]]:
+        """Indices of neighbouring levels with windows of one size, which are worked on together."""
+        groups: list[list[int]] = []
+        for i, level in enumerate(levels):
+            if groups and self._window(i, level) == self._window(groups[-1][0], levels[groups[-1][0]]):
+                groups[-1].append(i)
+            else:
+                groups.append([i])
+        return groups
 
     def _claims(
         self, indices: Sequence[int], levels: Sequence[Level], boxes: Tensor, base: Tensor, nowhere: int

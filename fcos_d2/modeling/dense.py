@@ -110,8 +110,8 @@ class DenseFCOS(nn.Module):
         return Targets(positives, ground_truth.classes[positives.box], ltrb)
 
     def _bound(self, predictions: Predictions, ground_truth: GroundTruth) -> int | None:
-        """Rows to reserve for positives; `None` on the CPU, where counting them waits for nobody."""
-        if ground_truth.boxes.device.type == "cpu":
+        """Rows to reserve for positives; `None` on the CPU, where counting them waits for nobody, unless compiled."""
+        if ground_truth.boxes.device.type == "cpu" and not torch.compiler.is_compiling():
             return None
         return self.assigner.max_positives(
             predictions.locations, len(ground_truth.boxes), ground_truth.num_images

@@ -99,7 +99,7 @@ def test_their_lazyconfig_script_unmodified(source, shared, tmp_path):
         "train.init_checkpoint=", "train.device=cpu", "train.max_iter=3", "dataloader.train.total_batch_size=2",
         "dataloader.train.num_workers=0", "dataloader.test.num_workers=0", f"train.output_dir={tmp_path}",
         f"{train}.short_edge_length=[96]", f"{train}.max_size=128", f"{test}.short_edge_length=96",
-        f"{test}.max_size=128",
+        f"{test}.max_size=128", "model.dense.selector.score_threshold=0.0",
     ]  # fmt: skip
     script = source / "tools" / "lazyconfig_train_net.py"
     config = config_root() / "fcos" / "fcos_imprv_R_50_FPN_1x.py"

@@ -19,17 +19,18 @@ TOOLS = Path(__file__).resolve().parents[2] / "projects_tools"
 LAZY = config_root() / "fcos" / "fcos_imprv_R_50_FPN_1x.py"
 YAML = config_root() / "yaml" / "fcos" / "fcos_imprv_R_50_FPN_1x.yaml"
 
-# Small images, and nothing to download.
+# Small images, nothing to download, and detections whatever the weights are.
 TRAIN, TEST = "dataloader.train.mapper.augmentations[0]", "dataloader.test.mapper.augmentations[0]"
 SMALL = [
     "train.init_checkpoint=", "train.device=cpu", "train.max_iter=3", "train.log_period=1",
+    "model.dense.selector.score_threshold=0.0",
     "dataloader.train.total_batch_size=2", "dataloader.train.num_workers=0", "dataloader.test.num_workers=0",
     f"{TRAIN}.short_edge_length=[96]", f"{TRAIN}.max_size=128", f"{TEST}.short_edge_length=96", f"{TEST}.max_size=128",
 ]  # fmt: skip
 SMALL_YAML = [
     "MODEL.WEIGHTS=", "MODEL.DEVICE", "cpu", "SOLVER.MAX_ITER", "3", "SOLVER.IMS_PER_BATCH", "2",
     "DATALOADER.NUM_WORKERS", "0", "INPUT.MIN_SIZE_TRAIN", "(96,)", "INPUT.MAX_SIZE_TRAIN", "128",
-    "INPUT.MIN_SIZE_TEST=96", "INPUT.MAX_SIZE_TEST=128",
+    "INPUT.MIN_SIZE_TEST=96", "INPUT.MAX_SIZE_TEST=128", "MODEL.FCOS.INFERENCE_TH_TEST=0.0",
 ]  # fmt: skip
 
 cpu_only = pytest.mark.skipif(torch.cuda.is_available(), reason="counts processes that share the CPU")
