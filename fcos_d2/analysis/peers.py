@@ -115,7 +115,7 @@ class Ours:
         return Job(run, as_losses)
 
     def decode(self, setting: Setting) -> Job:
-        dense, maps = self._dense(), workload.detection_maps(setting)
+        dense, (maps, restore) = self._dense(), fresh(workload.detection_maps(setting))
         sizes = [(setting.height, setting.width)] * setting.batch
 
         @torch.inference_mode()
@@ -124,7 +124,7 @@ class Ours:
             found = dense.detect(predictions, sizes)
             return as_instances(found, predictions.locations.xy[found.location], sizes)
 
-        return Job(run, as_detections)
+        return Job(run, as_detections, restore)
 
     def forward(self, setting: Setting) -> Job:
         model = in_mode(calibrated(self.recipe, setting), setting.mode)
@@ -195,18 +195,13 @@ class Detectron2:
         return Job(run, as_losses)
 
     def decode(self, setting: Setting) -> Job:
-        detector, maps = self._detector(), workload.detection_maps(setting)
+        detector, (maps, restore) = self._detector(), fresh(workload.detection_maps(setting))
         images = SimpleNamespace(image_sizes=[(setting.height, setting.width)] * setting.batch)
-
-        work = [[x.clone() for x in values] for values in (maps.logits, maps.raw_ltrb, maps.quality)]
-
-        def restore() -> None:  # it overwrites its inputs with their sigmoid
-            for values, originals in zip(work, (maps.logits, maps.raw_ltrb, maps.quality)):
-                torch._foreach_copy_(values, originals)
 
         @torch.inference_mode()
         def run() -> list[Instances]:
-            return detector.forward_inference(images, work[0], work)
+            predictions = [maps.logits, maps.raw_ltrb, maps.quality]
+            return detector.forward_inference(images, maps.logits, predictions)
 
         return Job(run, as_detections, restore)
 
@@ -308,7 +303,7 @@ class Torchvision:
         return Job(run, as_losses)
 
     def decode(self, setting: Setting) -> Job:
-        detector, maps = self._detector(), workload.detection_maps(setting)
+        detector, (maps, restore) = self._detector(), fresh(workload.detection_maps(setting))
         sizes = [(setting.height, setting.width)] * setting.batch
         counts = [x[0, 0].numel() for x in maps.logits]
 
@@ -318,7 +313,7 @@ class Torchvision:
             anchors = [list(a.split(counts)) for a in self._anchors(detector, setting, maps.logits)]
             return detector.postprocess_detections(outputs, anchors, sizes)
 
-        return Job(run, as_detections)
+        return Job(run, as_detections, restore)
 
     def _model(self, state: dict[str, Tensor], setting: Setting) -> nn.Module:
         """As `fcos_resnet50_fpn` with pretrained weights is built, with weights of ours."""
@@ -405,6 +400,22 @@ class _Channels(nn.Module):
 def as_gt_instances(truths: list[Truth], setting: Setting) -> list[Instances]:
     size = (setting.height, setting.width)
     return [Instances(size, gt_boxes=Boxes(t.boxes.clone()), gt_classes=t.classes) for t in truths]
+
+
+def fresh(maps: Maps) -> tuple[Maps, Callable[[], None]]:
+    """Maps to work on, and what writes them anew before each run: Detectron2 overwrites them with their sigmoid.
+
+    Written just before, as by a head, they lie in the cache as far as they fit; so everybody gets them like this.
+    """
+    parts = (maps.logits, maps.raw_ltrb, maps.quality)
+    work = Maps(*([torch.empty_like(x) for x in values] for values in parts))
+
+    def restore() -> None:
+        for values, originals in zip((work.logits, work.raw_ltrb, work.quality), parts):
+            for value, original in zip(values, originals):
+                value.copy_(original)
+
+    return work, restore
 
 
 def flatten_maps(maps: Maps) -> dict[str, Tensor]:

@@ -26,8 +26,8 @@ def check_images(batched_inputs: Sequence[dict[str, Any]]) -> None:
         image = inputs["image"]
         if image.dim() != 3 or 0 in image.shape:
             raise ValueError(
-                f"{image_name(inputs, i)} has the shape {tuple(image.shape)}, but (channels, height, width) is needed, "
-                "none of them 0."
+                f"{image_name(inputs, i)} has the shape {tuple(image.shape)}; (channels, height, width), none of them "
+                "0, is needed."
             )
         if (
             image.is_floating_point()

@@ -25,7 +25,7 @@ from .nms import grouped_nms
 _SLACK = 1e-5
 
 # Candidates that suppression looks at first, for each detection that is wanted.
-_HEAD = 10
+_HEAD = 4
 
 SELECTOR_REGISTRY = Registry("FCOS_SELECTOR")
 SELECTOR_REGISTRY.__doc__ = """Classes whose objects are called like `Selector`."""
@@ -116,27 +116,30 @@ class Selector:
         )
         # 2. all classes there, level by level, and image by image within a level
         places = [passes[:, level.start : level.end].nonzero().unbind(1) for level in levels]
-        logits, raw_ltrb = (
-            torch.cat([_rows(x, points, *pair) for x, pair in zip(maps, places)])
-            for maps in (predictions.logits, predictions.raw_ltrb)
-        )
         image = torch.cat([i for i, _ in places])
         location = torch.cat([offset + level.start for level, (_, offset) in zip(levels, places)])
-        class_score, product = _scores(logits, quality[image, location].unsqueeze(1))
+        class_score, product = _scores(
+            torch.cat([_rows(x, points, *pair) for x, pair in zip(predictions.logits, places)]),
+            quality[image, location].unsqueeze(1),
+        )
+        keep = self._may_pass(class_score, product)
+        if least is not None:
+            keep &= self._rank(class_score, product) >= least[image, location].unsqueeze(1)
+        place, classes = keep.nonzero().unbind(1)
+        # 3. the exact test
+        class_score, product = class_score[place, classes], product[place, classes]
         score = product.sqrt() if self.score_form == "sqrt" else product
         tested = {"class": class_score, "score": score, "product": product}[self.threshold_on]
-        keep, rank = tested > self.score_threshold, self._rank(class_score, product)
-        if least is not None:
-            keep &= rank >= least[image, location].unsqueeze(1)
-        place, classes = keep.nonzero().unbind(1)
-        # 3. the best of each level of each image
-        if len(place) > self.topk:
+        best = (tested > self.score_threshold).nonzero().squeeze(1)
+        # 4. the best of each level of each image
+        if len(best) > self.topk:
             sizes = torch.tensor([len(i) for i, _ in places], device=image.device)
             level = torch.arange(len(levels), device=image.device).repeat_interleave(sizes, output_size=len(image))
-            segment = (level * predictions.num_images + image)[place]
-            best = self._topk(segment, rank[place, classes])
-            place, classes = place[best], classes[best]
-        return image[place], location[place], classes, score[place, classes], raw_ltrb[place]
+            segment = (level * predictions.num_images + image)[place[best]]
+            best = best[self._topk(segment, self._rank(class_score, product)[best])]
+        raw_ltrb = torch.cat([_rows(x, points, *pair) for x, pair in zip(predictions.raw_ltrb, places)])
+        place = place[best]
+        return image[place], location[place], classes[best], score[best], raw_ltrb[place]
 
     def _may_pass(self, class_score: Tensor, product: Tensor) -> Tensor:
         """Which scores are over the threshold, or so near that only the exact test can tell."""
