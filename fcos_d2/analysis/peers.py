@@ -446,7 +446,7 @@ def as_losses(result: tuple[dict[str, Tensor], Any]) -> tuple[dict[str, float], 
     for name, loss in losses.items():
         kinds = {"cls": "class", "classification": "class", "loc": "box", "bbox_regression": "box"}
         kind = next((kind for word, kind in kinds.items() if name.endswith(word)), "quality")
-        values[kind] = float(loss)
+        values[kind] = float(loss.detach())
     return values, list(grads)
 
 

@@ -171,6 +171,10 @@ class Report:
         }
 
 
+KNOWN_PEERS = ("detectron2", "torchvision")
+_DETECTRON2 = KNOWN_PEERS[:1]
+
+
 def cases(suite: str, quick: bool = False, data: str = "") -> list[Case]:
     """The lines of a suite; with `quick` a few small ones.
 
@@ -188,12 +192,14 @@ def _assign(data: str) -> list[Case]:
             Setting("assign", batch, boxes=boxes),
             memory=batch == 8 and boxes in (50, 1000),
             growth=(("boxes",) if batch == 8 else ()) + (("area",) if (batch, boxes) == (8, 50) else ()),
+            peers=() if batch == 8 else _DETECTRON2,
         )
         for batch in (2, 8, 16)
         for boxes in (7, 50, 300, 1000)
     ]
     return found + [
-        Case(Setting("assign", 8, height, width, 50), growth=("area",)) for height, width in ((400, 608), (1600, 2432))
+        Case(Setting("assign", 8, height, width, 50), growth=("area",), peers=_DETECTRON2)
+        for height, width in ((400, 608), (1600, 2432))
     ]
 
 
@@ -201,41 +207,38 @@ def _loss(data: str) -> list[Case]:
     return [
         Case(Setting("loss", 2, boxes=50)),
         Case(Setting("loss", 8, boxes=50), memory=True),
-        Case(Setting("loss", 8, boxes=50, mode="channels_last")),
-        Case(Setting("loss", 8, boxes=1000), peers=("detectron2",)),
+        Case(Setting("loss", 8, boxes=50, mode="channels_last"), peers=_DETECTRON2),
     ]
 
 
 def _decode(data: str) -> list[Case]:
     return [
-        Case(Setting("decode", batch, scores=scores), memory=scores == "heavy")
+        Case(Setting("decode", batch, scores=scores), memory=(batch, scores) == (8, "heavy"))
         for batch in (1, 8)
         for scores in ("heavy", "trained", "sparse")
-    ] + [Case(Setting("decode", 8, scores="heavy", mode="channels_last"))]
+    ] + [Case(Setting("decode", 8, scores="heavy", mode="channels_last"), peers=_DETECTRON2)]
 
 
 def _forward(data: str) -> list[Case]:
     found = []
     for height, width in ((800, 1216), (512, 512)):
-        large = height == 800
         found += [
-            Case(Setting("forward", 1, height, width), memory=large),
-            Case(Setting("forward", 1, height, width, mode="channels_last")),
-            Case(Setting("forward", 1, height, width, mode="bf16 channels_last")),
+            Case(Setting("forward", 1, height, width), memory=height == 800),
+            Case(Setting("forward", 1, height, width, mode="channels_last"), peers=_DETECTRON2),
+            Case(Setting("forward", 1, height, width, mode="bf16 channels_last"), peers=_DETECTRON2),
         ]
-    compiled = Setting("forward", 1, mode="compiled")
-    return found + [Case(compiled, peer_mode="eager", peers=("detectron2",))]
+    return found + [Case(Setting("forward", 1, mode="compiled"), peer_mode="eager", peers=_DETECTRON2)]
 
 
 def _train(data: str) -> list[Case]:
     return [
         Case(Setting("train", 2, 512, 640, 7), memory=True),
-        Case(Setting("train", 2, 512, 640, 7, mode="channels_last")),
+        Case(Setting("train", 2, 512, 640, 7, mode="channels_last"), peers=_DETECTRON2),
     ]
 
 
 def _data(data: str) -> list[Case]:
-    return [Case(Setting("data", 16, data=data), peers=("detectron2",))]
+    return [Case(Setting("data", 16, data=data), peers=_DETECTRON2)]
 
 
 _FULL: dict[str, Callable[[str], list[Case]]] = {
@@ -252,17 +255,17 @@ _QUICK: dict[str, Callable[[str], list[Case]]] = {
     "decode": lambda data: [Case(Setting("decode", 2, 256, 320, scores="trained"))],
     "forward": lambda data: [Case(Setting("forward", 1, 128, 160))],
     "train": lambda data: [Case(Setting("train", 1, 128, 160, 3))],
-    "data": lambda data: [Case(Setting("data", 2, data=data), peers=("detectron2",))],
+    "data": lambda data: [Case(Setting("data", 2, data=data), peers=_DETECTRON2)],
 }
 
 
 def run(
     suites: Sequence[str],
-    peers: Sequence[str] = ("detectron2", "torchvision"),
+    peers: Sequence[str] = KNOWN_PEERS,
     threads: int = 2,
     quick: bool = False,
     data: str = "",
-    budget: float = 6.0,
+    budget: float = 4.0,
     tell: Callable[[int, int, str], None] = lambda done, total, note: None,
 ) -> Report:
     """Measure suites.
@@ -297,9 +300,6 @@ def run(
     report.machine["load at the end"] = _load()
     report.machine["duration"] = f"{(time.monotonic() - started) / 60:.1f} min"
     return report
-
-
-KNOWN_PEERS = ("detectron2", "torchvision")
 
 
 def _row(case: Case, name: str, threads: int, budget: float, bandwidth: float, with_memory: bool) -> Row:

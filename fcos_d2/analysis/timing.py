@@ -42,22 +42,25 @@ class Times:
         return statistics.median(a / b for a, b in zip(self.seconds, other.seconds))
 
 
-def alternate(jobs: Sequence[Job], budget: float, most: int = 25, least: int = 3) -> list[Times]:
+def alternate(jobs: Sequence[Job], budget: float, most: int = 25) -> list[Times]:
     """Run jobs in turn, so that what disturbs the machine disturbs all of them.
 
     Args:
         jobs: already run once each, so that nothing is built for the first time here.
-        budget: seconds to spend, roughly.
-        most, least: bounds on the number of rounds.
+        budget: seconds to spend, roughly; three rounds are run in any case, two of jobs that take that long together.
+        most: rounds of fast jobs.
     """
-    repeats, spent = [], 0.0
-    for job in jobs:
-        once = _time(job, 1)
-        repeats.append(max(1, round(_LEAST / once)))
-        spent += once * repeats[-1]
-    rounds = min(max(int(budget / spent), least), most)
-    seconds: list[list[float]] = [[] for _ in jobs]
+    seconds: list[list[float]] = [[_time(job, 1)] for job in jobs]
+    spent = sum(found[0] for found in seconds)
+    repeats = [1] * len(jobs)
+    if spent < budget:  # else the first round counts, too
+        repeats = [max(1, round(_LEAST / found[0])) for found in seconds]
+        spent = sum(found[0] * count for found, count in zip(seconds, repeats))
+        seconds = [[] for _ in jobs]
+    rounds = 1 if seconds[0] else min(max(int(budget / spent), 3), most)
     collecting = gc.isenabled()
+    gc.collect()
+    gc.freeze()  # what is there is not looked through again, so that collecting between the rounds costs nothing
     gc.disable()
     try:
         for _ in range(rounds):
@@ -65,6 +68,7 @@ def alternate(jobs: Sequence[Job], budget: float, most: int = 25, least: int = 3
                 found.append(_time(job, count))
             gc.collect()
     finally:
+        gc.unfreeze()
         if collecting:
             gc.enable()
     return [Times(tuple(found)) for found in seconds]
@@ -129,8 +133,9 @@ def _measure(peer: str, setting: Setting) -> int:
     job.run()  # libraries load and caches fill
     job.before()
     gc.collect()
-    if hasattr(ctypes, "CDLL") and sys.platform == "linux":
-        ctypes.CDLL(None).malloc_trim(0)  # what is free goes back, so that the run has to ask for it again
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # of glibc
+    if trim is not None:
+        trim(0)  # what is free goes back, so that the run has to ask for it again
     Path("/proc/self/clear_refs").write_text("5")  # the highest resident memory starts anew
     before = _resident("VmRSS")
     result = job.run()

@@ -28,7 +28,7 @@ _SUITES = ("assign", "loss", "decode", "forward", "train", "data")
 @click.option("--data", type=click.Path(path_type=Path), help="Folder of a data set, for the suite 'data'.")
 @click.option("--threads", type=click.IntRange(1), default=2, show_default=True, help="Threads of PyTorch.")
 @click.option(
-    "--seconds", type=click.FloatRange(0, min_open=True), default=6.0, show_default=True, help="For each row."
+    "--seconds", type=click.FloatRange(0, min_open=True), default=4.0, show_default=True, help="For each row."
 )
 @click.option("--quick", is_flag=True, help="A few small settings, and no memory: a try.")
 @click.option(

@@ -47,7 +47,7 @@ class DemoSettings:
     image_size: int = 160
     min_size: float = 16.0
     max_objects: int = 6
-    iterations: int = 1800
+    iterations: int = 1600
     batch_size: int = 8
     lr: float = 2e-3
     weight_decay: float = 0.05

@@ -74,17 +74,13 @@ class DenseFCOS(nn.Module):
             self.grid(sizes, strides, image_size, logits[0].device),
         )
 
-    def losses(
-        self, predictions: Predictions, ground_truth: GroundTruth
-    ) -> dict[str, Tensor]:
+    def losses(self, predictions: Predictions, ground_truth: GroundTruth) -> dict[str, Tensor]:
         """Named losses of a batch, float32 scalars; see `FCOSLoss`."""
         # Overflows and sums: everything from here on is float32, also under autocast.
         with torch.autocast(predictions.logits[0].device.type, enabled=False):
             targets = self.targets(predictions, ground_truth)
             positives = targets.positives
-            raw_ltrb = predictions.gather(
-                predictions.raw_ltrb, positives.image, positives.location
-            )
+            raw_ltrb = predictions.gather(predictions.raw_ltrb, positives.image, positives.location)
             if positives.valid is not None:
                 # Padding reads location 0, whose prediction may be of no size or overflow exp: 0 * inf is not 0.
                 raw_ltrb = torch.where(positives.valid[:, None] > 0, raw_ltrb, torch.ones_like(raw_ltrb))
@@ -94,9 +90,7 @@ class DenseFCOS(nn.Module):
     def targets(self, predictions: Predictions, ground_truth: GroundTruth) -> Targets:
         """Which locations answer for a box, and what they should predict."""
         locations, boxes = predictions.locations, ground_truth.boxes
-        gt_index = self.assigner(
-            locations, boxes, ground_truth.image, ground_truth.num_images
-        )
+        gt_index = self.assigner(locations, boxes, ground_truth.image, ground_truth.num_images)
         positives = self._positives(gt_index, self._bound(predictions, ground_truth))
         xy, stride = (
             locations.xy[positives.location],
@@ -104,18 +98,14 @@ class DenseFCOS(nn.Module):
         )
         ltrb = self.coder.encode(xy, stride, boxes[positives.box])
         if positives.valid is not None:
-            ltrb = torch.where(
-                positives.valid[:, None] > 0, ltrb, torch.ones_like(ltrb)
-            )
+            ltrb = torch.where(positives.valid[:, None] > 0, ltrb, torch.ones_like(ltrb))
         return Targets(positives, ground_truth.classes[positives.box], ltrb)
 
     def _bound(self, predictions: Predictions, ground_truth: GroundTruth) -> int | None:
         """Rows to reserve for positives; `None` on the CPU, where counting them waits for nobody, unless compiled."""
         if ground_truth.boxes.device.type == "cpu" and not torch.compiler.is_compiling():
             return None
-        return self.assigner.max_positives(
-            predictions.locations, len(ground_truth.boxes), ground_truth.num_images
-        )
+        return self.assigner.max_positives(predictions.locations, len(ground_truth.boxes), ground_truth.num_images)
 
     @staticmethod
     def _positives(gt_index: Tensor, bound: int | None) -> Positives:
@@ -123,9 +113,7 @@ class DenseFCOS(nn.Module):
         if bound is None:
             image, location = (gt_index >= 0).nonzero().unbind(1)
             return Positives(image, location, gt_index[image, location])
-        image, location = torch.nonzero_static(
-            gt_index >= 0, size=bound, fill_value=-1
-        ).unbind(1)
+        image, location = torch.nonzero_static(gt_index >= 0, size=bound, fill_value=-1).unbind(1)
         valid = (image >= 0).float()
         image, location = image.clamp(min=0), location.clamp(min=0)
         return Positives(image, location, gt_index[image, location].clamp(min=0), valid)

@@ -29,19 +29,11 @@ def check_images(batched_inputs: Sequence[dict[str, Any]]) -> None:
                 f"{image_name(inputs, i)} has the shape {tuple(image.shape)}; (channels, height, width), none of them "
                 "0, is needed."
             )
-        if (
-            image.is_floating_point()
-            and not bool(torch.isfinite(image.sum()))
-            and not bool(image.isfinite().all())
-        ):
-            raise ValueError(
-                f"{image_name(inputs, i)} holds values that are not finite (NaN or infinity)."
-            )
+        if image.is_floating_point() and not bool(torch.isfinite(image.sum())) and not bool(image.isfinite().all()):
+            raise ValueError(f"{image_name(inputs, i)} holds values that are not finite (NaN or infinity).")
 
 
-def ground_truth(
-    batched_inputs: Sequence[dict[str, Any]], num_classes: int, device: torch.device
-) -> GroundTruth:
+def ground_truth(batched_inputs: Sequence[dict[str, Any]], num_classes: int, device: torch.device) -> GroundTruth:
     """Join the annotations of a batch after checking them, where they lie, without waiting for the device.
 
     Args:
@@ -54,16 +46,12 @@ def ground_truth(
     instances = []
     for i, inputs in enumerate(batched_inputs):
         if "instances" not in inputs:
-            raise ValueError(
-                f"{image_name(inputs, i)} has no 'instances': training needs annotations."
-            )
+            raise ValueError(f"{image_name(inputs, i)} has no 'instances': training needs annotations.")
         x = inputs["instances"]
         boxes, classes = x.gt_boxes.tensor, x.gt_classes
         if not bool(boxes.isfinite().all()):
             row = int((~boxes.isfinite().all(dim=1)).nonzero()[0])
-            raise ValueError(
-                f"{image_name(inputs, i)} has a box that is not finite: row {row}, {boxes[row].tolist()}."
-            )
+            raise ValueError(f"{image_name(inputs, i)} has a box that is not finite: row {row}, {boxes[row].tolist()}.")
         wrong = (classes < 0) | (classes >= num_classes)
         if bool(wrong.any()):
             raise ValueError(

@@ -36,9 +36,7 @@ class LocationGrid:
     def __post_init__(self) -> None:
         one_of("LocationGrid.origin", self.origin, ("center", "corner"))
         if self.points_per_cell not in _POINTS:
-            raise ValueError(
-                f"LocationGrid.points_per_cell is {self.points_per_cell!r}, but it must be 1, 4 or 5."
-            )
+            raise ValueError(f"LocationGrid.points_per_cell is {self.points_per_cell!r}, but it must be 1, 4 or 5.")
 
     def __call__(
         self,
@@ -58,9 +56,7 @@ class LocationGrid:
             ValueError: as many strides as feature maps are needed.
         """
         if len(sizes) != len(strides):
-            raise ValueError(
-                f"{len(sizes)} feature maps, but {len(strides)} strides {tuple(strides)}."
-            )
+            raise ValueError(f"{len(sizes)} feature maps, but {len(strides)} strides {tuple(strides)}.")
         sizes = tuple((int(h), int(w)) for h, w in sizes)
         height, width = image_size
         return _lay(
@@ -86,20 +82,13 @@ def _lay(grid: LocationGrid, sizes, strides, image_size, device) -> Locations:
                 0.0,
             )
         quarter = stride // 4
-        points = tuple(
-            (origin + dx * quarter, origin + dy * quarter)
-            for dx, dy in _POINTS[grid.points_per_cell]
-        )
+        points = tuple((origin + dx * quarter, origin + dy * quarter) for dx, dy in _POINTS[grid.points_per_cell])
         level = Level(stride, height, width, step, points, start)
-        with torch.inference_mode(
-            False
-        ):  # cached tensors must serve training after inference
+        with torch.inference_mode(False):  # cached tensors must serve training after inference
             corner = torch.tensor(points, dtype=torch.float32, device=device)  # (D, 2)
             x = torch.arange(width, dtype=torch.float32, device=device) * step[0]
             y = torch.arange(height, dtype=torch.float32, device=device) * step[1]
-            cell = torch.stack(
-                (x.expand(height, width), y[:, None].expand(height, width)), dim=2
-            )  # (Hi, Wi, 2)
+            cell = torch.stack((x.expand(height, width), y[:, None].expand(height, width)), dim=2)  # (Hi, Wi, 2)
             xy.append((cell[:, :, None] + corner).reshape(-1, 2))
             stride_of.append(torch.full((level.size,), float(stride), device=device))
         levels.append(level)

@@ -28,9 +28,7 @@ BOX_LOSS_REGISTRY = Registry("FCOS_BOX_LOSS")
 BOX_LOSS_REGISTRY.__doc__ = """Box losses: `f(pred, target, rule) -> (P,)`, from (P, 4) ltrb in the coder's unit."""
 
 NORMALIZER_REGISTRY = Registry("FCOS_NORMALIZER")
-NORMALIZER_REGISTRY.__doc__ = (
-    """What a sum is divided by: `f(counts) -> scalar tensor`."""
-)
+NORMALIZER_REGISTRY.__doc__ = """What a sum is divided by: `f(counts) -> scalar tensor`."""
 
 
 @BOX_LOSS_REGISTRY.register()
@@ -68,9 +66,9 @@ def diou(pred: Tensor, target: Tensor, rule: IoURule) -> Tensor:
 def ciou(pred: Tensor, target: Tensor, rule: IoURule) -> Tensor:
     """DIoU loss plus a term for the aspect ratio (arXiv:1911.08287)."""
     overlap = ltrb_iou(pred, target, rule)[0]
-    angle = torch.atan2(
-        target[:, 0] + target[:, 2], target[:, 1] + target[:, 3]
-    ) - torch.atan2(pred[:, 0] + pred[:, 2], (pred[:, 1] + pred[:, 3]).clamp(min=1e-6))
+    angle = torch.atan2(target[:, 0] + target[:, 2], target[:, 1] + target[:, 3]) - torch.atan2(
+        pred[:, 0] + pred[:, 2], (pred[:, 1] + pred[:, 3]).clamp(min=1e-6)
+    )
     ratio = 4 / math.pi**2 * angle**2
     with torch.no_grad():
         weight = ratio / (1 - overlap + ratio).clamp(min=1e-6)
@@ -190,9 +188,7 @@ class FCOSLoss(nn.Module):
 
     def __post_init__(self) -> None:
         super().__init__()
-        one_of(
-            "FCOSLoss.box_loss", self.box_loss, [name for name, _ in BOX_LOSS_REGISTRY]
-        )
+        one_of("FCOSLoss.box_loss", self.box_loss, [name for name, _ in BOX_LOSS_REGISTRY])
         one_of("FCOSLoss.iou_rule", self.iou_rule, list(IOU_RULES))
         one_of("FCOSLoss.box_weight", self.box_weight, ("centerness", "none"))
         one_of("FCOSLoss.quality", self.quality, [name for name, _ in QUALITY_REGISTRY])
@@ -203,9 +199,7 @@ class FCOSLoss(nn.Module):
                 getattr(self, f"{loss}_normalizer"),
                 names,
             )
-        self.register_buffer(
-            "average", torch.tensor(float(self.moving_start)) if self._moving else None
-        )
+        self.register_buffer("average", torch.tensor(float(self.moving_start)) if self._moving else None)
 
     @property
     def _moving(self) -> set[str]:
@@ -216,9 +210,7 @@ class FCOSLoss(nn.Module):
     def quality_loss_name(self) -> str:
         return _QUALITY_LOSS_NAMES.get(self.quality, f"loss_fcos_{self.quality}")
 
-    def forward(
-        self, predictions: Predictions, targets: Targets, pred_ltrb: Tensor
-    ) -> dict[str, Tensor]:
+    def forward(self, predictions: Predictions, targets: Targets, pred_ltrb: Tensor) -> dict[str, Tensor]:
         """Losses of one batch.
 
         Args:
@@ -232,11 +224,7 @@ class FCOSLoss(nn.Module):
         valid = 1.0 if positives.valid is None else positives.valid
         with torch.no_grad():
             quality = QUALITY_REGISTRY.get(self.quality)(pred_ltrb, targets.ltrb, rule)
-            weight = (
-                centerness_of(targets.ltrb)
-                if self.box_weight == "centerness"
-                else torch.ones_like(quality)
-            )
+            weight = centerness_of(targets.ltrb) if self.box_weight == "centerness" else torch.ones_like(quality)
             weight = weight * valid
             counts = self._count(positives.count, weight.sum(), predictions)
         divide_by = {
@@ -251,26 +239,16 @@ class FCOSLoss(nn.Module):
             self.focal_gamma,
             self.class_weight / divide_by["class"],
         )
-        box_loss = (
-            BOX_LOSS_REGISTRY.get(self.box_loss)(pred_ltrb, targets.ltrb, rule) * weight
-        ).sum()
-        pred_quality = predictions.gather(
-            predictions.quality, positives.image, positives.location
-        ).squeeze(1)
-        quality_loss = (
-            F.binary_cross_entropy_with_logits(pred_quality, quality, reduction="none")
-            * valid
-        )
+        box_loss = (BOX_LOSS_REGISTRY.get(self.box_loss)(pred_ltrb, targets.ltrb, rule) * weight).sum()
+        pred_quality = predictions.gather(predictions.quality, positives.image, positives.location).squeeze(1)
+        quality_loss = F.binary_cross_entropy_with_logits(pred_quality, quality, reduction="none") * valid
         return {
             "loss_fcos_cls": class_loss,
             "loss_fcos_loc": box_loss * (self.box_loss_weight / divide_by["box"]),
-            self.quality_loss_name: quality_loss.sum()
-            * (self.quality_weight / divide_by["quality"]),
+            self.quality_loss_name: quality_loss.sum() * (self.quality_weight / divide_by["quality"]),
         }
 
-    def _count(
-        self, positives: Tensor, weights: Tensor, predictions: Predictions
-    ) -> Counts:
+    def _count(self, positives: Tensor, weights: Tensor, predictions: Predictions) -> Counts:
         """All numbers that normalizers may ask for, with one all-reduce."""
         mean = torch.stack((positives, weights))
         workers = comm.get_world_size()
@@ -280,9 +258,7 @@ class FCOSLoss(nn.Module):
         average = None
         if self._moving:
             now = mean[0] if "moving_mean_positives" in self._moving else positives
-            self.average.lerp_(
-                now.clamp(min=1).to(self.average), 1 - self.moving_momentum
-            )
+            self.average.lerp_(now.clamp(min=1).to(self.average), 1 - self.moving_momentum)
             average = self.average.clone()
         return Counts(
             positives,

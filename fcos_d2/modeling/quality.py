@@ -20,9 +20,7 @@ def centerness_of(ltrb: Tensor) -> Tensor:
     Returns:
         (P,) in (0, 1]; 1 at the centre of the box.
     """
-    ratio = torch.minimum(ltrb[:, :2], ltrb[:, 2:]) / torch.maximum(
-        ltrb[:, :2], ltrb[:, 2:]
-    )
+    ratio = torch.minimum(ltrb[:, :2], ltrb[:, 2:]) / torch.maximum(ltrb[:, :2], ltrb[:, 2:])
     return (ratio[:, 0] * ratio[:, 1]).sqrt()
 
 
