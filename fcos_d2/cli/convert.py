@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from .session import Result, Session, fcos_command
+
+if TYPE_CHECKING:
+    from ..importers import Report
 
 
 @fcos_command("convert", short_help="Read checkpoints of other FCOS projects, or write them.")
@@ -36,9 +40,14 @@ def command(
     from ..importers import convert
 
     report = convert(checkpoint, output, family=family, to=target, config=variant, num_classes=num_classes)
-    return Result({**report.as_dict(), "output": output}, _view(str(report), output, target))
+    return Result({**report.as_dict(), "output": output}, _view(report, output, target))
 
 
-def _view(report: str, output: Path, target: str | None) -> str:
-    following = "" if target else f"\n\nNow\n  fcos detect IMAGE --weights {output}"
-    return f"{report}\n\nwritten: {output}{following}"
+def _view(report: Report, output: Path, target: str | None) -> str:
+    text = f"{report}\n\nwritten: {output}"
+    if target:
+        return text
+    if report.config_name:  # the file holds its config
+        return f"{text}\n\nNow\n  fcos detect IMAGE --weights {output}"
+    names = " or ".join(report.variants) or "the config it was trained with"
+    return f"{text}\n\nNow\n  fcos detect IMAGE --model NAME --weights {output}\nwhere NAME is {names}"
