@@ -9,6 +9,7 @@ from detectron2.config import instantiate
 
 from .. import zoo
 from ..compose import SCHEDULES
+from ..recipes import RECIPES
 from .cost import cost
 
 _HEAD = """# Model zoo
@@ -27,12 +28,16 @@ says what it did with them. Code licences are named below each family's title; w
 
 def count_costs() -> dict[str, dict[str, float]]:
     """Full name -> cost of each variant, see `zoo.costs`."""
-    table = {}
+    table, counted = {}, {}
     for variant in zoo.VARIANTS:
-        plan = SCHEDULES[variant.schedule]
-        with torch.device("meta"):
-            model = instantiate(zoo.get_config(variant.full_name).model)
-        c = cost(model, plan.test_size, plan.max_test_size)
+        plan, recipe = SCHEDULES[variant.schedule], RECIPES[variant.recipe]
+        head = recipe.head_name, tuple(recipe.head.items()), recipe.features, recipe.top_levels
+        key = variant.backbone, head, plan.test_size, plan.max_test_size
+        if key not in counted:  # variants that differ in training only cost the same
+            with torch.device("meta"):
+                model = instantiate(zoo.get_config(variant.full_name).model)
+            counted[key] = cost(model, plan.test_size, plan.max_test_size)
+        c = counted[key]
         table[variant.full_name] = {
             "parameters": c.parameters,
             "gflops": round(c.gflops, 1),

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from ..errors import FcosError
 from .checkpoint import Checkpointer, load, write_atomically
 from .configuration import TRAIN_OPTIONS, dump_config
-from .cpu import guard_narrow_maps, without_sync_bn
+from .cpu import guard_narrow_maps, start_threads, without_denormals, without_sync_bn
 from .evaluation import build_loader, data_class_names, evaluate
 from .hooks import AverageHook, CheckpointHook, EvaluationHook, WeightAverage
 from .interrupt import Request, TrainingInterrupted
@@ -82,9 +82,8 @@ class LazyTrainer(TrainerBase):
 
         self._device = _device(self.options.device)
         if self._device.type == "cpu":
-            # Adam's and momentum's averages of gradients that stay 0 fade into denormal numbers, which slow a CPU down
-            # a hundred times. Threads take the setting over from the one that starts them, hence this early.
-            torch.set_flush_denormal(True)
+            with without_denormals():
+                start_threads()
 
         self.seed = self.options.seed if self.options.seed >= 0 else comm.shared_random_seed()
         seed_all_rng(self.seed)  # the same initial weights in all processes
@@ -253,7 +252,8 @@ class LazyTrainer(TrainerBase):
             return self.test()
         self._build_training()
         logger.info("Training from iteration %d to %d.", self.start_iter, self.max_iter)
-        with self._request.listen(), EventStorage(self.start_iter) as self.storage:
+        numbers = without_denormals() if self._device.type == "cpu" else nullcontext()
+        with numbers, self._request.listen(), EventStorage(self.start_iter) as self.storage:
             try:
                 self.iter = self.start_iter
                 self.before_train()
