@@ -23,6 +23,7 @@ logger = logging.getLogger("fcos_d2")
 _FILLED = ("num_batches_tracked", "dense.loss.average")
 _CLASS_LAYER = ".cls_logits."
 _BOTTOM_UP = "backbone.bottom_up."
+_DETECTOR = ("backbone.", "dense.", "proposal_generator.")
 _ZOO_PREFIXES = ("detectron2://ImageNetPretrained/", "catalog://ImageNetPretrained/")
 _MODEL_ZOO = "https://dl.fbaipublicfiles.com/detectron2/"
 
@@ -95,6 +96,8 @@ def load_model(
         state, payload = payload.pop("state_dict", payload), {}
     if _is_foreign(state):
         state, payload = _import(model, state, path, classes), {}
+    elif allow_backbone and not any(name.removeprefix("module.").startswith(_DETECTOR) for name in state):
+        return _import_backbone(model, file)
     load_state(
         model,
         state,
@@ -112,6 +115,17 @@ def _is_foreign(state: dict[str, Tensor]) -> bool:
     from ..importers.families import families_of  # the importers need this package
 
     return bool(families_of(name.removeprefix("module.") for name in state))
+
+
+def _import_backbone(model: nn.Module, file: Path) -> dict[str, Any]:
+    """ImageNet weights of torchvision, timm or a network's authors; see `importers.load_backbone`."""
+    from .. import importers
+
+    model = getattr(model, "module", model)
+    imported = importers.load_backbone(file, config=model)
+    model.load_state_dict(imported.state_dict, strict=False)  # complete for the backbone, which is all there is
+    logger.info("%s was converted:\n%s", file, imported.report)
+    return {}
 
 
 def _import(model: nn.Module, state: dict[str, Tensor], path: str, classes: str) -> dict[str, Tensor]:

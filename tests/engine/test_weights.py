@@ -6,6 +6,7 @@ import os
 
 import pytest
 import torch
+import torchvision
 from detectron2.config import instantiate
 
 from fcos_d2 import importers, zoo
@@ -45,6 +46,23 @@ def test_another_number_of_classes_is_an_error_or_starts_the_class_layer_anew(pu
     load_model(model, str(path), classes="drop")
     assert torch.equal(model.dense.head.cls_logits.weight, before)
     assert torch.equal(model.dense.head.bbox_pred.weight, ours["dense.head.bbox_pred.weight"])
+
+
+@pytest.mark.parametrize(
+    ("network", "name", "ours", "theirs"),
+    [
+        ("mobilenet_v2", "fcos_bn_bs16_MNV2_FPN_1x", "features.0.0.weight", "features.0.0.weight"),
+        ("resnet50", "fcos_resnet50_fpn", "res3.0.conv1.weight", "layer2.0.conv1.weight"),
+    ],
+)
+def test_imagenet_weights_of_torchvision_start_a_backbone(network, name, ours, theirs, tmp_path):
+    weights = getattr(torchvision.models, network)(weights=None).state_dict()
+    torch.save(weights, tmp_path / "imagenet.pth")
+    model = instantiate(zoo.get_config(name).model)
+    load_model(model, str(tmp_path / "imagenet.pth"), allow_backbone=True)
+    assert torch.equal(model.state_dict()[f"backbone.bottom_up.{ours}"], weights[theirs])
+    with pytest.raises(FcosError, match=r"imagenet\.pth"):
+        load_model(model, str(tmp_path / "imagenet.pth"))
 
 
 class _Bomb:
