@@ -152,6 +152,18 @@ class Ours:
         return mapping_job(mapper, setting)
 
 
+def _rows_of(labels: list[Tensor], boxes: list[Tensor], instances: list[Instances]) -> list[Tensor]:
+    """Labels and boxes given to the locations of each image -> rows of its ground truth, -1 for background."""
+    rows = []
+    for label, box, truth in zip(labels, boxes, instances):
+        row = torch.full_like(label, -1)
+        at = (label != NUM_CLASSES).nonzero().squeeze(1)
+        if len(at):
+            row[at] = (box[at].unsqueeze(1) == truth.gt_boxes.tensor).all(dim=2).int().argmax(dim=1)
+        rows.append(row)
+    return rows
+
+
 class Detectron2:
     """`detectron2.modeling.meta_arch.fcos.FCOS`."""
 
@@ -175,10 +187,15 @@ class Detectron2:
         instances = as_gt_instances(truths, setting)
         features = [torch.empty(setting.batch, 1, *s) for s in workload.feature_sizes(setting.height, setting.width)]
 
-        def run() -> list[Tensor]:
-            return detector.match_anchors(detector.anchor_generator(features), instances)
-
-        return Job(run, lambda rows: as_batch_rows(rows, truths))
+        if hasattr(detector, "match_anchors"):  # 0.6
+            return Job(
+                lambda: detector.match_anchors(detector.anchor_generator(features), instances),
+                lambda rows: as_batch_rows(rows, truths),
+            )
+        return Job(
+            lambda: detector.label_anchors(detector.anchor_generator(features), instances),
+            lambda labelled: as_batch_rows(_rows_of(*labelled, instances), truths),
+        )
 
     def loss(self, setting: Setting) -> Job:
         detector, maps = self._detector(), workload.training_maps(setting)
