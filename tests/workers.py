@@ -36,9 +36,14 @@ def model_of(recipe: str) -> nn.Module:
 
 
 def gradients(recipe: str, kind: str) -> dict[str, torch.Tensor]:
-    """Gradients of one process with the whole batch."""
-    model = model_of(recipe)
-    total(model(batch_of(kind))).backward()
+    """Gradients of one process with the whole batch; on one thread as `work`, since threads change the rounding."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        model = model_of(recipe)
+        total(model(batch_of(kind))).backward()
+    finally:
+        torch.set_num_threads(threads)
     return {name: p.grad for name, p in model.named_parameters()}
 
 
