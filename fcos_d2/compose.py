@@ -28,7 +28,7 @@ from .modeling import (
     PointAssigner,
     Selector,
 )
-from .modeling.backbone import BACKBONES
+from .modeling.backbone import BACKBONES, BackboneRow
 from .options import one_of
 from .paths import config_root
 from .recipes import RECIPES, Recipe
@@ -180,6 +180,7 @@ def _model(recipe: Recipe, backbone: str) -> DictConfig:
         **recipe.head,
     }
     grid = {"points_per_cell": 1, **recipe.grid}
+    mean, std = pixel_statistics(recipe, row)
     return L(FCOS)(
         backbone=L(row.pyramid)(
             bottom_up=L(row.bottom_up)(**row.arguments, out_features="${..in_features}"),
@@ -197,15 +198,18 @@ def _model(recipe: Recipe, backbone: str) -> DictConfig:
         ),
         num_classes=80,
         in_features=list(recipe.features),
-        pixel_mean=list(pixel_statistics(row.pixel_mean, recipe) or recipe.pixel_mean),
-        pixel_std=list(pixel_statistics(row.pixel_std, recipe) or recipe.pixel_std),
+        pixel_mean=list(mean),
+        pixel_std=list(std),
         input_format=recipe.input_format,
     )
 
 
-def pixel_statistics(bgr: tuple[float, ...] | None, recipe: Recipe) -> tuple[float, ...] | None:
-    """A backbone's pixel mean or deviation in the recipe's order of channels."""
-    return bgr[::-1] if bgr is not None and recipe.input_format == "RGB" else bgr
+def pixel_statistics(recipe: Recipe, row: BackboneRow) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Pixel mean and deviation in the recipe's order of channels: the backbone's own (BGR), or else the recipe's."""
+    order = -1 if recipe.input_format == "RGB" else 1
+    mean = row.pixel_mean[::order] if row.pixel_mean else recipe.pixel_mean
+    std = row.pixel_std[::order] if row.pixel_std else recipe.pixel_std
+    return tuple(mean), tuple(std)
 
 
 def _dataloader(dataloader: DictConfig, recipe: Recipe, plan: Schedule) -> DictConfig:

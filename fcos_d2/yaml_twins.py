@@ -57,10 +57,8 @@ def _twin(v: Variant) -> str:
     text = "_BASE_: [" + ", ".join(bases) + "]\nVERSION: 2\n"
     recipe, row = RECIPES[v.recipe], BACKBONES[v.backbone]
     if recipe.input_format == "RGB" and (row.pixel_mean or row.pixel_std):  # the backbone's piece has them as BGR
-        rgb = {
-            "PIXEL_MEAN": pixel_statistics(row.pixel_mean, recipe) or recipe.pixel_mean,
-            "PIXEL_STD": pixel_statistics(row.pixel_std, recipe) or recipe.pixel_std,
-        }
+        mean, std = pixel_statistics(recipe, row)
+        rgb = {"PIXEL_MEAN": mean, "PIXEL_STD": std}
         text += yaml.dump({"MODEL": rgb}, Dumper=_Dumper, sort_keys=False, default_flow_style=False, width=120)
     return text
 

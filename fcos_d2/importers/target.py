@@ -167,9 +167,10 @@ def traits_of(variant: zoo.Variant) -> Traits:
 
 def pixels_of(variant: zoo.Variant) -> Pixels:
     """What a variant reads."""
-    recipe, row = RECIPES[variant.recipe], BACKBONES[variant.backbone]
-    mean, std = row.pixel_mean or recipe.pixel_mean, row.pixel_std or recipe.pixel_std
-    return Pixels(recipe.input_format, tuple(mean), tuple(std))
+    from ..compose import pixel_statistics
+
+    recipe = RECIPES[variant.recipe]
+    return Pixels(recipe.input_format, *pixel_statistics(recipe, BACKBONES[variant.backbone]))
 
 
 # Which variants fit
