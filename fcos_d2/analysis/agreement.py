@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torchvision.ops import box_iou
 
+from ..data.mapper import PIXEL_TOLERANCE
 from .workload import Setting, truths
 
 
@@ -39,7 +40,7 @@ TOLERANCES = {
     "decode": f"the same set, boxes to {BOX_TOLERANCE:g} px, scores to {SCORE_TOLERANCE:g}",
     "forward": f"the same set, boxes to {MODEL_BOX_TOLERANCE:g} px, scores to {MODEL_SCORE_TOLERANCE:g}; in bf16 "
     f"{BF16_MATCH:.0%} of the detections have a partner of IoU 0.5 and the same class",
-    "data": "the same pixels",
+    "data": f"the same pixels; in the mode close pixels within {PIXEL_TOLERANCE} of 255",
     "train": f"losses and norms of gradients to {10 * LOSS_TOLERANCE:g} (relative), in bf16 losses to 0.05",
 }
 
@@ -55,7 +56,7 @@ def compare(setting: Setting, ours: Any, theirs: Any) -> Agreement:
             return _losses((ours[0], []), (theirs[0], []), 0.05, 0.0)
         return _losses(ours, theirs, 10 * LOSS_TOLERANCE, 10 * GRADIENT_TOLERANCE)
     if setting.suite == "data":
-        return _images(ours, theirs)
+        return _images(ours, theirs, PIXEL_TOLERANCE if setting.mode == "close" else 0)
     if "bf16" in setting.mode:
         return _partners(ours, theirs)
     if setting.suite == "forward":
@@ -125,8 +126,13 @@ def _partners(ours: Any, theirs: Any) -> Agreement:
     return Agreement(total > 0 and found >= BF16_MATCH * total, f"{found} of {total} detections have a partner")
 
 
-def _images(ours: list[Tensor], theirs: list[Tensor]) -> Agreement:
+def _images(ours: list[Tensor], theirs: list[Tensor], tolerance: int) -> Agreement:
     if [x.shape for x in ours] != [x.shape for x in theirs]:
         return Agreement(False, "images of other sizes")
-    worst = max(int((a.int() - b.int()).abs().max()) for a, b in zip(ours, theirs))
-    return Agreement(worst == 0, f"pixels within {worst} of 255")
+    worst = differing = total = 0
+    for image, other in zip(ours, theirs):
+        gap = (image.int() - other.int()).abs()
+        worst = max(worst, int(gap.max()))
+        differing += int((gap > 0).sum())
+        total += gap.numel()
+    return Agreement(worst <= tolerance, f"pixels within {worst} of 255, {differing / total:.2%} of them differ")

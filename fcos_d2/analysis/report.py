@@ -62,7 +62,9 @@ def markdown(report: Report, command: str = "") -> str:
 
 def _table(rows: list[Row]) -> list[str]:
     memory, floor = any(r.our_memory is not None for r in rows), any(r.floor is not None for r in rows)
+    reading = any(r.images_per_second for r in rows)
     head = ["setting", "peer", "peer ms", "fcos_d2 ms", "ratio"]
+    head += ["peer images/s", "fcos_d2 images/s"] if reading else []
     head += ["peer MiB", "fcos_d2 MiB", "memory ratio"] if memory else []
     head += ["peer / limit", "fcos_d2 / limit"] if floor else []
     head.append("difference of the answers")
@@ -74,6 +76,9 @@ def _table(rows: list[Row]) -> list[str]:
             _number(row.ours.median * 1e3),
             "**not equal**" if row.ratio is None else f"**{_number(row.ratio)}x**",
         ]
+        if reading:
+            ours, theirs = row.images_per_second
+            cells += [_number(theirs), _number(ours)]
         if memory:
             cells += [_mib(row.their_memory), _mib(row.our_memory)]
             cells.append("" if row.memory_ratio is None else f"{_number(row.memory_ratio)}x")

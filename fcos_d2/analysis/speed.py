@@ -75,6 +75,14 @@ class Row:
         return self.theirs.ratio(self.ours) if self.agreement.agrees else None
 
     @property
+    def images_per_second(self) -> tuple[float, float] | None:
+        """Of this package and of the peer; `None` where the work is not reading images."""
+        setting = self.case.setting
+        if setting.suite != "data":
+            return None
+        return setting.batch / self.ours.median, setting.batch / self.theirs.median
+
+    @property
     def memory_ratio(self) -> float | None:
         if not self.agreement.agrees or self.our_memory is None or self.their_memory is None:
             return None
@@ -89,6 +97,7 @@ class Row:
             "peer_mode": self.case.peer_mode or self.case.setting.mode,
             "ours_ms": self.ours.median * 1e3,
             "peer_ms": self.theirs.median * 1e3,
+            **dict(zip(("ours_images_per_s", "peer_images_per_s"), self.images_per_second or ())),
             "rounds": len(self.ours.seconds),
             "ours_all_ms": [s * 1e3 for s in self.ours.seconds],
             "peer_all_ms": [s * 1e3 for s in self.theirs.seconds],
@@ -227,6 +236,8 @@ def _forward(data: str) -> list[Case]:
             Case(Setting("forward", 1, height, width, mode="channels_last"), peers=_DETECTRON2),
             Case(Setting("forward", 1, height, width, mode="bf16 channels_last"), peers=_DETECTRON2),
         ]
+        for mode in ("optimized", "optimized, bf16 backbone", "optimized, bf16"):
+            found.append(Case(Setting("forward", 1, height, width, mode=mode), height == 800, peer_mode="eager"))
     return found + [Case(Setting("forward", 1, mode="compiled"), peer_mode="eager", peers=_DETECTRON2)]
 
 
@@ -238,7 +249,10 @@ def _train(data: str) -> list[Case]:
 
 
 def _data(data: str) -> list[Case]:
-    return [Case(Setting("data", 16, data=data), peers=_DETECTRON2)]
+    return [
+        Case(Setting("data", 16, data=data), peers=_DETECTRON2),
+        Case(Setting("data", 16, data=data, mode="close"), peer_mode="eager", peers=_DETECTRON2),
+    ]
 
 
 _FULL: dict[str, Callable[[str], list[Case]]] = {
@@ -253,9 +267,12 @@ _QUICK: dict[str, Callable[[str], list[Case]]] = {
     "assign": lambda data: [Case(Setting("assign", 2, 256, 320, boxes), growth=("boxes",)) for boxes in (7, 50)],
     "loss": lambda data: [Case(Setting("loss", 2, 256, 320, 7))],
     "decode": lambda data: [Case(Setting("decode", 2, 256, 320, scores="trained"))],
-    "forward": lambda data: [Case(Setting("forward", 1, 128, 160))],
+    "forward": lambda data: [
+        Case(Setting("forward", 1, 128, 160)),
+        Case(Setting("forward", 1, 128, 160, mode="optimized"), peer_mode="eager"),
+    ],
     "train": lambda data: [Case(Setting("train", 1, 128, 160, 3))],
-    "data": lambda data: [Case(Setting("data", 2, data=data), peers=_DETECTRON2)],
+    "data": lambda data: [Case(Setting("data", 2, data=data, mode=m), peers=_DETECTRON2) for m in ("eager", "close")],
 }
 
 

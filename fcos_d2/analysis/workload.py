@@ -32,7 +32,7 @@ class Setting:
         height, width: pixels of the network input.
         boxes: ground-truth boxes of each image.
         scores: key of `SCORES`.
-        mode: how the model runs, words of `peers.MODES`.
+        mode: how the model runs, words of `peers.MODES`; for "data" "close" where the pixels may differ.
         data: folder of a data set.
     """
 
@@ -49,7 +49,7 @@ class Setting:
     def label(self) -> str:
         """How the line is called in tables."""
         if self.suite == "data":
-            return f"{self.batch} images to 800x1333"
+            return f"{self.batch} images to 800x1333" + (f", {self.mode}" if self.mode != "eager" else "")
         parts = [f"batch {self.batch}"]
         if self.boxes:
             parts.append(f"{self.boxes} boxes")

@@ -48,7 +48,9 @@ TRAIN_OPTIONS: dict[str, Any] = {
     "seed": -1,  # negative: another one each time
     "amp": {"enabled": False, "dtype": "auto"},  # * dtype "fp16", "bf16", or "auto": fp16 on CUDA, bf16 on the CPU
     "ema": {"enabled": False, "decay": 0.9998},  # * moving average of the weights, used for evaluation
-    "grad_accumulation": 1,  # * parts that each batch is computed in, one after the other
+    "grad_accumulation": 1,  # * parts that each batch is computed in, one after the other; the result is the same
+    "gradient_checkpointing": "none",  # * what is computed twice to save memory: "backbone", or "all" with the head
+    "channels_last": False,  # * memory format of weights and maps: channels beside each other
     "clip_grad": 0.0,  # * largest norm of the gradient; 0: not clipped
     "early_stop": {"patience": 0},  # * evaluations without improvement after which training ends; 0: never
     "best_metric": "bbox/AP",  # * decides which weights are model_best.pth
@@ -57,6 +59,9 @@ TRAIN_OPTIONS: dict[str, Any] = {
 
 # Modules whose classes and functions a stored config may name.
 _TRUSTED = (
+    "fcos_d2.data.loader",
+    "fcos_d2.data.mapper",
+    "fcos_d2.engine.coco_evaluation",
     "fcos_d2.modeling",
     "detectron2.data.build",
     "detectron2.data.dataset_mapper",

@@ -11,22 +11,25 @@ from typing import Any
 
 import torch
 from detectron2.config import CfgNode
-from detectron2.data import MetadataCatalog
+from detectron2.data import MetadataCatalog, build_detection_test_loader, build_detection_train_loader
 from detectron2.engine import DefaultTrainer, HookBase, defaults
-from detectron2.evaluation import COCOEvaluator
 from detectron2.utils import comm
 
+from ..data.loader import pinned
+from ..data.mapper import FastMapper
 from ..errors import FcosError
 from .checkpoint import Checkpointer
+from .coco_evaluation import FastCOCOEvaluator
 from .configuration import dump_config
 from .cpu import without_sync_bn
+from .stream import NamedMapper
 from .weights import load_model
 
 __all__ = ["YamlTrainer"]
 
 
 class YamlTrainer(DefaultTrainer):
-    """`DefaultTrainer` that evaluates COCO's AP, trains on the CPU in several processes, too, and checks weights."""
+    """`DefaultTrainer` that reads and evaluates fast, runs in several processes on the CPU, too, and checks weights."""
 
     def __init__(self, cfg: CfgNode) -> None:
         _check(cfg)
@@ -51,8 +54,16 @@ class YamlTrainer(DefaultTrainer):
         return without_sync_bn(model) if cfg.MODEL.DEVICE == "cpu" else model
 
     @classmethod
-    def build_evaluator(cls, cfg: CfgNode, dataset_name: str) -> COCOEvaluator:
-        return COCOEvaluator(dataset_name, output_dir=str(Path(cfg.OUTPUT_DIR) / "inference"))
+    def build_train_loader(cls, cfg: CfgNode) -> Any:
+        return pinned(build_detection_train_loader(cfg, mapper=NamedMapper(FastMapper(cfg, True))))
+
+    @classmethod
+    def build_test_loader(cls, cfg: CfgNode, dataset_name: str) -> Any:
+        return pinned(build_detection_test_loader(cfg, dataset_name, mapper=NamedMapper(FastMapper(cfg, False))))
+
+    @classmethod
+    def build_evaluator(cls, cfg: CfgNode, dataset_name: str) -> FastCOCOEvaluator:
+        return FastCOCOEvaluator(dataset_name, output_dir=str(Path(cfg.OUTPUT_DIR) / "inference"))
 
     @classmethod
     def evaluate(cls, cfg: CfgNode, resume: bool = False) -> dict[str, Any]:
