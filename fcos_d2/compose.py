@@ -214,14 +214,7 @@ def pixel_statistics(recipe: Recipe, row: BackboneRow) -> tuple[tuple[float, ...
 
 def _dataloader(dataloader: DictConfig, recipe: Recipe, plan: Schedule) -> DictConfig:
     dataloader.train.total_batch_size = plan.batch_size
-    dataloader.train.mapper.augmentations = [
-        L(T.ResizeShortestEdge)(
-            short_edge_length=list(plan.train_sizes),
-            sample_style=plan.sampling,
-            max_size=plan.max_train_size,
-        ),
-        L(T.RandomFlip)(horizontal=True),
-    ]
+    dataloader.train.mapper.augmentations = [*_resize(plan), L(T.RandomFlip)(horizontal=True)]
     dataloader.test.mapper.augmentations = [
         L(T.ResizeShortestEdge)(short_edge_length=plan.test_size, max_size=plan.max_test_size)
     ]

@@ -11,6 +11,7 @@ from detectron2.modeling import build_model
 
 import fcos_d2
 from fcos_d2 import zoo
+from fcos_d2.compose import SCHEDULES
 from fcos_d2.errors import FcosError
 from fcos_d2.paths import config_root
 from fcos_d2.yaml_twins import render
@@ -68,8 +69,14 @@ def test_lazy_and_yaml_train_the_same(variant):
     assert lazy.dataloader.train.total_batch_size == cfg.SOLVER.IMS_PER_BATCH
     assert lazy.dataloader.train.mapper.image_format == cfg.INPUT.FORMAT
     resize = lazy.dataloader.train.mapper.augmentations[0]
-    assert tuple(resize.short_edge_length) == tuple(cfg.INPUT.MIN_SIZE_TRAIN)
-    assert (resize.sample_style, resize.max_size) == (cfg.INPUT.MIN_SIZE_TRAIN_SAMPLING, cfg.INPUT.MAX_SIZE_TRAIN)
+    jitter = SCHEDULES[variant.schedule].jitter
+    if jitter is None:
+        sides = cfg.INPUT.MIN_SIZE_TRAIN, cfg.INPUT.MIN_SIZE_TRAIN_SAMPLING, cfg.INPUT.MAX_SIZE_TRAIN
+        assert (tuple(resize.short_edge_length), resize.sample_style, resize.max_size) == sides
+    else:  # yacs has no key for it
+        crop = lazy.dataloader.train.mapper.augmentations[1]
+        assert (resize.min_scale, resize.max_scale, resize.target_height, resize.target_width) == (*jitter, jitter[2])
+        assert list(crop.crop_size) == [jitter[2]] * 2
     resize = lazy.dataloader.test.mapper.augmentations[0]
     assert (resize.short_edge_length, resize.max_size) == (cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST)
     assert lazy.optimizer.lr == cfg.SOLVER.BASE_LR
