@@ -73,6 +73,7 @@ _TRANSLATED: dict[str, Any] = {
     "PRE_NMS_TOPK_TEST": 1000,
     "POST_NMS_TOPK_TRAIN": 100,
     "POST_NMS_TOPK_TEST": 100,
+    "BATCH_INVARIANT": False,
     "USE_RELU": True,  # AdelaiDet never reads it; LTRB_ACTIVATION decides
     "YIELD_PROPOSAL": False,  # True serves AdelaiDet's instance segmentation, which is not part of this project
     "YIELD_BOX_FEATURES": False,
@@ -247,11 +248,21 @@ def fcos_arguments(cfg: CN) -> dict[str, Any]:
         "pixel_mean": cfg.MODEL.PIXEL_MEAN,
         "pixel_std": cfg.MODEL.PIXEL_STD,
         "input_format": cfg.INPUT.FORMAT,
+        "batch_invariant": cfg.MODEL.FCOS.BATCH_INVARIANT,
     }
 
 
 def proposal_arguments(cfg: CN, shapes: dict[str, ShapeSpec]) -> dict[str, Any]:
-    """Arguments of `FCOSProposals` from a config and the backbone's output shapes."""
+    """Arguments of `FCOSProposals` from a config and the backbone's output shapes.
+
+    Raises:
+        ValueError: BATCH_INVARIANT is True, which the other parts of a two-stage detector cannot be.
+    """
+    if cfg.MODEL.FCOS.BATCH_INVARIANT:
+        raise ValueError(
+            "MODEL.FCOS.BATCH_INVARIANT is True, but backbone and ROI heads of a two-stage detector work on the "
+            "padding: set it to False and run images one by one."
+        )
     dense, strides = _dense(cfg, shapes)
     return {
         "dense": dense,

@@ -212,6 +212,7 @@ KEYS: list[tuple[str, Any, str, str, Any]] = [
     ("BOX_WEIGHT", "none", "loss", "box_weight", "none"),
     ("BOX_WEIGHT", "none", "loss", "box_normalizer", "mean_positives"),
     ("INFERENCE_TH_TEST", 0.3, "selector", "score_threshold", 0.3),
+    ("RECOMPUTE", False, "head", "recompute", False),
     ("THRESH_WITH_CTR", True, "selector", "threshold_on", "product"),
     ("THRESHOLD_ON", "score", "selector", "threshold_on", "score"),
     ("PRE_NMS_TOPK_TEST", 50, "selector", "topk", 50),
@@ -239,7 +240,7 @@ def test_every_key_reaches_its_part(key: str, value: Any, part: str, field: str,
 
 def test_no_key_without_effect_is_forgotten_here() -> None:
     """All keys of the plain parts are in the table above, but for those that other tests turn."""
-    elsewhere = {"IN_FEATURES", "FPN_STRIDES", "TOP_LEVELS", "USE_RELU", "USE_DEFORMABLE"}
+    elsewhere = {"IN_FEATURES", "FPN_STRIDES", "TOP_LEVELS", "USE_RELU", "USE_DEFORMABLE", "BATCH_INVARIANT"}
     in_training = {"INFERENCE_TH_TRAIN", "PRE_NMS_TOPK_TRAIN", "POST_NMS_TOPK_TRAIN"}
     names = {key for key in config().MODEL.FCOS if key.endswith("_NAME") or key.startswith(("NAS_", "YIELD_"))}
     assert set(config().MODEL.FCOS) == {key for key, *_ in KEYS} | elsewhere | in_training | names

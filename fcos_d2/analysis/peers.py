@@ -9,13 +9,14 @@ without arguments and has those of these methods that it wants to be measured in
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
 
 import torch
+from detectron2.config import LazyCall as L
 from detectron2.config import instantiate
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import Backbone
@@ -33,8 +34,9 @@ from .workload import NUM_CLASSES, SCORE_THRESHOLD, STRIDES, Maps, Setting, Trut
 
 FEATURES = ("p3", "p4", "p5", "p6", "p7")
 # How a model may run, words that may stand together: maps laid as channels_last, convolutions in bfloat16 (autocast),
-# backbone and head through torch.compile.
-MODES = ("eager", "channels_last", "bf16", "compiled")
+# backbone and head through torch.compile; or "optimized", what `FCOS.optimize` makes: in float32, with "bf16" all of it
+# in bfloat16, with "bf16 backbone" only that. The suite "data" has a mode of its own, "close": `fcos_d2.data.mapper`.
+MODES = ("eager", "channels_last", "bf16", "compiled", "optimized", "backbone")
 SUITES = ("assign", "loss", "decode", "forward", "train", "data")
 
 
@@ -127,7 +129,12 @@ class Ours:
         return Job(run, as_detections, restore)
 
     def forward(self, setting: Setting) -> Job:
-        model = in_mode(calibrated(self.recipe, setting), setting.mode)
+        model = calibrated(self.recipe, setting)
+        if "optimized" in setting.mode:
+            wanted = "bf16" if "bf16" in setting.mode else "fp32"
+            model = model.optimize({"backbone": wanted} if "backbone" in setting.mode else wanted)
+        else:
+            model = in_mode(model, setting.mode)
         inputs = [{"image": workload.image(setting, i)} for i in range(setting.batch)]
 
         def run() -> list[Instances]:
@@ -145,11 +152,13 @@ class Ours:
     def data(self, setting: Setting) -> Job:
         from detectron2.data import transforms as T
 
-        train = compose(self.recipe, "R_50_FPN", "1x").dataloader.train
-        train.mapper.augmentations = []
-        mapper = instantiate(train.mapper)
-        mapper.augmentations = T.AugmentationList([T.ResizeShortestEdge(800, 1333)])
-        return mapping_job(mapper, setting)
+        from ..data.mapper import CloseMapper
+
+        mapper = compose(self.recipe, "R_50_FPN", "1x").dataloader.train.mapper
+        mapper.augmentations = [L(T.ResizeShortestEdge)(short_edge_length=800, max_size=1333)]
+        if setting.mode == "close":
+            mapper._target_ = CloseMapper
+        return mapping_job(instantiate(mapper), setting)
 
 
 def _rows_of(labels: list[Tensor], boxes: list[Tensor], instances: list[Instances]) -> list[Tensor]:
@@ -481,9 +490,9 @@ def as_detections(images: list[Any]) -> list[tuple[Tensor, Tensor, Tensor]]:
 
 
 # ------------------------------------------------------------------------------------------------------- whole models
-def build_model(recipe: str, seed: int = 0) -> FCOS:
-    """R-50-FPN of this package from random weights."""
-    config = compose(recipe, "R_50_FPN", "1x").model
+def build_model(recipe: str, seed: int = 0, backbone: str = "R_50_FPN") -> FCOS:
+    """A model of this package from random weights."""
+    config = compose(recipe, backbone, "1x").model
     if recipe == "torchvision":
         config.backbone.bottom_up.stride_in_1x1 = False
     config.dense.selector.score_threshold = SCORE_THRESHOLD
@@ -491,11 +500,13 @@ def build_model(recipe: str, seed: int = 0) -> FCOS:
     return instantiate(config)
 
 
-@torch.inference_mode()
-def calibrated(recipe: str, setting: Setting) -> FCOS:
-    """A model whose scores on the images of a setting are those of a trained one: 1,000 an image over the threshold."""
-    model = build_model(recipe).eval()
-    inputs = [{"image": workload.image(setting, i)} for i in range(setting.batch)]
+@torch.no_grad()
+def calibrated(recipe: str, setting: Setting, images: Sequence[Tensor] = (), backbone: str = "R_50_FPN") -> FCOS:
+    """A model whose scores on images, by default those of a setting, are like a trained one's: 1,000 an image are over
+    `SCORE_THRESHOLD`."""
+    model = build_model(recipe, backbone=backbone).eval()
+    images = images or [workload.image(setting, i) for i in range(setting.batch)]
+    inputs = [{"image": image} for image in images]
     images = model.preprocess_image(inputs)
     features = model.backbone(images.tensor)
     head = model.dense.head
@@ -505,7 +516,7 @@ def calibrated(recipe: str, setting: Setting) -> FCOS:
     head.cls_logits.weight.mul_(1.5 / spread)
     logits = [(x - bias.view(-1, 1, 1)) * (1.5 / spread) for x in logits]
     margin = torch.cat([(x - workload._needed(q)).flatten() for x, q in zip(logits, quality)])
-    bias.fill_(-margin.topk(1000 * setting.batch).values[-1])
+    bias.fill_(-margin.topk(1000 * len(inputs)).values[-1])
     return model
 
 
@@ -541,7 +552,7 @@ def in_mode(model: nn.Module, mode: str) -> nn.Module:
 
 def precision(mode: str) -> Any:
     """The context that a mode runs in."""
-    return torch.autocast("cpu", torch.bfloat16, enabled="bf16" in mode)
+    return torch.autocast("cpu", torch.bfloat16, enabled="bf16" in mode and "optimized" not in mode)
 
 
 def training_job(

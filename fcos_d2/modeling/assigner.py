@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import pairwise
 from typing import Protocol
 
@@ -19,6 +20,7 @@ from torch import Tensor
 
 from ..options import as_tuple, one_of, option
 from ..structures import Level, Locations
+from .pages import empty
 
 ASSIGNER_REGISTRY = Registry("FCOS_ASSIGNER")
 ASSIGNER_REGISTRY.__doc__ = """Classes whose objects are called like `PointAssigner`."""
@@ -90,15 +92,15 @@ class PointAssigner:
         rank[order] = torch.arange(num_boxes, device=boxes.device)
         # One slot more than there are locations takes what the tests reject: shapes never depend on the data.
         nowhere = num_images * num_locations
-        winner = image.new_full((nowhere + 1,), num_boxes)
+        winner = _empty(nowhere + 1, order).fill_(num_boxes)
         base = image * num_locations
-        for indices in self._equal_windows(locations.levels):
-            levels = [locations.levels[i] for i in indices]
+        for windows in self._windows(locations.levels, boxes):
             for some_boxes, some_base, some_rank in zip(boxes.split(_BOXES), base.split(_BOXES), rank.split(_BOXES)):
-                slot = self._claims(indices, levels, some_boxes, some_base, nowhere).flatten(1)
+                slot = self._claims(windows, some_boxes, some_base, nowhere).flatten(1)
                 winner.scatter_reduce_(0, slot.flatten(), some_rank.view(-1, 1).expand_as(slot).flatten(), "amin")
         order = torch.cat((order, order.new_full((1,), -1)))  # the rank of "nobody" is M
-        return order.index_select(0, winner[:-1]).view(num_images, num_locations)
+        result = _empty(nowhere, order)
+        return torch.index_select(order, 0, winner[:-1], out=result).view(num_images, num_locations)
 
     def max_positives(self, locations: Locations, num_boxes: int, num_images: int) -> int:
         """A bound on the number of positives that is known without looking at the data."""
@@ -128,51 +130,37 @@ class PointAssigner:
             for cells, step in zip((level.width, level.height), level.step)
         )
 
-    def _equal_windows(self, levels: Sequence[Level]) -> list[list[int]]:
-        """Indices of neighbouring levels with windows of one size, which are worked on together."""
-        groups: list[list[int]] = []
-        for i, level in enumerate(levels):
-            if groups and self._window(i, level) == self._window(groups[-1][0], levels[groups[-1][0]]):
-                groups[-1].append(i)
-            else:
-                groups.append([i])
-        return groups
+    def _windows(self, levels: tuple[Level, ...], boxes: Tensor) -> Sequence[_Windows]:
+        """What the tests need of the levels, on the device and in the type of the boxes."""
+        if torch.compiler.is_compiling():  # the compiler keeps constants itself
+            return _lay_windows(self, levels, boxes.device, boxes.dtype)
+        return _kept_windows(self, levels, boxes.device, boxes.dtype)
 
-    def _claims(
-        self, indices: Sequence[int], levels: Sequence[Level], boxes: Tensor, base: Tensor, nowhere: int
-    ) -> Tensor:
+    def _claims(self, windows: _Windows, boxes: Tensor, base: Tensor, nowhere: int) -> Tensor:
         """Slots that boxes claim on levels with equal windows (G levels, D points, Kx columns, Ky rows).
 
         Args:
-            indices: of the levels among all levels.
-            levels: G levels.
+            windows: of G levels.
             boxes: (M, 4) xyxy pixels.
             base: (M,) int64 slot of the first location of each box's image.
             nowhere: slot of what is no claim.
         Returns:
             (M, G, D, Ky, Kx) int64 slot in the flattened (N, R), or `nowhere`.
         """
-        ranges = boxes.new_tensor([self.size_ranges[i] for i in indices])  # (G, 2)
-        columns, rows = self._window(indices[0], levels[0])
-        x, far_x, near_x = self._axis(0, levels, ranges[:, 1], boxes, columns)  # (M, G, D, Kx)
-        y, far_y, near_y = self._axis(1, levels, ranges[:, 1], boxes, rows)  # (M, G, D, Ky)
+        x, far_x, near_x = self._axis(0, windows, boxes)  # (M, G, D, Kx)
+        y, far_y, near_y = self._axis(1, windows, boxes)  # (M, G, D, Ky)
         far = torch.maximum(far_y.unsqueeze(-1), far_x.unsqueeze(-2))  # (M, G, D, Ky, Kx)
-        low, high = ranges.view(-1, 2, 1, 1, 1).unbind(1)
+        low, high = windows.low, windows.high
         suits = ((far >= low) & (far <= high)) if self.range_ends == "closed" else ((far > low) & (far < high))
         suits &= near_y.unsqueeze(-1)
         suits &= near_x.unsqueeze(-2)
         # What depends on the row alone is summed first: large tensors are passed over once.
-        points = len(levels[0].points)
-        width = base.new_tensor([level.width for level in levels]).view(-1, 1, 1)
-        first = base.new_tensor([[level.start + p for p in range(points)] for level in levels]).unsqueeze(-1)
-        row = y * (width * points) + first + base.view(-1, 1, 1, 1)
-        slot = row.unsqueeze(-1) + (x * points if points > 1 else x).unsqueeze(-2)
+        row = y * windows.row_length + windows.first_slot + base.view(-1, 1, 1, 1)
+        slot = row.unsqueeze(-1) + (x * windows.points if windows.points > 1 else x).unsqueeze(-2)
         return slot.masked_fill_(suits.logical_not_(), nowhere)
 
-    def _axis(
-        self, axis: int, levels: Sequence[Level], reach: Tensor, boxes: Tensor, count: int
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """One axis of the windows (0 for x, 1 for y); the three results are (M, G, D, count).
+    def _axis(self, axis: int, windows: _Windows, boxes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """One axis of the windows (0 for x, 1 for y); the three results are (M, G, D, cells of the window).
 
         Returns:
             cell, int64; the larger distance to the two sides, pixels; whether the location is inside the box, the
@@ -182,26 +170,116 @@ class PointAssigner:
             boxes[:, axis, None, None, None],
             boxes[:, axis + 2, None, None, None],
         )  # (M, 1, 1, 1)
-        step = boxes.new_tensor([level.step[axis] for level in levels]).view(-1, 1, 1)
-        origin = boxes.new_tensor([[p[axis] for p in level.points] for level in levels]).unsqueeze(-1)  # (G, D, 1)
-        cells = boxes.new_tensor([(level.width, level.height)[axis] for level in levels]).view(-1, 1, 1)
+        step, origin = windows.step[axis], windows.origin[axis]
         # 1. where the window starts: inside the box, and near enough to its far side for the size range
-        first = torch.maximum(low, high - reach.view(-1, 1, 1))
+        first = torch.maximum(low, high - windows.reach)
         if self.center_radius:
             center = (low + high) / 2
-            radius = boxes.new_tensor([self.center_radius * level.stride for level in levels]).view(-1, 1, 1)
-            first = torch.maximum(first, center - radius)
+            first = torch.maximum(first, center - windows.radius)
         # 2. its cells; where it would leave the map it is moved inside, which loses nothing
         first = ((first - origin) / step - _SLACK).ceil()
-        first = torch.minimum(first.clamp(min=0), cells - count)
-        cell = first + torch.arange(count, device=boxes.device)
+        first = torch.minimum(first.clamp(min=0), windows.last_start[axis])
+        cell = first + windows.cells[axis]
         # 3. the exact tests
         at = cell * step + origin
         near_side, far_side = at - low, high - at
         near = torch.minimum(near_side, far_side) > 0
         if self.center_radius:
-            near &= (at - center).abs() < radius
+            near &= (at - center).abs() < windows.radius
         return cell.long(), torch.maximum(near_side, far_side), near
+
+
+@dataclass(frozen=True)
+class _Windows:
+    """Constants of G neighbouring levels whose windows have one size; pairs are for x and y.
+
+    Attributes:
+        low, high: (G, 1, 1, 1) size ranges, pixels.
+        reach: (G, 1, 1), the same as `high`.
+        radius: (G, 1, 1) center radius, pixels.
+        step: two (G, 1, 1), pixels between neighbouring cells.
+        origin: two (G, D, 1), pixels from the image's corner to the points of cell 0.
+        last_start: two (G, 1, 1), the last cell at which a window fits into the map.
+        cells: (Kx,) and (Ky,), 0, 1, 2, ...
+        row_length: (G, 1, 1) int64, locations in a row of the map.
+        first_slot: (G, D, 1) int64, locations before the points of cell (0, 0).
+        points: D.
+    """
+
+    low: Tensor
+    high: Tensor
+    reach: Tensor
+    radius: Tensor
+    step: tuple[Tensor, Tensor]
+    origin: tuple[Tensor, Tensor]
+    last_start: tuple[Tensor, Tensor]
+    cells: tuple[Tensor, Tensor]
+    row_length: Tensor
+    first_slot: Tensor
+    points: int
+
+
+def _lay_windows(
+    assigner: PointAssigner, levels: tuple[Level, ...], device: torch.device, dtype: torch.dtype
+) -> list[_Windows]:
+    """The constants of all levels, neighbours with windows of one size together."""
+    groups: list[list[int]] = []
+    sizes = [assigner._window(i, level) for i, level in enumerate(levels)]
+    for i, size in enumerate(sizes):
+        if groups and size == sizes[groups[-1][0]]:
+            groups[-1].append(i)
+        else:
+            groups.append([i])
+    return [_windows_of(assigner, [(i, levels[i]) for i in group], sizes[group[0]], device, dtype) for group in groups]
+
+
+def _windows_of(
+    assigner: PointAssigner,
+    levels: list[tuple[int, Level]],
+    size: tuple[int, int],
+    device: torch.device,
+    dtype: torch.dtype,
+) -> _Windows:
+    def numbers(values: list, dtype: torch.dtype = dtype) -> Tensor:
+        return torch.tensor(values, dtype=dtype, device=device)
+
+    def of_axis(axis: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        return (
+            numbers([[[level.step[axis]]] for _, level in levels]),
+            numbers([[[point[axis]] for point in level.points] for _, level in levels]),
+            numbers([[[(level.width, level.height)[axis] - size[axis]]] for _, level in levels]),
+            torch.arange(size[axis], dtype=dtype, device=device),
+        )
+
+    ranges = numbers([assigner.size_ranges[i] for i, _ in levels])  # (G, 2)
+    step, origin, last_start, cells = zip(of_axis(0), of_axis(1))
+    points = len(levels[0][1].points)
+    return _Windows(
+        low=ranges[:, 0].view(-1, 1, 1, 1),
+        high=ranges[:, 1].view(-1, 1, 1, 1),
+        reach=ranges[:, 1].view(-1, 1, 1),
+        radius=numbers([[[assigner.center_radius * level.stride]] for _, level in levels]),
+        step=step,
+        origin=origin,
+        last_start=last_start,
+        cells=cells,
+        row_length=numbers([[[level.width * points]] for _, level in levels], torch.int64),
+        first_slot=numbers([[[level.start + p] for p in range(points)] for _, level in levels], torch.int64),
+        points=points,
+    )
+
+
+# Batches repeat their few sizes, and on a GPU each constant that is made anew waits for all the work before it.
+@lru_cache(maxsize=32)
+def _kept_windows(
+    assigner: PointAssigner, levels: tuple[Level, ...], device: torch.device, dtype: torch.dtype
+) -> list[_Windows]:
+    with torch.inference_mode(False):  # what is kept must serve training after inference
+        return _lay_windows(assigner, levels, device, dtype)
+
+
+def _empty(count: int, like: Tensor) -> Tensor:
+    return empty(count, like.dtype) if like.device.type == "cpu" else like.new_empty(count)
 
 
 def size_ranges_from_upper_ends(

@@ -7,11 +7,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from ..structures import Detections, GroundTruth, Positives, Predictions, Targets
+from ..structures import Detections, GroundTruth, Locations, Positives, Predictions, Targets
 from .assigner import Assigner
 from .locations import LocationGrid
 from .ltrb import LTRBCoder
 from .selector import Selector
+from .whole_batch import WholeBatch
 
 
 class DenseFCOS(nn.Module):
@@ -74,8 +75,16 @@ class DenseFCOS(nn.Module):
             self.grid(sizes, strides, image_size, logits[0].device),
         )
 
-    def losses(self, predictions: Predictions, ground_truth: GroundTruth) -> dict[str, Tensor]:
-        """Named losses of a batch, float32 scalars; see `FCOSLoss`."""
+    def losses(
+        self, predictions: Predictions, ground_truth: GroundTruth, whole: WholeBatch | None = None
+    ) -> dict[str, Tensor]:
+        """Named losses of a batch, float32 scalars; see `FCOSLoss`.
+
+        Args:
+            predictions: maps of the batch.
+            ground_truth: its boxes.
+            whole: the batch that this one is a part of; the loss must have a method `count`, as `FCOSLoss` has.
+        """
         # Overflows and sums: everything from here on is float32, also under autocast.
         with torch.autocast(predictions.logits[0].device.type, enabled=False):
             targets = self.targets(predictions, ground_truth)
@@ -84,14 +93,23 @@ class DenseFCOS(nn.Module):
             if positives.valid is not None:
                 # Padding reads location 0, whose prediction may be of no size or overflow exp: 0 * inf is not 0.
                 raw_ltrb = torch.where(positives.valid[:, None] > 0, raw_ltrb, torch.ones_like(raw_ltrb))
-            return self.loss(predictions, targets, self.coder.activate(raw_ltrb))
+            pred_ltrb = self.coder.activate(raw_ltrb)
+            if whole is None:
+                return self.loss(predictions, targets, pred_ltrb)
+            if whole.counts is None:
+                of_whole = self._targets(predictions.locations, whole.ground_truth)
+                whole.counts = self.loss.count(of_whole, whole.ground_truth.num_images, len(predictions.locations))
+            return self.loss(predictions, targets, pred_ltrb, whole.counts)
 
     @torch.no_grad()
     def targets(self, predictions: Predictions, ground_truth: GroundTruth) -> Targets:
         """Which locations answer for a box, and what they should predict."""
-        locations, boxes = predictions.locations, ground_truth.boxes
+        return self._targets(predictions.locations, ground_truth)
+
+    def _targets(self, locations: Locations, ground_truth: GroundTruth) -> Targets:
+        boxes = ground_truth.boxes
         gt_index = self.assigner(locations, boxes, ground_truth.image, ground_truth.num_images)
-        positives = self._positives(gt_index, self._bound(predictions, ground_truth))
+        positives = self._positives(gt_index, self._bound(locations, ground_truth))
         xy, stride = (
             locations.xy[positives.location],
             locations.stride[positives.location],
@@ -101,11 +119,11 @@ class DenseFCOS(nn.Module):
             ltrb = torch.where(positives.valid[:, None] > 0, ltrb, torch.ones_like(ltrb))
         return Targets(positives, ground_truth.classes[positives.box], ltrb)
 
-    def _bound(self, predictions: Predictions, ground_truth: GroundTruth) -> int | None:
+    def _bound(self, locations: Locations, ground_truth: GroundTruth) -> int | None:
         """Rows to reserve for positives; `None` on the CPU, where counting them waits for nobody, unless compiled."""
         if ground_truth.boxes.device.type == "cpu" and not torch.compiler.is_compiling():
             return None
-        return self.assigner.max_positives(predictions.locations, len(ground_truth.boxes), ground_truth.num_images)
+        return self.assigner.max_positives(locations, len(ground_truth.boxes), ground_truth.num_images)
 
     @staticmethod
     def _positives(gt_index: Tensor, bound: int | None) -> Positives:

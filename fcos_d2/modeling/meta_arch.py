@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -10,12 +10,16 @@ from detectron2.config import configurable
 from detectron2.modeling import META_ARCH_REGISTRY, Backbone
 from detectron2.modeling.meta_arch.dense_detector import DenseDetector
 from detectron2.modeling.postprocessing import detector_postprocess
-from detectron2.structures import Boxes, Instances
+from detectron2.structures import Boxes, ImageList, Instances
 from torch import Tensor
 
 from ..structures import Detections
 from .dense import DenseFCOS
-from .inputs import check_images, ground_truth
+from .fold import fold_as_it_runs
+from .inputs import check_images, ground_truth, without_waiting
+from .optimize import optimized
+from .padding import Padding, hide_padding, make_invariant, running
+from .whole_batch import WholeBatch, padded_size
 
 
 @META_ARCH_REGISTRY.register()
@@ -31,9 +35,12 @@ class FCOS(DenseDetector):
         in_features: names of the feature maps to predict on, finest first; by default all that the backbone has.
         pixel_mean, pixel_std: of the channels, in the range 0..255 and the order of `input_format`.
         input_format: "BGR" or "RGB"; used by those who read images for the model.
+        batch_invariant: padding never changes a detection, so that an image alone and in any batch has the same boxes;
+            see `padding.py`. Training is as without it.
 
     Raises:
-        ValueError: `num_classes` is not the head's; a feature is unknown to the backbone or its channels do not suit.
+        ValueError: `num_classes` is not the head's; a feature is unknown to the backbone or its channels do not suit; a
+            part cannot be made batch invariant.
     """
 
     @configurable
@@ -47,6 +54,7 @@ class FCOS(DenseDetector):
         pixel_mean: Sequence[float] = (103.53, 116.28, 123.675),
         pixel_std: Sequence[float] = (1.0, 1.0, 1.0),
         input_format: str = "BGR",
+        batch_invariant: bool = False,
     ) -> None:
         names = None if in_features is None else list(in_features)
         super().__init__(
@@ -57,6 +65,7 @@ class FCOS(DenseDetector):
             pixel_std=list(pixel_std),
         )
         del self.head  # the base class calls its second argument so; here the head is a part of `dense`
+        fold_as_it_runs(backbone)
         self.dense = dense
         self.num_classes = num_classes
         self.input_format = input_format
@@ -66,6 +75,9 @@ class FCOS(DenseDetector):
             raise ValueError(
                 f"The model has num_classes={num_classes}, but its head has {head_classes}: set only model.num_classes."
             )
+        self.batch_invariant = batch_invariant
+        if batch_invariant:
+            make_invariant(backbone, dense)
 
     @classmethod
     def from_config(cls, cfg) -> dict[str, Any]:
@@ -73,27 +85,52 @@ class FCOS(DenseDetector):
 
         return fcos_arguments(cfg)
 
-    def forward(self, batched_inputs: list[dict[str, Any]]) -> dict[str, Tensor] | list[dict[str, Instances]]:
+    def preprocess_image(self, batched_inputs: list[dict[str, Any]]) -> ImageList:
+        """Normalize, pad and join the images of a batch, as Detectron2 does."""
+        return super().preprocess_image(without_waiting(batched_inputs, self.device))
+
+    def whole_batch(self, batched_inputs: list[dict[str, Any]]) -> WholeBatch | None:
+        """What `forward` needs in order to compute a training batch in parts; `None` if the loss cannot.
+
+        Raises:
+            ValueError: an image or its annotations are unusable; the message names the image.
+        """
+        if not hasattr(self.dense.loss, "count"):
+            return None
+        check_images(batched_inputs)
+        truth = ground_truth(batched_inputs, self.num_classes, self.device)
+        return WholeBatch(padded_size(batched_inputs, self.backbone), truth)
+
+    def forward(
+        self, batched_inputs: list[dict[str, Any]], whole: WholeBatch | None = None
+    ) -> dict[str, Tensor] | list[dict[str, Instances]]:
         """Losses while training, else detections in the pixels of the original images.
 
         Args:
             batched_inputs: what Detectron2's `DatasetMapper` gives: "image" (C, H, W) tensor in 0..255; "instances"
                 while training; "height", "width" of the wanted output.
+            whole: the batch that these inputs are a part of, see `whole_batch`; the losses of its parts add up.
         Returns:
             {name: loss}, or for each image {"instances": `Instances` with pred_boxes, scores, pred_classes, locations}.
         Raises:
             ValueError: an image or its annotations are unusable; the message names the image.
         """
         check_images(batched_inputs)
+        if self.batch_invariant and not self.training and self.device.type == "cpu" and len(batched_inputs) > 1:
+            # Sums are rounded as the shapes of maps have it, so that only equal shapes give equal bits. On a CPU they
+            # cost little: what a batch gains, its padding takes.
+            return [self.forward([inputs])[0] for inputs in batched_inputs]
         images = self.preprocess_image(batched_inputs)
-        features = self.backbone(images.tensor)
-        predictions = self.dense(
-            [features[name] for name in self.head_in_features],
-            self.strides,
-            tuple(images.tensor.shape[-2:]),
-        )
+        images = images if whole is None else whole.pad(images)
+        size = tuple(images.tensor.shape[-2:])
+        padding = Padding(images.image_sizes, size) if self.batch_invariant and not self.training else None
+        with running(padding):
+            features = self.backbone(self._laid_out(images.tensor))
+            predictions = self.dense([features[name] for name in self.head_in_features], self.strides, size)
         if self.training:
-            return self.dense.losses(predictions, ground_truth(batched_inputs, self.num_classes, self.device))
+            return self.dense.losses(predictions, ground_truth(batched_inputs, self.num_classes, self.device), whole)
+        if padding is not None:
+            hide_padding(padding, predictions.logits)
         found = self.dense.detect(predictions, images.image_sizes)
         xy = predictions.locations.xy[found.location]
         return [
@@ -106,6 +143,14 @@ class FCOS(DenseDetector):
             }
             for x, inputs in zip(as_instances(found, xy, images.image_sizes), batched_inputs)
         ]
+
+    def optimize(self, precision: str | Mapping[str, str] = "fp32", compile: bool = False) -> FCOS:
+        """A copy that only infers, faster; see `optimize.optimized`."""
+        return optimized(self, precision, compile)
+
+    def _laid_out(self, images: Tensor) -> Tensor:
+        """The batch in the memory format that convolutions are fast in; what follows keeps it."""
+        return images.contiguous(memory_format=torch.channels_last) if images.device.type == "cpu" else images
 
 
 class OneStageDetector(FCOS):

@@ -15,7 +15,7 @@ from torch import Tensor
 from torchvision.ops import batched_nms, nms
 
 # Boxes in one call: so few that the quadratic time is no more than the fixed cost of a call.
-_PACK = 64
+_PACK = 128
 # Shifting is exact enough below this many pixels times groups; above, each group gets its own call.
 _MAX_SHIFT = 2.0**40
 

@@ -8,6 +8,7 @@ candidates. So the maps are read once, for the best class of each location; all 
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -108,76 +109,87 @@ class Selector:
         """Image, location, class (int64), score (float32) and raw ltrb of the candidates, P rows, level by level."""
         levels, points = predictions.locations.levels, predictions.locations.points_per_cell
         # 1. the locations whose best class may pass, (N, R)
-        best = torch.cat([_by_cell(x, points).amax(dim=3).flatten(1) for x in predictions.logits], dim=1)
-        quality = torch.cat([_by_cell(x, points).flatten(1) for x in predictions.quality], dim=1)
-        class_score, product = _scores(best, quality)
-        passes, least = self._best_locations(
-            self._may_pass(class_score, product), self._rank(class_score, product), levels
-        )
-        # 2. all classes there, level by level, and image by image within a level
+        best = torch.cat([_best_class(x, points) for x in predictions.logits], dim=1).float()
+        quality = torch.cat([_of_locations(x, points) for x in predictions.quality], dim=1).float().sigmoid()
+        least = self._least_logit(quality)
+        passes = best >= least
+        if int(passes.sum()) > max(self.topk, 1):
+            least = self._raise(least, best, quality, passes, levels)
+            passes &= best >= least
+        # 2. the candidates there, level by level, and image by image within a level
         places = [passes[:, level.start : level.end].nonzero().unbind(1) for level in levels]
         image = torch.cat([i for i, _ in places])
         location = torch.cat([offset + level.start for level, (_, offset) in zip(levels, places)])
-        class_score, product = _scores(
-            torch.cat([_rows(x, points, *pair) for x, pair in zip(predictions.logits, places)]),
-            quality[image, location].unsqueeze(1),
-        )
-        keep = self._may_pass(class_score, product)
-        if least is not None:
-            keep &= self._rank(class_score, product) >= least[image, location].unsqueeze(1)
-        place, classes = keep.nonzero().unbind(1)
+        logits = torch.cat([_rows(x, points, *pair) for x, pair in zip(predictions.logits, places)])
+        at = least[image, location].unsqueeze(1) if isinstance(least, Tensor) else least
+        place, classes = (logits >= at).nonzero().unbind(1)
         # 3. the exact test
-        class_score, product = class_score[place, classes], product[place, classes]
+        class_score = logits[place, classes].float().sigmoid()
+        image_at, location_at = image[place], location[place]
+        product = class_score * quality[image_at, location_at]
         score = product.sqrt() if self.score_form == "sqrt" else product
         tested = {"class": class_score, "score": score, "product": product}[self.threshold_on]
-        best = (tested > self.score_threshold).nonzero().squeeze(1)
+        rows = (tested > self.score_threshold).nonzero().squeeze(1)
         # 4. the best of each level of each image
-        if len(best) > self.topk:
+        if len(rows) > self.topk:
             sizes = torch.tensor([len(i) for i, _ in places], device=image.device)
             level = torch.arange(len(levels), device=image.device).repeat_interleave(sizes, output_size=len(image))
-            segment = (level * predictions.num_images + image)[place[best]]
-            best = best[self._topk(segment, self._rank(class_score, product)[best])]
+            segment = level[place[rows]] * predictions.num_images + image_at[rows]
+            rows = rows[self._topk(segment, self._rank(class_score, product)[rows])]
         raw_ltrb = torch.cat([_rows(x, points, *pair) for x, pair in zip(predictions.raw_ltrb, places)])
-        place = place[best]
-        return image[place], location[place], classes[best], score[best], raw_ltrb[place]
+        return image_at[rows], location_at[rows], classes[rows], score[rows], raw_ltrb[place[rows]]
 
-    def _may_pass(self, class_score: Tensor, product: Tensor) -> Tensor:
-        """Which scores are over the threshold, or so near that only the exact test can tell."""
+    def _least_logit(self, quality: Tensor) -> Tensor | float:
+        """Class logit that a candidate must have, or a little less: a number, or (N, R) for each location.
+
+        Args:
+            quality: (N, R) float32 after the sigmoid.
+        """
+        if self.score_threshold == 0:
+            return -math.inf
+        if self.threshold_on == "class":
+            return _logit(torch.tensor(self.score_threshold * (1 - _SLACK))).item()
         squared = self.threshold_on == "score" and self.score_form == "sqrt"
         least = self.score_threshold**2 if squared else self.score_threshold
-        return (class_score if self.threshold_on == "class" else product) > least * (1 - _SLACK)
+        return _logit(least * (1 - _SLACK) / quality)
 
     def _rank(self, class_score: Tensor, product: Tensor) -> Tensor:
         """What orders candidates before suppression; the square root would not change the order."""
         return product if self.topk_by == "score" else class_score
 
-    def _best_locations(self, passes: Tensor, rank: Tensor, levels: Sequence[Level]) -> tuple[Tensor, Tensor | None]:
-        """Leave out the locations that hold none of the `topk` best candidates of their level and image.
+    def _raise(
+        self, least: Tensor | float, best: Tensor, quality: Tensor, passes: Tensor, levels: Sequence[Level]
+    ) -> Tensor:
+        """Raise the logit that candidates must have to that of the `topk` best candidates of their level and image.
 
         Each of the `topk` best locations holds a candidate that ranks as the location does, so what ranks below all of
         these is not among the `topk` best candidates.
 
         Args:
-            passes: (N, R) bool.
-            rank: (N, R) of the best class at each location.
+            least: as from `_least_logit`.
+            best: (N, R) logit of the best class at each location.
+            quality: (N, R) after the sigmoid.
+            passes: (N, R) which locations have a candidate at all.
             levels: which of the R are rivals.
         Returns:
-            `passes` without those locations, and the (N, R) rank that candidates must reach; `None` if all may stay.
+            (N, R) logit.
         """
-        most = max(self.topk, 1)
-        if int(passes.sum()) <= most:
-            return passes, None
-        rank, least = torch.where(passes, rank, -1.0), torch.full_like(rank, -1.0)
+        most, class_score = max(self.topk, 1), best.sigmoid()
+        rank = self._rank(class_score, class_score * quality) * passes
+        raised = least.clone() if isinstance(least, Tensor) else torch.full_like(rank, least)
         for level in levels:
             if level.size > most:
-                rivals = rank[:, level.start : level.end]
-                worst = rivals.topk(most, dim=1, sorted=False).values.amin(dim=1, keepdim=True)
-                least[:, level.start : level.end] = worst * (1 - _SLACK)
-        return passes & (rank >= least), least
+                here = slice(level.start, level.end)
+                worst = rank[:, here].topk(most, dim=1, sorted=False).values.amin(dim=1, keepdim=True) * (1 - _SLACK)
+                bound = _logit(worst / quality[:, here] if self.topk_by == "score" else worst)
+                raised[:, here] = torch.maximum(raised[:, here], bound)
+        return raised
 
     def _topk(self, segment: Tensor, rank: Tensor) -> Tensor:
         """Rows of the `topk` best candidates of each segment, whose rows follow each other."""
         counts = torch.unique_consecutive(segment, return_counts=True)[1].tolist()
+        if max(counts) <= self.topk:
+            return torch.arange(len(rank), device=rank.device)
         starts = itertools.accumulate(counts, initial=0)
         return torch.cat([s + r.topk(min(self.topk, len(r))).indices for s, r in zip(starts, rank.split(counts))])
 
@@ -237,18 +249,29 @@ class Selector:
         return found[torch.cat(rows)]
 
 
-def _scores(logits: Tensor, quality: Tensor) -> tuple[Tensor, Tensor]:
-    """Class score, and its product with the quality, float32, of logits that broadcast."""
-    class_score = logits.float().sigmoid()
-    return class_score, class_score * quality.float().sigmoid()
+def _logit(score: Tensor) -> Tensor:
+    """Logit of a score, at least -69 and at most 15: a higher one has a score that rounds to 1.
+
+    The logit of 0 itself takes a hundred times longer than others.
+    """
+    return score.clamp(1e-30, 1 - 3e-7).logit()
 
 
-def _by_cell(values: Tensor, points: int) -> Tensor:
-    """(N, D*C, Hi, Wi) -> (N, Hi*Wi, D, C); a view of contiguous and channels_last maps."""
-    return values.unflatten(1, (points, -1)).flatten(3).permute(0, 3, 1, 2)
+def _best_class(values: Tensor, points: int) -> Tensor:
+    """(N, D*K, Hi, Wi) -> (N, Hi*Wi*D), the highest of the K values at each location."""
+    if points == 1:
+        return values.flatten(2).amax(dim=1)
+    return values.unflatten(1, (points, -1)).flatten(3).amax(dim=2).transpose(1, 2).flatten(1)
+
+
+def _of_locations(values: Tensor, points: int) -> Tensor:
+    """(N, D, Hi, Wi) -> (N, Hi*Wi*D)."""
+    return values.flatten(1) if points == 1 else values.flatten(2).transpose(1, 2).flatten(1)
 
 
 def _rows(values: Tensor, points: int, image: Tensor, offset: Tensor) -> Tensor:
     """(P, C) of a map (N, D*C, Hi, Wi) at P locations, given as image and offset from the level's first location."""
-    cells = _by_cell(values, points)
-    return cells[:, :, 0][image, offset] if points == 1 else cells[image, offset // points, offset % points]
+    if points == 1:
+        return values.flatten(2).transpose(1, 2)[image, offset]
+    cells = values.unflatten(1, (points, -1)).flatten(3)
+    return cells.permute(0, 3, 1, 2)[image, offset // points, offset % points]

@@ -11,14 +11,14 @@ from scenes import Scene, dense_of, distinct, feature_sizes, maps_of, relative, 
 from fcos_d2.modeling import DenseFCOS, LocationGrid
 from fcos_d2.modeling.ltrb import IOU_RULES
 from fcos_d2.recipes import RECIPES
-from fcos_d2.structures import Predictions
+from fcos_d2.structures import Locations, Predictions
 
 
 def with_bound(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     """Reserve rows for positives beforehand, as on the GPU."""
 
-    def bound(predictions: Predictions, truth: Any) -> int:
-        return scene.dense.assigner.max_positives(predictions.locations, len(truth.boxes), truth.num_images)
+    def bound(locations: Locations, truth: Any) -> int:
+        return scene.dense.assigner.max_positives(locations, len(truth.boxes), truth.num_images)
 
     monkeypatch.setattr(scene.dense, "_bound", bound)
 

@@ -262,3 +262,49 @@ def test_any_width_without_groups() -> None:
 def test_as_many_maps_as_levels() -> None:
     with pytest.raises(ValueError, match=r"^FCOSHead was built for 3 levels, but it got 2 feature maps\.$"):
         head_of()(features()[:2])
+
+
+class TestRecompute:
+    """GroupNorm and ReLU are computed twice: the same gradients from less that is kept."""
+
+    @staticmethod
+    def step(head: FCOSHead) -> tuple[list[Tensor], int]:
+        """Gradients, and bytes of distinct memory kept between forward and backward."""
+        torch.manual_seed(1)
+        features = [torch.randn(2, 64, size, size, requires_grad=True) for size in (32, 16)]
+        kept: dict[int, int] = {}
+
+        def note(x: Tensor) -> Tensor:
+            kept[x.untyped_storage().data_ptr()] = x.untyped_storage().nbytes()
+            return x
+
+        with torch.autograd.graph.saved_tensors_hooks(note, lambda x: x):
+            outputs = [x for values in head(features) for x in values]
+            held = sum(kept.values())
+        loss = sum((x * torch.linspace(-1, 1, x.numel()).view_as(x)).sum() for x in outputs)
+        return list(torch.autograd.grad(loss, [*features, *head.parameters()])), held
+
+    @pytest.mark.parametrize("options", [{}, {"quality_on": "class"}, {"num_shared_convs": 2}, {"num_class_convs": 0}])
+    def test_gradients_are_equal_and_memory_is_less(self, options: dict, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("fcos_d2.modeling.head._LARGE", 1)
+        heads = [FCOSHead(num_classes=3, in_channels=64, num_levels=2, recompute=r, **options) for r in (True, False)]
+        heads[1].load_state_dict(heads[0].state_dict())
+        (ours, held), (plain, held_plain) = map(self.step, heads)
+        assert all(torch.equal(a, b) for a, b in zip(ours, plain))
+        assert held < 0.75 * held_plain
+
+    @pytest.mark.parametrize("norm", ["BN", "none"])
+    def test_norms_with_statistics_run_once(self, norm: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("fcos_d2.modeling.head._LARGE", 1)
+        head = FCOSHead(num_classes=3, in_channels=64, num_levels=2, norm=norm, recompute=True)
+        self.step(head)
+        counters = [int(v) for name, v in head.state_dict().items() if name.endswith("num_batches_tracked")]
+        assert set(counters) == ({1} if norm == "BN" else set())
+
+    def test_small_maps_and_inference_are_not_touched(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("fcos_d2.modeling.head.checkpoint", None)  # whoever calls it fails
+        head = FCOSHead(num_classes=3, in_channels=64, num_levels=2)
+        self.step(head)
+        monkeypatch.setattr("fcos_d2.modeling.head._LARGE", 1)
+        with torch.no_grad():
+            head([torch.randn(1, 64, 8, 8), torch.randn(1, 64, 4, 4)])

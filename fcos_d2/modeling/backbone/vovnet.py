@@ -98,10 +98,11 @@ class ESE(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.fc = nn.Conv2d(channels, channels, 1)
+        self.mean = nn.AdaptiveAvgPool2d(1)
         nn.init.kaiming_normal_(self.fc.weight)
 
     def forward(self, x: Tensor) -> Tensor:
-        return x * F.hardsigmoid(self.fc(x.mean((2, 3), keepdim=True)))
+        return x * F.hardsigmoid(self.fc(self.mean(x)))
 
 
 class OSABlock(nn.Module):

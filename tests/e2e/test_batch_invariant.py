@@ -1,0 +1,117 @@
+"""With `batch_invariant` an image has one result: alone, in any batch, on any canvas. Real images, a small ResNet."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+from typing import Any
+
+import cv2
+import pytest
+import torch
+from detectron2.modeling import FPN
+from detectron2.structures import Instances
+from torch import Tensor
+
+from fcos_d2.analysis.peers import calibrated
+from fcos_d2.analysis.workload import Setting
+from fcos_d2.modeling import FCOS
+
+pytestmark = pytest.mark.slow
+
+SIDES = (128, 144, 160, 176, 192)  # shorter side, pixels
+BATCHES = 200
+CANVASES = (64, 160, 256)  # sides are padded to a multiple of these, pixels
+
+
+@pytest.fixture(scope="module")
+def files(shared: Path) -> list[Path]:
+    found = sorted((shared / "data" / "coco" / "val2017").glob("*.jpg"))
+    if not found:
+        pytest.skip("no images in data/coco/val2017 of the shared folder")
+    return found
+
+
+@pytest.fixture(scope="module")
+def model() -> FCOS:
+    """Random weights with scores as of a trained model: a thousand candidates an image are over the threshold."""
+    like = calibrated("detectron2", Setting("forward", 1, 96, 128), backbone="R_18_slim_FPN")
+    return FCOS(
+        backbone=like.backbone,
+        dense=like.dense,
+        num_classes=like.num_classes,
+        pixel_mean=like.pixel_mean.flatten().tolist(),
+        pixel_std=like.pixel_std.flatten().tolist(),
+        input_format=like.input_format,
+        batch_invariant=True,
+    ).eval()
+
+
+def read(file: Path) -> dict[str, Any]:
+    """An image at a random size, as `DatasetMapper` gives it; boxes come in the network's pixels."""
+    image = cv2.imread(str(file))
+    scale = random.choice(SIDES) / min(image.shape[:2])
+    image = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_LINEAR)
+    return {"image": torch.from_numpy(image).permute(2, 0, 1).contiguous()}
+
+
+def rows(found: Instances) -> tuple[list[tuple[int, float, float]], Tensor]:
+    """Class and location of each box, which name it, and (P, 5) boxes and scores, in the order of the names."""
+    names = [(k, *xy) for k, xy in zip(found.pred_classes.tolist(), found.locations.tolist())]
+    order = sorted(range(len(names)), key=names.__getitem__)
+    values = torch.cat((found.pred_boxes.tensor, found.scores[:, None]), dim=1)
+    return [names[i] for i in order], values[torch.tensor(order, dtype=torch.int64)]
+
+
+def largest_difference(ours: Instances, theirs: Instances) -> tuple[float, float]:
+    """In pixels and in score, of equal boxes."""
+    (a, x), (b, y) = rows(ours), rows(theirs)
+    assert a == b
+    assert len(a) > 0
+    difference = (x - y).abs()
+    return float(difference[:, :4].max()), float(difference[:, 4].max())
+
+
+@torch.inference_mode()
+def test_200_random_batches(files: list[Path], model: FCOS) -> None:
+    """The kept boxes are identical, to 1e-4 pixels and 1e-6 in score."""
+    pixels, scores = [], []
+    for _ in range(BATCHES):
+        batch = [read(file) for file in random.sample(files, random.randint(2, 4))]
+        for ours, inputs in zip(model(batch), batch):
+            pixel, score = largest_difference(ours["instances"], model([inputs])[0]["instances"])
+            pixels.append(pixel)
+            scores.append(score)
+    assert max(pixels) <= 1e-4
+    assert max(scores) <= 1e-6
+
+
+@torch.inference_mode()
+def test_any_canvas(files: list[Path], model: FCOS, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What masks do, without what rounding does: in float64, whatever an image is padded to."""
+    model = model.double()
+    try:
+        for file in random.sample(files, 6):
+            inputs = read(file)
+            alone = model([inputs])[0]["instances"]
+            for side in CANVASES:
+                with monkeypatch.context() as patch:
+                    patch.setattr(FPN, "size_divisibility", property(lambda self, side=side: side))
+                    padded = model([inputs])[0]["instances"]
+                pixel, score = largest_difference(padded, alone)
+                assert pixel <= 1e-4
+                assert score <= 1e-6
+    finally:
+        model.float()
+
+
+@torch.inference_mode()
+def test_the_canvas_counts_without_it(files: list[Path], model: FCOS, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that the tests above can fail."""
+    monkeypatch.setattr(model, "batch_invariant", False)
+    inputs = read(files[0])
+    alone = model([inputs])[0]["instances"]
+    monkeypatch.setattr(FPN, "size_divisibility", property(lambda self: 256))
+    padded = model([inputs])[0]["instances"]
+    (ours, x), (theirs, y) = rows(padded), rows(alone)
+    assert ours != theirs or float((x - y).abs().max()) > 1e-3
