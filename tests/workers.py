@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ import torch.distributed as dist
 from scenes import detector, image_inputs, random_boxes, total
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
+
+from fcos_d2.engine.checkpointing import PARTS, checkpoint_gradients
 
 SIZE = (64, 64)
 # Numbers of boxes of the four images of a batch: the second process of two gets the last two images.
@@ -35,20 +38,21 @@ def model_of(recipe: str) -> nn.Module:
     return detector(recipe, norm="FrozenBN").train()
 
 
-def gradients(recipe: str, kind: str) -> dict[str, torch.Tensor]:
+def gradients(recipe: str, kind: str, dtype: torch.dtype = torch.float32) -> dict[str, torch.Tensor]:
     """Gradients of one process with the whole batch; on one thread as `work`, since threads change the rounding."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        model = model_of(recipe)
+        model = model_of(recipe).to(dtype)
         total(model(batch_of(kind))).backward()
     finally:
         torch.set_num_threads(threads)
     return {name: p.grad for name, p in model.named_parameters()}
 
 
-def work(rank: int, world: int, cases: Sequence[tuple[str, str]], folder: str) -> None:
-    """One process: its share of each batch under DDP; writes gradients, losses and the number of all-reduces."""
+@contextmanager
+def _processes(rank: int, world: int, folder: str) -> Iterator[list[tuple[int, ...]]]:
+    """This process among the others, on one thread; gives a list of the shapes that are all-reduced."""
     torch.set_num_threads(1)
     rendezvous = (Path(folder) / "rendezvous").as_uri()
     dist.init_process_group("gloo", init_method=rendezvous, rank=rank, world_size=world)
@@ -61,6 +65,67 @@ def work(rank: int, world: int, cases: Sequence[tuple[str, str]], folder: str) -
 
     dist.all_reduce = counted
     try:
+        yield reduced
+    finally:
+        dist.all_reduce = plain
+        dist.destroy_process_group()
+
+
+def accumulate(rank: int, world: int, cases: Sequence[tuple[str, str]], folder: str) -> None:
+    """One process: its share of each batch at once and in two parts; writes gradients, losses and all-reduces.
+
+    In double precision: one image is convolved in another order than two, and rounding may switch a ReLU.
+    """
+    with _processes(rank, world, folder) as reduced:
+        results = {}
+        for recipe, kind in cases:
+            batch = batch_of(kind)
+            share = batch[rank * len(batch) // world : (rank + 1) * len(batch) // world]
+            for parts in (1, 2):
+                model = DistributedDataParallel(model_of(recipe).double(), broadcast_buffers=False)
+                reduced.clear()
+                whole = {"whole": model.module.whole_batch(share)} if parts > 1 else {}
+                sums: dict[str, float] = {}
+                for i in range(parts):
+                    part = share[i * len(share) // parts : (i + 1) * len(share) // parts]
+                    with nullcontext() if i == parts - 1 else model.no_sync():
+                        losses = model(part, **whole)
+                        total(losses).backward()
+                    for name, value in losses.items():
+                        sums[name] = sums.get(name, 0.0) + value.item()
+                results[recipe, kind, parts] = {
+                    "gradients": {name: p.grad for name, p in model.module.named_parameters()},
+                    "losses": sums,
+                    "reduced": list(reduced),
+                    "average": model.module.dense.loss.average,
+                }
+        torch.save(results, Path(folder) / f"{rank}.pt")
+        dist.barrier()
+
+
+def checkpoint(rank: int, world: int, folder: str) -> None:
+    """One process: a step with batch norms and frozen stages, with gradient checkpointing and without; twice."""
+    with _processes(rank, world, folder):
+        results = {}
+        for parts in PARTS:
+            torch.manual_seed(3)
+            plain = detector("improved", norm="BN", freeze_at=2).train()
+            if parts != "none":
+                checkpoint_gradients(plain, parts)
+            model = DistributedDataParallel(plain, broadcast_buffers=False)
+            for _ in range(2):
+                total(model(batch_of("boxes everywhere")[rank * 2 : rank * 2 + 2])).backward()
+            results[parts] = {
+                "gradients": {name: p.grad for name, p in plain.named_parameters() if p.requires_grad},
+                "buffers": dict(plain.named_buffers()),
+            }
+        torch.save(results, Path(folder) / f"{rank}.pt")
+        dist.barrier()
+
+
+def work(rank: int, world: int, cases: Sequence[tuple[str, str]], folder: str) -> None:
+    """One process: its share of each batch under DDP; writes gradients, losses and the number of all-reduces."""
+    with _processes(rank, world, folder) as reduced:
         results = {}
         for recipe, kind in cases:
             model = DistributedDataParallel(model_of(recipe), broadcast_buffers=False)
@@ -77,6 +142,3 @@ def work(rank: int, world: int, cases: Sequence[tuple[str, str]], folder: str) -
             }
         torch.save(results, Path(folder) / f"{rank}.pt")
         dist.barrier()
-    finally:
-        dist.all_reduce = plain
-        dist.destroy_process_group()

@@ -91,9 +91,12 @@ class Ours:
         return Predictions(maps.logits, maps.raw_ltrb, maps.quality, locations)
 
     def assign(self, setting: Setting) -> Job:
-        dense, instances = self._dense(), as_gt_instances(workload.truths(setting), setting)
+        dense, instances = (
+            self._dense().to(setting.device),
+            as_gt_instances(workload.truths(setting), setting, setting.device),
+        )
         sizes = workload.feature_sizes(setting.height, setting.width)
-        device = torch.device("cpu")
+        device = torch.device(setting.device)
 
         @torch.no_grad()
         def run() -> Tensor:
@@ -101,11 +104,12 @@ class Ours:
             locations = dense.grid(sizes, STRIDES, (setting.height, setting.width), device)
             return dense.assigner(locations, truth.boxes, truth.image, truth.num_images)
 
-        return Job(run, lambda index: index)
+        return Job(run, lambda index: index.cpu())
 
     def loss(self, setting: Setting) -> Job:
-        dense, maps = self._dense(), workload.training_maps(setting)
-        instances, leaves = as_gt_instances(workload.truths(setting), setting), maps.leaves()
+        dense, maps = self._dense().to(setting.device), workload.training_maps(setting)
+        instances = as_gt_instances(workload.truths(setting), setting, setting.device)
+        leaves = maps.leaves()
 
         def run() -> tuple[dict[str, Tensor], tuple[Tensor, ...]]:
             if dense.loss.average is not None:
@@ -117,7 +121,7 @@ class Ours:
         return Job(run, as_losses)
 
     def decode(self, setting: Setting) -> Job:
-        dense, (maps, restore) = self._dense(), fresh(workload.detection_maps(setting))
+        dense, (maps, restore) = self._dense().to(setting.device), fresh(workload.detection_maps(setting))
         sizes = [(setting.height, setting.width)] * setting.batch
 
         @torch.inference_mode()
@@ -129,7 +133,7 @@ class Ours:
         return Job(run, as_detections, restore)
 
     def forward(self, setting: Setting) -> Job:
-        model = calibrated(self.recipe, setting)
+        model = calibrated(self.recipe, setting).to(setting.device)
         if "optimized" in setting.mode:
             wanted = "bf16" if "bf16" in setting.mode else "fp32"
             model = model.optimize({"backbone": wanted} if "backbone" in setting.mode else wanted)
@@ -138,16 +142,16 @@ class Ours:
         inputs = [{"image": workload.image(setting, i)} for i in range(setting.batch)]
 
         def run() -> list[Instances]:
-            with evaluating(model), precision(setting.mode):
+            with evaluating(model), precision(setting):
                 return [x["instances"] for x in model(inputs)]
 
         return Job(run, as_detections)
 
     def train(self, setting: Setting) -> Job:
-        model = in_mode(build_model(self.recipe).train(), setting.mode)
+        model = in_mode(build_model(self.recipe).to(setting.device).train(), setting.mode)
         instances = as_gt_instances(workload.truths(setting), setting)
         inputs = [{"image": workload.image(setting, i), "instances": x} for i, x in enumerate(instances)]
-        return training_job(model, lambda: model(inputs), setting.mode, average=model.dense.loss)
+        return training_job(model, lambda: model(inputs), setting, average=model.dense.loss)
 
     def data(self, setting: Setting) -> Job:
         from detectron2.data import transforms as T
@@ -192,9 +196,9 @@ class Detectron2:
         )
 
     def assign(self, setting: Setting) -> Job:
-        detector, truths = self._detector(), workload.truths(setting)
-        instances = as_gt_instances(truths, setting)
-        features = [torch.empty(setting.batch, 1, *s) for s in workload.feature_sizes(setting.height, setting.width)]
+        detector, truths = self._detector().to(setting.device), workload.truths(setting)
+        instances = as_gt_instances(truths, setting, setting.device)
+        features = empty_maps(setting)
 
         if hasattr(detector, "match_anchors"):  # 0.6
             return Job(
@@ -207,8 +211,9 @@ class Detectron2:
         )
 
     def loss(self, setting: Setting) -> Job:
-        detector, maps = self._detector(), workload.training_maps(setting)
-        instances, leaves = as_gt_instances(workload.truths(setting), setting), maps.leaves()
+        detector, maps = self._detector().to(setting.device), workload.training_maps(setting)
+        instances = as_gt_instances(workload.truths(setting), setting, setting.device)
+        leaves = maps.leaves()
 
         def run() -> tuple[dict[str, Tensor], tuple[Tensor, ...]]:
             detector.__dict__.pop("loss_normalizer", None)  # its moving average starts anew
@@ -221,7 +226,7 @@ class Detectron2:
         return Job(run, as_losses)
 
     def decode(self, setting: Setting) -> Job:
-        detector, (maps, restore) = self._detector(), fresh(workload.detection_maps(setting))
+        detector, (maps, restore) = self._detector().to(setting.device), fresh(workload.detection_maps(setting))
         images = SimpleNamespace(image_sizes=[(setting.height, setting.width)] * setting.batch)
 
         @torch.inference_mode()
@@ -249,17 +254,19 @@ class Detectron2:
         return load(self._detector(backbone, head), state, DETECTRON2.rules)
 
     def forward(self, setting: Setting) -> Job:
-        model = in_mode(self._model(calibrated(self.recipe, setting).state_dict()).eval(), setting.mode)
+        model = self._model(calibrated(self.recipe, setting).state_dict()).to(setting.device)
+        model = in_mode(model.eval(), setting.mode)
         inputs = [{"image": workload.image(setting, i)} for i in range(setting.batch)]
 
         def run() -> list[Instances]:
-            with evaluating(model), precision(setting.mode):
+            with evaluating(model), precision(setting):
                 return [x["instances"] for x in model(inputs)]
 
         return Job(run, as_detections)
 
     def train(self, setting: Setting) -> Job:
-        model = in_mode(self._model(build_model(self.recipe).state_dict()).train(), setting.mode)
+        model = self._model(build_model(self.recipe).state_dict()).to(setting.device)
+        model = in_mode(model.train(), setting.mode)
         instances = as_gt_instances(workload.truths(setting), setting)
         inputs = [{"image": workload.image(setting, i), "instances": x} for i, x in enumerate(instances)]
 
@@ -268,7 +275,7 @@ class Detectron2:
             with EventStorage():
                 return model(inputs)
 
-        return training_job(model, losses, setting.mode)
+        return training_job(model, losses, setting)
 
     def data(self, setting: Setting) -> Job:
         from detectron2.data import DatasetMapper
@@ -291,21 +298,21 @@ class Torchvision:
 
     def _anchors(self, detector: nn.Module, setting: Setting, features: list[Tensor]) -> list[Tensor]:
         images = SimpleNamespace(
-            tensors=torch.empty(setting.batch, 3, setting.height, setting.width),
+            tensors=torch.empty(setting.batch, 3, setting.height, setting.width, device=setting.device),
             image_sizes=[(setting.height, setting.width)] * setting.batch,
         )
         return detector.anchor_generator(images, features)
 
     def assign(self, setting: Setting) -> Job:
-        detector, truths = self._detector(), workload.truths(setting)
-        features = [torch.empty(setting.batch, 1, *s) for s in workload.feature_sizes(setting.height, setting.width)]
+        detector, truths = self._detector().to(setting.device), workload.truths(setting)
+        features = empty_maps(setting)
         counts = [x[0, 0].numel() for x in features]
         # Its assignment is the first part of `compute_loss`, which hands the rows to the head.
         rows_only = SimpleNamespace(
             center_sampling_radius=detector.center_sampling_radius,
             head=SimpleNamespace(compute_loss=lambda targets, outputs, anchors, rows: rows),
         )
-        targets = [{"boxes": t.boxes, "labels": t.classes} for t in truths]
+        targets = as_targets(truths, setting.device)
 
         @torch.no_grad()
         def run() -> list[Tensor]:
@@ -315,8 +322,8 @@ class Torchvision:
         return Job(run, lambda rows: as_batch_rows(rows, truths))
 
     def loss(self, setting: Setting) -> Job:
-        detector, maps = self._detector(), workload.training_maps(setting)
-        targets = [{"boxes": t.boxes, "labels": t.classes} for t in workload.truths(setting)]
+        detector, maps = self._detector().to(setting.device), workload.training_maps(setting)
+        targets = as_targets(workload.truths(setting), setting.device)
         leaves = maps.leaves()
         counts = [x[0, 0].numel() for x in maps.logits]
 
@@ -329,7 +336,7 @@ class Torchvision:
         return Job(run, as_losses)
 
     def decode(self, setting: Setting) -> Job:
-        detector, (maps, restore) = self._detector(), fresh(workload.detection_maps(setting))
+        detector, (maps, restore) = self._detector().to(setting.device), fresh(workload.detection_maps(setting))
         sizes = [(setting.height, setting.width)] * setting.batch
         counts = [x[0, 0].numel() for x in maps.logits]
 
@@ -356,20 +363,26 @@ class Torchvision:
         return load(self._detector(backbone, **sides), state, TORCHVISION.rules)
 
     def forward(self, setting: Setting) -> Job:
-        model = in_mode(self._model(calibrated(self.recipe, setting).state_dict(), setting).eval(), setting.mode)
+        model = self._model(calibrated(self.recipe, setting).state_dict(), setting).to(setting.device)
+        model = in_mode(model.eval(), setting.mode)
         images = [workload.image(setting, i) / 255 for i in range(setting.batch)]
 
         def run() -> list[dict[str, Tensor]]:
-            with evaluating(model), precision(setting.mode):
-                return model(images)
+            with evaluating(model), precision(setting):
+                return model([x.to(setting.device) for x in images])
 
         return Job(run, as_detections)
 
     def train(self, setting: Setting) -> Job:
-        model = in_mode(self._model(build_model(self.recipe).state_dict(), setting).train(), setting.mode)
+        model = self._model(build_model(self.recipe).state_dict(), setting).to(setting.device)
+        model = in_mode(model.train(), setting.mode)
         images = [workload.image(setting, i) / 255 for i in range(setting.batch)]
-        targets = [{"boxes": t.boxes, "labels": t.classes} for t in workload.truths(setting)]
-        return training_job(model, lambda: model(images, targets), setting.mode)
+        truths = workload.truths(setting)
+
+        def losses() -> dict[str, Tensor]:
+            return model([x.to(setting.device) for x in images], as_targets(truths, setting.device))
+
+        return training_job(model, losses, setting)
 
 
 PEERS: dict[str, Callable[[], Any]] = {"detectron2": Detectron2, "torchvision": Torchvision}
@@ -423,9 +436,20 @@ class _Channels(nn.Module):
 
 
 # ------------------------------------------------------------------------------------------------- inputs and answers
-def as_gt_instances(truths: list[Truth], setting: Setting) -> list[Instances]:
+def as_gt_instances(truths: list[Truth], setting: Setting, device: str = "cpu") -> list[Instances]:
     size = (setting.height, setting.width)
-    return [Instances(size, gt_boxes=Boxes(t.boxes.clone()), gt_classes=t.classes) for t in truths]
+    return [Instances(size, gt_boxes=Boxes(t.boxes.clone()), gt_classes=t.classes).to(device) for t in truths]
+
+
+def empty_maps(setting: Setting) -> list[Tensor]:
+    """Maps of one channel that stand for features."""
+    sizes = workload.feature_sizes(setting.height, setting.width)
+    return [torch.empty(setting.batch, 1, *size, device=setting.device) for size in sizes]
+
+
+def as_targets(truths: list[Truth], device: str) -> list[dict[str, Tensor]]:
+    """What torchvision calls them."""
+    return [{"boxes": t.boxes.to(device), "labels": t.classes.to(device)} for t in truths]
 
 
 def fresh(maps: Maps) -> tuple[Maps, Callable[[], None]]:
@@ -462,7 +486,7 @@ def as_batch_rows(rows: list[Tensor], truths: list[Truth]) -> Tensor:
     starts = [0]
     for truth in truths:
         starts.append(starts[-1] + len(truth.boxes))
-    return torch.stack([torch.where(r < 0, r, r + start) for r, start in zip(rows, starts)])
+    return torch.stack([torch.where(r < 0, r, r + start) for r, start in zip(rows, starts)]).cpu()
 
 
 def as_losses(result: tuple[dict[str, Tensor], Any]) -> tuple[dict[str, float], list[Tensor]]:
@@ -473,7 +497,7 @@ def as_losses(result: tuple[dict[str, Tensor], Any]) -> tuple[dict[str, float], 
         kinds = {"cls": "class", "classification": "class", "loc": "box", "bbox_regression": "box"}
         kind = next((kind for word, kind in kinds.items() if name.endswith(word)), "quality")
         values[kind] = float(loss.detach())
-    return values, list(grads)
+    return values, [g.cpu() for g in grads]
 
 
 def as_detections(images: list[Any]) -> list[tuple[Tensor, Tensor, Tensor]]:
@@ -485,7 +509,7 @@ def as_detections(images: list[Any]) -> list[tuple[Tensor, Tensor, Tensor]]:
         else:
             boxes, scores, classes = image["boxes"], image["scores"], image["labels"]
         keep = (boxes[:, 2:] > boxes[:, :2]).all(dim=1)
-        found.append((boxes[keep], scores[keep], classes[keep]))
+        found.append((boxes[keep].cpu(), scores[keep].cpu(), classes[keep].cpu()))
     return found
 
 
@@ -550,13 +574,14 @@ def in_mode(model: nn.Module, mode: str) -> nn.Module:
     return model
 
 
-def precision(mode: str) -> Any:
+def precision(setting: Setting) -> Any:
     """The context that a mode runs in."""
-    return torch.autocast("cpu", torch.bfloat16, enabled="bf16" in mode and "optimized" not in mode)
+    low = "bf16" in setting.mode and "optimized" not in setting.mode
+    return torch.autocast(setting.device, torch.bfloat16, enabled=low)
 
 
 def training_job(
-    model: nn.Module, losses: Callable[[], dict[str, Tensor]], mode: str, average: nn.Module | None = None
+    model: nn.Module, losses: Callable[[], dict[str, Tensor]], setting: Setting, average: nn.Module | None = None
 ) -> Job:
     """One step of SGD: losses, gradients, update. The learning rate is 0, so that all runs are the same."""
     trained = [p for p in model.parameters() if p.requires_grad]
@@ -565,7 +590,7 @@ def training_job(
     def run() -> tuple[dict[str, Tensor], list[Tensor]]:
         if average is not None and average.average is not None:
             average.average.fill_(average.moving_start)
-        with precision(mode):
+        with precision(setting):
             values = losses()
         sum(values.values()).backward()
         optimizer.step()

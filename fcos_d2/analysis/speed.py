@@ -184,7 +184,7 @@ KNOWN_PEERS = ("detectron2", "torchvision")
 _DETECTRON2 = KNOWN_PEERS[:1]
 
 
-def cases(suite: str, quick: bool = False, data: str = "") -> list[Case]:
+def cases(suite: str, quick: bool = False, data: str = "", device: str = "cpu") -> list[Case]:
     """The lines of a suite; with `quick` a few small ones.
 
     Raises:
@@ -192,7 +192,10 @@ def cases(suite: str, quick: bool = False, data: str = "") -> list[Case]:
     """
     if suite not in SUITES:
         raise FcosError(f"There is no suite {suite!r}; there are {', '.join(SUITES)}.")
-    return _QUICK[suite](data) if quick else _FULL[suite](data)
+    found = _QUICK[suite](data) if quick else _FULL[suite](data)
+    if device != "cpu" and suite == "train" and not quick:
+        found = _train_on_gpu()
+    return [replace(case, setting=replace(case.setting, device=device)) for case in found]
 
 
 def _assign(data: str) -> list[Case]:
@@ -248,6 +251,16 @@ def _train(data: str) -> list[Case]:
     ]
 
 
+def _train_on_gpu() -> list[Case]:
+    return [
+        Case(
+            Setting("train", batch, 800, 1344, 7, mode=mode), memory=True, peers=() if mode == "eager" else _DETECTRON2
+        )
+        for batch in (2, 8, 16)
+        for mode in ("eager", "bf16 channels_last")
+    ]
+
+
 def _data(data: str) -> list[Case]:
     return [
         Case(Setting("data", 16, data=data), peers=_DETECTRON2),
@@ -283,6 +296,7 @@ def run(
     quick: bool = False,
     data: str = "",
     budget: float = 4.0,
+    device: str = "cpu",
     tell: Callable[[int, int, str], None] = lambda done, total, note: None,
 ) -> Report:
     """Measure suites.
@@ -294,8 +308,11 @@ def run(
         quick: a few small settings, and no memory.
         data: folder of a data set for the suite "data", which is left out without one.
         budget: seconds for a pair in a setting, roughly; the slowest take longer.
+        device: "cpu" or "cuda".
         tell: called with rows done, rows in all, and what comes next.
     """
+    if torch.device(device).type == "cuda" and not torch.cuda.is_available():
+        raise FcosError(f"device is {device!r}, but PyTorch finds no CUDA device here: leave --device out.")
     torch.set_num_threads(threads)
     names = {name.partition("=")[0]: name for name in peers}
     work = []
@@ -304,11 +321,11 @@ def run(
         if suite == "data" and not data:
             report.skipped.append("data: no data set was given (--data DIR)")
             continue
-        for case in cases(suite, quick, data):
+        for case in cases(suite, quick, data, device):
             taking_part = [name for name in names if not case.peers or name in case.peers or name not in KNOWN_PEERS]
             work += [(case, name) for name in taking_part if hasattr(get_peer(names[name]), suite)]
-    bandwidth = copy_bandwidth(1 << 26 if quick else 1 << 28)
-    report.machine = machine(threads, bandwidth)
+    bandwidth = copy_bandwidth(1 << 26 if quick else 1 << 28, device=device)
+    report.machine = machine(threads, bandwidth, device)
     started = time.monotonic()
     for done, (case, name) in enumerate(work):
         tell(done, len(work), f"{case.setting.suite}: {case.setting.label}, {name}")
@@ -356,12 +373,13 @@ def least_bytes(setting: Setting) -> int | None:
     return places * per_place[setting.suite] if setting.suite in per_place else None
 
 
-def machine(threads: int, bandwidth: float) -> dict[str, str]:
+def machine(threads: int, bandwidth: float, device: str = "cpu") -> dict[str, str]:
     """What the numbers depend on."""
     from .._compat import DETECTRON2_FLAVOUR
 
     return {
         "processor": f"{_processor()}, {os.cpu_count()} cores",
+        **({} if device == "cpu" else {"GPU": f"{torch.cuda.get_device_name()}, CUDA {torch.version.cuda}"}),
         "threads": str(threads),
         "copy bandwidth": f"{bandwidth / 1e9:.1f} GB/s (read and written, best of 9)",
         "load before": _load(),

@@ -10,9 +10,10 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -75,26 +76,31 @@ def alternate(jobs: Sequence[Job], budget: float, most: int = 25) -> list[Times]
 
 
 def _time(job: Job, count: int) -> float:
-    total = 0.0
-    for _ in range(count):
-        job.before()
+    return sum(_seconds(job.run, job.before) for _ in range(count)) / count
+
+
+def _seconds(run: Callable[[], Any], before: Callable[[], None] = lambda: None) -> float:
+    """How long one run takes; on CUDA from the first kernel's turn to the end of the last, by events."""
+    before()
+    if not torch.cuda.is_initialized():
         start = time.perf_counter()
-        job.run()
-        total += time.perf_counter() - start
-    return total / count
+        run()
+        return time.perf_counter() - start
+    torch.cuda.synchronize()
+    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    start.record()
+    run()
+    end.record()
+    end.synchronize()
+    return start.elapsed_time(end) / 1e3
 
 
-def copy_bandwidth(num_bytes: int = 1 << 28, runs: int = 9) -> float:
+def copy_bandwidth(num_bytes: int = 1 << 28, runs: int = 9, device: str = "cpu") -> float:
     """Bytes per second that a large copy reads and writes, the best of some runs."""
-    source = torch.ones(num_bytes // 4)
+    source = torch.ones(num_bytes // 4, device=device)
     target = torch.empty_like(source)
     target.copy_(source)
-    best = float("inf")
-    for _ in range(runs):
-        start = time.perf_counter()
-        target.copy_(source)
-        best = min(best, time.perf_counter() - start)
-    return 2 * num_bytes / best
+    return 2 * num_bytes / min(_seconds(lambda: target.copy_(source)) for _ in range(runs))
 
 
 def peak_memory(peer: str, setting: Setting, threads: int) -> int | None:
@@ -105,9 +111,10 @@ def peak_memory(peer: str, setting: Setting, threads: int) -> int | None:
         setting: the work.
         threads: of PyTorch.
     Returns:
-        highest resident memory during the run minus resident memory before it; `None` where the system does not tell.
+        highest memory during the run minus memory before it, of PyTorch's allocator on CUDA, resident memory on the
+        CPU; `None` where the system does not tell.
     """
-    if not Path("/proc/self/clear_refs").exists():
+    if setting.device == "cpu" and not Path("/proc/self/clear_refs").exists():
         return None
     request = json.dumps({"peer": peer, "setting": setting.as_dict(), "threads": threads})
     done = subprocess.run(
@@ -133,6 +140,11 @@ def _measure(peer: str, setting: Setting) -> int:
     job.run()  # libraries load and caches fill
     job.before()
     gc.collect()
+    if setting.device != "cpu":
+        torch.cuda.reset_peak_memory_stats()
+        used = torch.cuda.memory_allocated()
+        result = job.run()
+        return torch.cuda.max_memory_allocated() - used
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # of glibc
     if trim is not None:
         trim(0)  # what is free goes back, so that the run has to ask for it again

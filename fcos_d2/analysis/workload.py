@@ -34,6 +34,7 @@ class Setting:
         scores: key of `SCORES`.
         mode: how the model runs, words of `peers.MODES`; for "data" "close" where the pixels may differ.
         data: folder of a data set.
+        device: "cpu" or "cuda".
     """
 
     suite: str
@@ -44,6 +45,7 @@ class Setting:
     scores: str = ""
     mode: str = "eager"
     data: str = ""
+    device: str = "cpu"
 
     @property
     def label(self) -> str:
@@ -124,19 +126,22 @@ class Maps:
 
 def training_maps(setting: Setting, seed: int = 1) -> Maps:
     """Head outputs as early in training: logits around -4.6, distances of a few strides."""
+    return _laid(_random_maps(setting, seed), setting)
+
+
+def _random_maps(setting: Setting, seed: int) -> Maps:
     random = torch.Generator().manual_seed(seed)
 
     def maps(channels: int) -> list[Tensor]:
         sizes = feature_sizes(setting.height, setting.width)
         return [torch.randn(setting.batch, channels, *size, generator=random) for size in sizes]
 
-    found = Maps([x - 4.6 for x in maps(NUM_CLASSES)], [x + 2 for x in maps(4)], maps(1))
-    return _laid(found, setting)
+    return Maps([x - 4.6 for x in maps(NUM_CLASSES)], [x + 2 for x in maps(4)], maps(1))
 
 
 def detection_maps(setting: Setting, seed: int = 2) -> Maps:
     """Head outputs whose final scores, sqrt(class * quality), have the statistics that the setting names."""
-    maps = training_maps(setting, seed)
+    maps = _random_maps(setting, seed)
     if setting.scores != "heavy":
         _place_objects(maps, setting, seed)
     # Shift all logits so that just the wanted number of scores is over the threshold.
@@ -148,7 +153,9 @@ def detection_maps(setting: Setting, seed: int = 2) -> Maps:
 
 
 def _laid(maps: Maps, setting: Setting) -> Maps:
-    """The maps in the memory format of the setting's mode."""
+    """The maps in the memory format of the setting's mode, on its device."""
+    for values in (maps.logits, maps.raw_ltrb, maps.quality):
+        values[:] = [x.to(setting.device) for x in values]
     if "channels_last" in setting.mode:
         for values in (maps.logits, maps.raw_ltrb, maps.quality):
             values[:] = [x.contiguous(memory_format=torch.channels_last) for x in values]

@@ -30,6 +30,7 @@ _SUITES = ("assign", "loss", "decode", "forward", "train", "data")
 @click.option(
     "--seconds", type=click.FloatRange(0, min_open=True), default=4.0, show_default=True, help="For each row."
 )
+@click.option("--device", default="cpu", show_default=True, help="cpu or cuda.")
 @click.option("--quick", is_flag=True, help="A few small settings, and no memory: a try.")
 @click.option(
     "--markdown", type=click.Path(path_type=Path), help="Write tables; keeps the text around the marks of a file."
@@ -38,7 +39,7 @@ _SUITES = ("assign", "loss", "decode", "forward", "train", "data")
 @click.option("--chart", type=click.Path(path_type=Path), help="Draw the ratios, e.g. chart.png.")
 def command(
     session: Session, suites: tuple[str, ...], peers: tuple[str, ...], data: Path | None, threads: int, seconds: float,
-    quick: bool, markdown: Path | None, json_file: Path | None, chart: Path | None,
+    device: str, quick: bool, markdown: Path | None, json_file: Path | None, chart: Path | None,
 ) -> Result:  # fmt: skip
     """Measure this package beside its peers, in one process, in turns.
 
@@ -73,6 +74,7 @@ def command(
             quick,
             str(data.expanduser()) if data else "",
             seconds,
+            device,
             tell,
         )
     finally:

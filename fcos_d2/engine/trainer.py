@@ -25,12 +25,14 @@ from torch import Tensor, nn
 
 from ..errors import FcosError
 from .checkpoint import Checkpointer, load, write_atomically
+from .checkpointing import PARTS, checkpoint_gradients
 from .configuration import TRAIN_OPTIONS, dump_config
 from .cpu import guard_narrow_maps, start_threads, without_denormals, without_sync_bn
 from .evaluation import build_loader, data_class_names, evaluate
 from .hooks import AverageHook, CheckpointHook, EvaluationHook, WeightAverage
 from .interrupt import Request, TrainingInterrupted
 from .logs import log_to
+from .loss_report import LossReport
 from .random_state import random_state, set_random_state
 from .stream import SampleStream
 from .weights import load_model, load_state
@@ -39,15 +41,23 @@ __all__ = ["LazyTrainer", "TrainingInterrupted"]
 
 logger = logging.getLogger("fcos_d2")
 
+_CHOICES = {
+    "init_classes": ("check", "drop", "keep"),
+    "amp.dtype": ("auto", "fp16", "bf16"),
+    "gradient_checkpointing": PARTS,
+}
+_SWITCHES = ("amp.enabled", "channels_last", "ema.enabled")
+
 
 class LazyTrainer(TrainerBase):
     """Builds model, data, optimizer and hooks from a LazyConfig; trains, evaluates, resumes.
 
     A resumed training is exact: on the CPU its weights equal, bit by bit, those of one that was never interrupted. With
     `train.grad_accumulation=n` each batch is computed in n parts, one after the other, and the optimizer steps once:
-    the memory of a small batch, and everything else (learning rate, iterations, images) as with the whole. The gradient
-    is the mean over the parts; where a loss is divided by the number of positives, each part is divided by its own, as
-    on several workers without a common normalizer, and batch norms see one part at a time.
+    the memory of a small batch, and everything else (learning rate, iterations, images) as with the whole. Losses and
+    gradients are those of the whole batch, whatever the losses are divided by; only batch norms that train see one part
+    at a time. A model of another project, without a method `whole_batch` (see `FCOS`), gets the mean over its parts,
+    each divided by its own normalizers.
 
     Args:
         cfg: with `model`, `dataloader`, `optimizer`, `lr_multiplier` and `train` (see `configuration.TRAIN_OPTIONS`;
@@ -91,6 +101,8 @@ class LazyTrainer(TrainerBase):
         model = instantiate(cfg.model)
         model = without_sync_bn(model) if self._device.type == "cpu" else model
         self._bare_model = model.to(self._device)
+        if self.options.channels_last or self._device.type == "cpu":
+            self._bare_model.to(memory_format=torch.channels_last)
         self.model = self._bare_model
         self.average = None if eval_only or not self.options.ema.enabled else self._average()
         seed_all_rng(self.seed + comm.get_rank())
@@ -105,11 +117,14 @@ class LazyTrainer(TrainerBase):
         options = self.options
         if options.max_iter < 1:
             raise FcosError(f"train.max_iter is {options.max_iter}; it must be 1 or more.")
-        if options.grad_accumulation < 1:
+        if not isinstance(options.grad_accumulation, int) or options.grad_accumulation < 1:
             raise FcosError(f"train.grad_accumulation is {options.grad_accumulation}; it must be 1 or more.")
-        for key, allowed in (("init_classes", ("check", "drop", "keep")), ("amp.dtype", ("auto", "fp16", "bf16"))):
+        for key, allowed in _CHOICES.items():
             if (value := OmegaConf.select(options, key)) not in allowed:
                 raise FcosError(f"train.{key} is {value!r}; it must be one of: {', '.join(allowed)}.")
+        for key in _SWITCHES:
+            if not isinstance(value := OmegaConf.select(options, key), bool):
+                raise FcosError(f"train.{key} is {value!r}; it must be true or false.")
 
     def _class_names(self, eval_only: bool) -> list[str] | None:
         """Names of the data set's classes, whose number must be the model's."""
@@ -197,12 +212,18 @@ class LazyTrainer(TrainerBase):
         self.scaler = torch.amp.GradScaler(self._device.type, enabled=scaled)
         if amp.enabled and self._device.type == "cpu":
             guard_narrow_maps(self._bare_model)
-        ddp = OmegaConf.to_container(self.options.ddp)
-        if self._device.type == "cpu":
-            ddp["device_ids"] = None
-        elif ddp.get("device_ids", ()) is None:
-            del ddp["device_ids"]
-        self.model = create_ddp_model(self._bare_model, **ddp)
+        if self.options.gradient_checkpointing != "none":
+            checkpoint_gradients(self._bare_model, self.options.gradient_checkpointing)
+        if self.options.grad_accumulation > 1 and not hasattr(self._bare_model, "whole_batch"):
+            logger.warning(
+                "%s has no method whole_batch: train.grad_accumulation averages its losses over the parts.",
+                type(self._bare_model).__name__,
+            )
+        # Without device_ids the model itself takes its inputs to the device: DDP would wait for each of them.
+        self.model = create_ddp_model(
+            self._bare_model, **{"device_ids": None, **OmegaConf.to_container(self.options.ddp)}
+        )
+        self._norms: list[Tensor] = []
         self.model.train()
         registered, self._hooks = self._hooks, []
         self.register_hooks(self.build_hooks())
@@ -290,7 +311,7 @@ class LazyTrainer(TrainerBase):
         self._stop_reason = reason
 
     def run_step(self) -> None:
-        """One step of the optimizer.
+        """One step of the optimizer; on a GPU, the host waits for nothing but the forward pass.
 
         Raises:
             FcosError: a loss is not finite; the weights are those of the iteration before.
@@ -299,49 +320,53 @@ class LazyTrainer(TrainerBase):
         batch = next(self.stream)
         data_time = time.perf_counter() - start
         self.optimizer.zero_grad(set_to_none=True)
-        losses = self._gradients(batch)
-        names = sorted(losses)
-        # One all-reduce tells all processes the mean losses, and whether any of them was asked to end.
-        asked = losses[names[0]].new_tensor(float(self._request.signal > 0))
-        report = torch.stack([*(losses[name] for name in names), asked])
-        own = report.clone()
-        if comm.get_world_size() > 1:
-            torch.distributed.all_reduce(report)
-        *means, asked = report.tolist()
-        values = {name: mean / comm.get_world_size() for name, mean in zip(names, means)}
+        report = self._gradients(batch)
+        values, self._asked = report.read()
         if not all(map(math.isfinite, values.values())):
-            self._refuse(values, batch if not bool(own.isfinite().all()) else [])
-        self._asked = asked > 0
+            self._refuse(values, [] if report.is_finite_here() else batch)
         if self.options.clip_grad > 0:
-            self.scaler.unscale_(self.optimizer)
-            norm = nn.utils.clip_grad_norm_(self._bare_model.parameters(), self.options.clip_grad)
-            self.storage.put_scalar("grad_norm", float(norm))
+            self._clip()
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.storage.put_scalar("data_time", data_time)
         self.storage.put_scalar("total_loss", sum(values.values()))
         self.storage.put_scalars(**values)
 
-    def _gradients(self, batch: Sequence[dict]) -> dict[str, Tensor]:
-        """Accumulate the gradients of a batch, part by part.
-
-        Returns:
-            {name: loss}, float32 scalars without gradient: means over the parts.
-        """
+    def _gradients(self, batch: Sequence[dict]) -> LossReport:
+        """Accumulate the gradients of a batch, part by part; returns its losses."""
         parts = _split(batch, self.options.grad_accumulation)
+        whole = self._whole_batch(batch) if len(parts) > 1 else {}
         totals: dict[str, Tensor] = {}
         for i, part in enumerate(parts):
             last = i == len(parts) - 1
-            share = len(part) / len(batch) if len(parts) > 1 else 1.0
+            share = 1.0 if whole else len(part) / len(batch)
             with nullcontext() if last or self.model is self._bare_model else self.model.no_sync():
                 with torch.autocast(self._device.type, self._dtype, enabled=self.options.amp.enabled):
-                    losses = self.model(part)
-                    losses = losses if isinstance(losses, dict) else {"loss": losses}
+                    losses = self.model(part, **whole)
+                losses = losses if isinstance(losses, dict) else {"loss": losses}
+                for name, value in losses.items():
+                    totals[name] = totals.get(name, 0.0) + value.detach().float() * share
+                if last:
+                    report = LossReport(totals, asked=self._request.signal > 0)
                 loss = sum(losses.values())
                 self.scaler.scale(loss if share == 1.0 else loss * share).backward()
-            for name, value in losses.items():
-                totals[name] = totals.get(name, 0.0) + value.detach().float() * share
-        return totals
+        return report
+
+    def _whole_batch(self, batch: Sequence[dict]) -> dict[str, Any]:
+        """What the model takes besides a part, so that the losses of the parts add up; empty if it cannot do that."""
+        make = getattr(self._bare_model, "whole_batch", None)
+        whole = None if make is None else make(batch)
+        return {} if whole is None else {"whole": whole}
+
+    def _clip(self) -> None:
+        """Clip the gradient; its norm is looked at when it is logged, as the mean since the last time."""
+        self.scaler.unscale_(self.optimizer)
+        norm = nn.utils.clip_grad_norm_(self._bare_model.parameters(), self.options.clip_grad)
+        self._norms.append(norm.detach())
+        if self.is_last or (self.iter + 1) % self.options.log_period == 0:
+            mean = float(torch.stack(self._norms).mean())
+            self.storage.put_scalar("grad_norm", mean, smoothing_hint=False)
+            self._norms.clear()
 
     def _refuse(self, losses: dict[str, float], batch: Any) -> None:
         files = [x["file_name"] for x in batch if isinstance(x, dict) and "file_name" in x]

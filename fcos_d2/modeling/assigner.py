@@ -88,11 +88,11 @@ class PointAssigner:
         if num_boxes == 0:
             return image.new_full((num_images, num_locations), -1)
         order = self._areas(boxes).argsort(stable=True)  # rank -> row
-        rank = torch.empty_like(order)
-        rank[order] = torch.arange(num_boxes, device=boxes.device)
+        rank = torch.empty_like(order, dtype=torch.int32)
+        rank[order] = torch.arange(num_boxes, dtype=torch.int32, device=boxes.device)
         # One slot more than there are locations takes what the tests reject: shapes never depend on the data.
         nowhere = num_images * num_locations
-        winner = _empty(nowhere + 1, order).fill_(num_boxes)
+        winner = _empty(nowhere + 1, rank).fill_(num_boxes)
         base = image * num_locations
         for windows in self._windows(locations.levels, boxes):
             for some_boxes, some_base, some_rank in zip(boxes.split(_BOXES), base.split(_BOXES), rank.split(_BOXES)):

@@ -12,16 +12,16 @@ from torch import Tensor
 
 __all__ = ["empty"]
 
-# Bytes from which huge pages are worth asking for.
+# Bytes from which huge pages are worth asking for, and of one such page.
 _LARGE = 1 << 22
-_CACHE_LINE = 64
+_PAGE = 1 << 21
 
 
 def empty(count: int, dtype: torch.dtype) -> Tensor:
-    """(count,) without values, on the CPU, at the start of a cache line."""
-    size = torch.empty((), dtype=dtype).element_size()
-    if count * size < _LARGE or torch.compiler.is_compiling():
+    """(count,) without values, on the CPU; large ones fill whole pages from the start of one."""
+    size = count * torch.empty((), dtype=dtype).element_size()
+    if size < _LARGE or torch.compiler.is_compiling():
         return torch.empty(count, dtype=dtype)
-    memory = np.empty(count * size + _CACHE_LINE, dtype=np.uint8)
-    start = -memory.ctypes.data % _CACHE_LINE
-    return torch.from_numpy(memory[start : start + count * size]).view(dtype)
+    memory = np.empty((-(-size // _PAGE) + 1) * _PAGE, dtype=np.uint8)  # what is never written takes no memory
+    start = -memory.ctypes.data % _PAGE
+    return torch.from_numpy(memory[start : start + size]).view(dtype)

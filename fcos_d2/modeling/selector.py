@@ -26,7 +26,7 @@ from .nms import grouped_nms
 _SLACK = 1e-5
 
 # Candidates that suppression looks at first, for each detection that is wanted.
-_HEAD = 4
+_HEAD = 3
 
 SELECTOR_REGISTRY = Registry("FCOS_SELECTOR")
 SELECTOR_REGISTRY.__doc__ = """Classes whose objects are called like `Selector`."""
@@ -129,15 +129,19 @@ class Selector:
         product = class_score * quality[image_at, location_at]
         score = product.sqrt() if self.score_form == "sqrt" else product
         tested = {"class": class_score, "score": score, "product": product}[self.threshold_on]
-        rows = (tested > self.score_threshold).nonzero().squeeze(1)
+        chosen = place, image_at, location_at, classes, score, self._rank(class_score, product)
+        passed = tested > self.score_threshold
+        if not bool(passed.all()):
+            chosen = tuple(x[passed] for x in chosen)
         # 4. the best of each level of each image
-        if len(rows) > self.topk:
+        if len(chosen[0]) > self.topk:
             sizes = torch.tensor([len(i) for i, _ in places], device=image.device)
             level = torch.arange(len(levels), device=image.device).repeat_interleave(sizes, output_size=len(image))
-            segment = level[place[rows]] * predictions.num_images + image_at[rows]
-            rows = rows[self._topk(segment, self._rank(class_score, product)[rows])]
+            rows = self._topk(level[chosen[0]] * predictions.num_images + chosen[1], chosen[-1])
+            chosen = chosen if rows is None else tuple(x[rows] for x in chosen)
         raw_ltrb = torch.cat([_rows(x, points, *pair) for x, pair in zip(predictions.raw_ltrb, places)])
-        return image_at[rows], location_at[rows], classes[rows], score[rows], raw_ltrb[place[rows]]
+        place, image_at, location_at, classes, score, _ = chosen
+        return image_at, location_at, classes, score, raw_ltrb[place]
 
     def _least_logit(self, quality: Tensor) -> Tensor | float:
         """Class logit that a candidate must have, or a little less: a number, or (N, R) for each location.
@@ -148,7 +152,8 @@ class Selector:
         if self.score_threshold == 0:
             return -math.inf
         if self.threshold_on == "class":
-            return _logit(torch.tensor(self.score_threshold * (1 - _SLACK))).item()
+            least = self.score_threshold * (1 - _SLACK)
+            return math.log(least / (1 - least))
         squared = self.threshold_on == "score" and self.score_form == "sqrt"
         least = self.score_threshold**2 if squared else self.score_threshold
         return _logit(least * (1 - _SLACK) / quality)
@@ -185,11 +190,11 @@ class Selector:
                 raised[:, here] = torch.maximum(raised[:, here], bound)
         return raised
 
-    def _topk(self, segment: Tensor, rank: Tensor) -> Tensor:
-        """Rows of the `topk` best candidates of each segment, whose rows follow each other."""
+    def _topk(self, segment: Tensor, rank: Tensor) -> Tensor | None:
+        """Rows of the `topk` best candidates of each segment, whose rows follow each other; `None` for all of them."""
         counts = torch.unique_consecutive(segment, return_counts=True)[1].tolist()
         if max(counts) <= self.topk:
-            return torch.arange(len(rank), device=rank.device)
+            return None
         starts = itertools.accumulate(counts, initial=0)
         return torch.cat([s + r.topk(min(self.topk, len(r))).indices for s, r in zip(starts, rank.split(counts))])
 
@@ -228,6 +233,9 @@ class Selector:
             the rows, and for each image whether these are all it has; `None` instead if they are for every image.
         """
         most, everything = _HEAD * self.max_detections, torch.arange(len(found))
+        if num_images == 1 and 0 < most < len(found):
+            least = found.scores.topk(most, sorted=False).values.min()
+            return (found.scores >= least).nonzero().squeeze(1), torch.tensor([False])
         counts = torch.bincount(found.image, minlength=num_images)
         if most <= 0 or len(found) <= most or int(counts.max()) <= most:
             return everything, None

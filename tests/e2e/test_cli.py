@@ -150,6 +150,22 @@ def test_detect_goes_on_after_unusable_images(home, trained, tmp_path):
             assert image.size == (96, 64)
 
 
+def test_detect_with_a_faster_copy_finds_the_same(home, trained):
+    words = (
+        "shapes/images/val_000000.jpg",
+        "--weights",
+        trained["checkpoint"],
+        "--threshold",
+        0,
+        "--no-pictures",
+        "--json",
+    )
+    plain, fast = (json.loads(fcos("detect", *words, *more, cwd=home).stdout) for more in ((), ("--optimize", "fp32")))
+    ours, theirs = (found["images"][0]["detections"] for found in (fast, plain))
+    assert len(ours) == len(theirs) > 0
+    assert [x["score"] for x in ours] == pytest.approx([x["score"] for x in theirs], abs=1e-4)
+
+
 def test_detect_without_weights_says_what_to_do(home):
     run = fcos("shapes/images/val_000000.jpg", cwd=home)
     assert run.returncode == 1 and run.stderr.count("\n") == 1

@@ -112,6 +112,8 @@ def test_accumulated_clipped_bfloat16_adam(config, tmp_path):
         "train.grad_accumulation=2",
         "train.clip_grad=1.0",
         "train.amp.enabled=true",
+        "train.channels_last=true",
+        "train.gradient_checkpointing=all",
         "optimizer._target_=torch.optim.AdamW",
         "optimizer.lr=0.0001",
     ]

@@ -116,19 +116,68 @@ def test_bfloat16_on_the_cpu(small):
     assert trainer.model.dense.head.cls_logits.weight.dtype == torch.float32
 
 
-def test_accumulated_gradients_are_those_of_the_whole_batch(small):
-    """Exactly so with losses divided by the number of locations, equal images and no batch statistics."""
+ACCUMULATING = ["model.backbone.bottom_up.norm=FrozenBN", "dataloader.train.total_batch_size=4", "train.max_iter=1"]
+
+
+def gradients(trainer):
+    return {name: weight.grad for name, weight in trainer.model.named_parameters()}
+
+
+def differ(found, expected):
+    """Norm of the difference over the norm, all gradients taken together."""
+    assert found.keys() == expected.keys()
+    difference = torch.stack([(found[name] - value).norm() for name, value in expected.items()]).norm()
+    return float(difference / torch.stack([value.norm() for value in expected.values()]).norm())
+
+
+@pytest.mark.parametrize("sizes", ["[64]", "[48,64]"])
+def test_accumulated_gradients_are_those_of_the_whole_batch(small, sizes):
+    """And so are the losses that are written; images are of one size, and of two."""
+    options = [*ACCUMULATING, f"dataloader.train.mapper.augmentations[0].short_edge_length={sizes}"]
+    whole, parts = (train(small(f"n{n}", *options, f"train.grad_accumulation={n}")) for n in (1, 2))
+    assert differ(gradients(parts), gradients(whole)) < 1e-5
+    for name, value in lines(whole.output_dir)[0].items():
+        if "loss" in name:
+            assert lines(parts.output_dir)[0][name] == pytest.approx(value, rel=1e-5)
+
+
+def test_model_without_whole_batch_averages_its_parts(small, monkeypatch, caplog):
+    """Equal to the whole only where nothing is divided by what a part holds; a warning says so."""
+    monkeypatch.delattr("fcos_d2.modeling.meta_arch.FCOS.whole_batch")
+    options = [*ACCUMULATING, "dataloader.train.mapper.augmentations[0].short_edge_length=[64]"]
     norm = [f"model.dense.loss.{loss}_normalizer=locations" for loss in ("class", "box", "quality")]
-    fixed = ["model.backbone.bottom_up.norm=FrozenBN", "dataloader.train.total_batch_size=4", "train.max_iter=1"]
-    size = ["dataloader.train.mapper.augmentations[0].short_edge_length=[64]"]
-    gradients = []
-    for parts in (1, 2, 4):
-        trainer = train(small(f"n{parts}", *norm, *fixed, *size, f"train.grad_accumulation={parts}"))
-        gradients.append({name: weight.grad for name, weight in trainer.model.named_parameters()})
-    for name, whole in gradients[0].items():
-        assert float(whole.norm()) > 0, name
-        for other in gradients[1:]:
-            assert float((other[name] - whole).norm()) < 1e-4 * float(whole.norm()), name
+    for more, equal_to_whole in ((norm, True), ([], False)):
+        with caplog.at_level(logging.WARNING, "fcos_d2"):
+            one, two = (
+                train(small(f"n{n}{equal_to_whole}", *options, *more, f"train.grad_accumulation={n}")) for n in (1, 2)
+            )
+        assert (differ(gradients(two), gradients(one)) < 1e-5) == equal_to_whole
+    assert caplog.text.count("FCOS has no method whole_batch") == 2
+
+
+def test_channels_last(small):
+    """Maps stay as they lie from the first convolution to the losses; the result is the same but for rounding."""
+    plain, other = (
+        train(small(name, "train.max_iter=1", "dataloader.train.total_batch_size=4", f"train.channels_last={name}"))
+        for name in ("false", "true")
+    )
+    layouts = {name: p.is_contiguous(memory_format=torch.channels_last) for name, p in other.model.named_parameters()}
+    assert all(layouts[name] for name, p in other.model.named_parameters() if p.dim() == 4)
+    assert differ(gradients(other), gradients(plain)) < 1e-4
+    seen = []
+    other.model.dense.loss.register_forward_pre_hook(lambda _, args: seen.extend(args[0].logits[:3]))
+    other.model.train()(next(other.stream))
+    assert all(x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous() for x in seen)
+    assert load(Path(other.output_dir) / "model_final.pth")["model"].keys() == other.model.state_dict().keys()
+
+
+@pytest.mark.parametrize("more", [[], ["train.amp.enabled=true", "train.grad_accumulation=2"]])
+def test_gradient_checkpointing_trains_the_same_weights(small, more):
+    """To the bit, running statistics included."""
+    options = ["train.max_iter=2", "model.backbone.bottom_up.norm=BN", *more]
+    names = ("none", "backbone", "all")
+    plain, *others = (weights(train(small(n, *options, f"train.gradient_checkpointing={n}"))) for n in names)
+    assert all(equal(plain, other) for other in others)
 
 
 def test_clip_grad(small):
@@ -136,6 +185,15 @@ def test_clip_grad(small):
     assert lines(trainer.output_dir)[0]["grad_norm"] > 0.001
     total = torch.stack([p.grad.norm() for p in trainer.model.parameters() if p.grad is not None]).norm()
     assert float(total) == pytest.approx(0.001, rel=1e-3)
+
+
+def test_norm_of_the_gradient_is_looked_at_when_it_is_logged(small):
+    """As the mean since the last time, so that a GPU need not wait at each iteration."""
+    options = ["train.clip_grad=5.0", "train.max_iter=5"]
+    each, some = (train(small(f"n{n}", *options, f"train.log_period={n}")) for n in (1, 2))
+    norms = [row["grad_norm"] for row in lines(each.output_dir)]
+    found = {row["iteration"]: row["grad_norm"] for row in lines(some.output_dir) if "grad_norm" in row}
+    assert found == pytest.approx({1: np.mean(norms[:2]), 3: np.mean(norms[2:4]), 4: norms[4]}, rel=1e-6)
 
 
 def test_average_of_weights():
@@ -197,6 +255,18 @@ def test_loss_that_is_not_finite_names_iteration_losses_and_images(small, data):
         train(small(), Before(2, spoil))
 
 
+def test_loss_that_is_not_finite_changes_no_weight(small):
+    def spoil(trainer):
+        trainer.kept = {name: p.detach().clone() for name, p in trainer.model.named_parameters()}
+        trainer.model.dense.head.cls_logits.register_forward_hook(lambda _, __, output: output * float("inf"))
+
+    trainer = LazyTrainer(small("out", "train.grad_accumulation=2"), console=False)
+    trainer.register_hooks([Before(2, spoil)])
+    with pytest.raises(FcosError, match="not finite at iteration 2"):
+        trainer.train()
+    assert equal(dict(trainer.model.named_parameters()), trainer.kept)
+
+
 def test_corrupt_image_is_named(small, data, tmp_path, monkeypatch):
     bad = tmp_path / "bad.jpg"
     records = DatasetCatalog.get(data.train)
@@ -228,6 +298,8 @@ def test_corrupt_image_is_named(small, data, tmp_path, monkeypatch):
         (["train.max_iter=0"], "train.max_iter is 0"),
         (["train.grad_accumulation=0"], "train.grad_accumulation is 0"),
         (["train.amp.dtype=fp8"], "train.amp.dtype is 'fp8'; it must be one of: auto, fp16, bf16"),
+        (["train.gradient_checkpointing=head"], "'head'; it must be one of: none, backbone, all"),
+        (["train.channels_last=maybe"], "train.channels_last must be true or false"),
         (["train.init_classes=maybe"], "train.init_classes is 'maybe'"),
         (["train.init_checkpoint=/gone.pth"], "/gone.pth do not exist"),
         (["train.checkpointer.period=0"], "train.checkpointer.period is 0"),
@@ -237,6 +309,17 @@ def test_wrong_input_is_one_sentence(small, overrides, words):
     with pytest.raises(FcosError) as error:
         train(small("out", *overrides))
     assert words in str(error.value)
+
+
+def test_wrong_value_in_a_config_file_is_one_sentence(small):
+    for key, value, words in (
+        ("channels_last", "yes", "train.channels_last is 'yes'; it must be true or false"),
+        ("grad_accumulation", 1.5, r"train.grad_accumulation is 1\.5; it must be 1 or more"),
+    ):
+        cfg = small()
+        cfg.train[key] = value
+        with pytest.raises(FcosError, match=words):
+            LazyTrainer(cfg, console=False)
 
 
 def test_no_cuda_is_one_sentence(small, monkeypatch):
