@@ -149,6 +149,8 @@ class Ours:
 
     def train(self, setting: Setting) -> Job:
         model = in_mode(build_model(self.recipe).to(setting.device).train(), setting.mode)
+        if setting.device == "cpu":  # as `LazyTrainer` does
+            model.to(memory_format=torch.channels_last)
         instances = as_gt_instances(workload.truths(setting), setting)
         inputs = [{"image": workload.image(setting, i), "instances": x} for i, x in enumerate(instances)]
         return training_job(model, lambda: model(inputs), setting, average=model.dense.loss)

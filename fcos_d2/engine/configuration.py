@@ -50,7 +50,7 @@ TRAIN_OPTIONS: dict[str, Any] = {
     "ema": {"enabled": False, "decay": 0.9998},  # * moving average of the weights, used for evaluation
     "grad_accumulation": 1,  # * parts that each batch is computed in, one after the other; the result is the same
     "gradient_checkpointing": "none",  # * what is computed twice to save memory: "backbone", or "all" with the head
-    "channels_last": False,  # * memory format of weights and maps: channels beside each other
+    "channels_last": False,  # * memory format of weights and maps: channels beside each other; on the CPU always
     "clip_grad": 0.0,  # * largest norm of the gradient; 0: not clipped
     "early_stop": {"patience": 0},  # * evaluations without improvement after which training ends; 0: never
     "best_metric": "bbox/AP",  # * decides which weights are model_best.pth

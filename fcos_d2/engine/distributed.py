@@ -99,6 +99,7 @@ def _joined(main: Callable[..., Any], args: tuple) -> Any:
         return main(*args)
     finally:
         if sys.exc_info()[0] is None:  # the others may still wait for one that failed
+            comm.synchronize()  # who leaves first takes the meeting point along
             dist.destroy_process_group()
 
 

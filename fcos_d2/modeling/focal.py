@@ -9,6 +9,10 @@ With f(x) = p^gamma * softplus(x), p = sigmoid(x), a negative costs (1 - alpha) 
 
 from __future__ import annotations
 
+import functools
+import logging
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -16,6 +20,8 @@ from torch.autograd.function import once_differentiable
 
 from ..structures import Positives, Predictions
 from .pages import empty
+
+logger = logging.getLogger("fcos_d2")
 
 # Elements worked on at a time on the CPU, so that the temporaries stay in the cache.
 _CHUNK = 1 << 17
@@ -142,6 +148,33 @@ def _flat(values: Tensor) -> Tensor:
 def _negatives(logits: Tensor, gamma: float, grad: Tensor | None, factor: Tensor) -> Tensor:
     """Sum of `factor` * f over a whole map, a float64 scalar; `factor` * f' is written to `grad`."""
     x, g = _flat(logits), None if grad is None else _flat(grad)
+    kernel = _kernel(x.device)
+    return _eager_negatives(x, gamma, g, factor) if kernel is None else kernel(x, gamma, g, factor) * factor
+
+
+@functools.cache
+def _kernel(device: torch.device) -> Callable[..., Tensor] | None:
+    """`focal_kernel.negatives`, if this device runs it: it is tried on a few numbers first."""
+    if device.type != "cuda":
+        return None
+    try:
+        from .focal_kernel import negatives
+
+        x = torch.linspace(-20, 20, 1500, device=device)
+        ours, theirs = torch.empty_like(x), torch.empty_like(x)
+        factor = torch.ones((), device=device)
+        total, expected = negatives(x, 2.0, ours, factor), _eager_negatives(x, 2.0, theirs, factor)
+        if torch.allclose(ours, theirs, rtol=1e-4) and torch.allclose(total, expected, rtol=1e-4):
+            return negatives
+        problem = "its numbers are wrong"
+    except Exception as error:  # whatever a compiler, a driver or a missing package may raise
+        problem = f"{type(error).__name__}: {error}"
+    logger.warning("The focal loss runs without its Triton kernel on %s, which is slower: %s.", device, problem)
+    return None
+
+
+def _eager_negatives(x: Tensor, gamma: float, g: Tensor | None, factor: Tensor) -> Tensor:
+    """The same in PyTorch's operations, of a flat map and its flat gradient."""
     size = x.numel()
     if x.device.type == "cpu":
         _map_constants_of_log1p()

@@ -75,7 +75,6 @@ class FCOS(DenseDetector):
             raise ValueError(
                 f"The model has num_classes={num_classes}, but its head has {head_classes}: set only model.num_classes."
             )
-        self._weights_laid = False
         self.batch_invariant = batch_invariant
         if batch_invariant:
             make_invariant(backbone, dense)
@@ -150,16 +149,8 @@ class FCOS(DenseDetector):
         return optimized(self, precision, compile)
 
     def _laid_out(self, images: Tensor) -> Tensor:
-        """The batch in the memory format that convolutions are fast in; what follows keeps it.
-
-        Weights that train are laid so, too, once: their gradients then come as the convolutions give them.
-        """
-        if images.device.type != "cpu":
-            return images
-        if self.training and not self._weights_laid and torch.is_grad_enabled():
-            self.to(memory_format=torch.channels_last)
-            self._weights_laid = True
-        return images.contiguous(memory_format=torch.channels_last)
+        """The batch in the memory format that convolutions are fast in; what follows keeps it."""
+        return images.contiguous(memory_format=torch.channels_last) if images.device.type == "cpu" else images
 
 
 class OneStageDetector(FCOS):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 
 import pytest
@@ -214,3 +217,34 @@ def test_padding_counts_for_nothing() -> None:
     other_loss, other_grads = loss_and_gradient(focal_loss, predictions, padded, torch.cat((label, zeros + 1)))
     assert other_loss.item() == pytest.approx(loss.item(), rel=1e-6)
     assert relative(other_grads, grads) < 1e-6
+
+
+_INTERPRETED = """
+import torch
+from fcos_d2.modeling.focal import _eager_negatives
+from fcos_d2.modeling.focal_kernel import negatives
+
+for gamma in (2.0, 0.0, 1.5):
+    for dtype in (torch.float32, torch.bfloat16):
+        for count in (0, 5, 1024, 3000):
+            x, factor = (torch.randn(count) * 8).to(dtype), torch.tensor(0.3)
+            ours, theirs = torch.empty(count), torch.empty(count)
+            total, expected = negatives(x, gamma, ours, factor), _eager_negatives(x, gamma, theirs, factor)
+            assert torch.allclose(ours, theirs, rtol=1e-5, atol=0), (gamma, dtype, count)
+            assert torch.allclose(total * factor, expected, rtol=1e-5), (gamma, dtype, count)
+            assert torch.equal(negatives(x, gamma, None, factor), total)
+print("equal")
+"""
+
+
+def test_the_triton_kernel_in_its_interpreter() -> None:
+    """What CUDA runs, without a GPU; a process of its own, since Triton looks at the variable when it is imported."""
+    pytest.importorskip("triton", reason="PyTorch's wheels bring Triton on Linux only")
+    run = subprocess.run(
+        [sys.executable, "-c", _INTERPRETED],
+        env={**os.environ, "TRITON_INTERPRET": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.stdout.strip() == "equal", run.stderr
