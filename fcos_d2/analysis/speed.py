@@ -378,6 +378,7 @@ def machine(threads: int, bandwidth: float, device: str = "cpu") -> dict[str, st
     from .._compat import DETECTRON2_FLAVOUR
 
     return {
+        "date": time.strftime("%Y-%m-%d"),
         "processor": f"{_processor()}, {os.cpu_count()} cores",
         **({} if device == "cpu" else {"GPU": f"{torch.cuda.get_device_name()}, CUDA {torch.version.cuda}"}),
         "threads": str(threads),
