@@ -8,7 +8,6 @@ gradients, averages of the optimizer) and what each image adds.
 from __future__ import annotations
 
 import argparse
-import ctypes
 import gc
 import json
 import os
@@ -25,7 +24,7 @@ from detectron2.structures import Boxes, Instances
 from torch import nn
 
 from ..errors import FcosError
-from .timing import _resident
+from .timing import resident, start_anew
 
 __all__ = ["WAYS", "Memory", "measure", "table"]
 
@@ -129,7 +128,7 @@ def _peak(variant: str, size: tuple[int, int], way: str, batch: int, device: str
     words = set(way.split("+"))
     cfg = load_config(variant)
     gc.collect()
-    before = _resident("VmRSS") if device == "cpu" else 0
+    before = resident("VmRSS") if device == "cpu" else 0
     model: nn.Module = instantiate(cfg.model).to(device)
     if "channels_last" in words:
         model.to(memory_format=torch.channels_last)
@@ -157,13 +156,9 @@ def _peak(variant: str, size: tuple[int, int], way: str, batch: int, device: str
         torch.cuda.reset_peak_memory_stats()
         step(inputs)
         return torch.cuda.max_memory_allocated()
-    gc.collect()
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # of glibc
-    if trim is not None:
-        trim(0)
-    Path("/proc/self/clear_refs").write_text("5")  # the highest resident memory starts anew
+    start_anew()
     step(inputs)
-    return _resident("VmHWM") - before
+    return resident("VmHWM") - before
 
 
 def _inputs(size: tuple[int, int], batch: int, num_classes: int) -> list[dict[str, Any]]:

@@ -126,7 +126,7 @@ def peak_memory(peer: str, setting: Setting, threads: int) -> int | None:
     return int(done.stdout.split()[-1])
 
 
-def _resident(field: str) -> int:
+def resident(field: str) -> int:
     """A line of /proc/self/status, in bytes."""
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith(field):
@@ -134,24 +134,30 @@ def _resident(field: str) -> int:
     raise RuntimeError(f"/proc/self/status has no {field}")
 
 
+def start_anew() -> None:
+    """Give back what is free, so that a run has to ask for it again, and let the highest resident memory start anew."""
+    gc.collect()
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # of glibc
+    if trim is not None:
+        trim(0)
+    Path("/proc/self/clear_refs").write_text("5")
+
+
 def _measure(peer: str, setting: Setting) -> int:
     job = getattr(get_peer(peer), setting.suite)(setting)
     job.before()
     job.run()  # libraries load and caches fill
     job.before()
-    gc.collect()
     if setting.device != "cpu":
+        gc.collect()
         torch.cuda.reset_peak_memory_stats()
         used = torch.cuda.memory_allocated()
         result = job.run()
         return torch.cuda.max_memory_allocated() - used
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # of glibc
-    if trim is not None:
-        trim(0)  # what is free goes back, so that the run has to ask for it again
-    Path("/proc/self/clear_refs").write_text("5")  # the highest resident memory starts anew
-    before = _resident("VmRSS")
+    start_anew()
+    before = resident("VmRSS")
     result = job.run()
-    peak = _resident("VmHWM")
+    peak = resident("VmHWM")
     del result
     return max(peak - before, 0)
 

@@ -96,8 +96,8 @@ class FusedConv2d(nn.Conv2d):
             self.bias = nn.Parameter(self.bias.detach().to(dtype), requires_grad=False)
         self.pack = pack and dtype != torch.float16
 
-    def _lay(self, x: Tensor) -> None:
-        size = list(x.shape)
+    def _lay(self, size: list[int]) -> None:
+        """Pack the weights for inputs (N, Cin, H, W) of this size; others can be convolved with them, too."""
         self.packed = torch._C._nn.mkldnn_reorder_conv2d_weight(
             self.weight.detach().to_mkldnn(), self.padding, self.stride, self.dilation, self.groups, size
         )
@@ -122,8 +122,7 @@ class FusedConv2d(nn.Conv2d):
             x = x if added is None else x.add_(added)
             return x if self.clamp is None else x.clamp_(*self.clamp)
         if self.packed is None:
-            x = x.to(self.weight.dtype)
-            self._lay(x)
+            self._lay(list(x.shape))
         x = x.to(self.packed.dtype)
         weights = (self.packed, self.bias, self.padding, self.stride, self.dilation, self.groups)
         activation = _ACTIVATIONS[self.clamp]
