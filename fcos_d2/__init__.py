@@ -13,12 +13,12 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .config import add_fcos_config as add_fcos_config
-    from .engine import LazyTrainer as LazyTrainer
-    from .engine import Predictor as Predictor
+    from .config.yacs import add_fcos_config as add_fcos_config
     from .modeling import FCOS as FCOS
     from .modeling import FCOSHead as FCOSHead
     from .modeling import FCOSProposals as FCOSProposals
+    from .predict import Predictor as Predictor
+    from .train import LazyTrainer as LazyTrainer
 
 __version__ = "0.1.0"
 
@@ -28,8 +28,8 @@ _HOMES: dict[str, str] = {
     "FCOSHead": "fcos_d2.modeling",
     "FCOSProposals": "fcos_d2.modeling",
     "add_fcos_config": "fcos_d2.config",
-    "LazyTrainer": "fcos_d2.engine",
-    "Predictor": "fcos_d2.engine",
+    "LazyTrainer": "fcos_d2.train",
+    "Predictor": "fcos_d2.predict",
 }
 
 __all__ = ["__version__", "register", *_HOMES]
@@ -41,11 +41,12 @@ def register() -> None:
     Raises:
         ImportError: Detectron2 is not installed; the message says how to get it.
     """
-    from fcos_d2 import _compat
+    from . import _compat, zoo
 
     _compat.mend()
     for name, home in _HOMES.items():
         globals().setdefault(name, getattr(importlib.import_module(home), name))
+    zoo.predict_with(globals()["Predictor"])
 
 
 def __getattr__(name: str) -> Any:

@@ -6,7 +6,7 @@ reads them back; LazyConfig names the same class with the same fields.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import MISSING, Field, field, fields
 from typing import Any
 
@@ -44,3 +44,24 @@ def as_tuple(value: Any) -> Any:
     if isinstance(value, (str, bytes)) or not isinstance(value, Sequence):
         return value
     return tuple(as_tuple(v) for v in value)
+
+
+_CONFIG_READERS: dict[str, Callable[..., dict[str, Any]]] = {}
+
+
+def config_reader(name: str) -> Callable[[Callable[..., dict[str, Any]]], Callable[..., dict[str, Any]]]:
+    """Decorator: the function translates a yacs config into the arguments of the class `name`.
+
+    Parts know no config text; `fcos_d2.config.yacs` provides what their `from_config` asks for.
+    """
+
+    def register(function: Callable[..., dict[str, Any]]) -> Callable[..., dict[str, Any]]:
+        _CONFIG_READERS[name] = function
+        return function
+
+    return register
+
+
+def read_config(name: str, *args: Any) -> dict[str, Any]:
+    """Arguments of the class `name` from a yacs config; see `config_reader`."""
+    return _CONFIG_READERS[name](*args)

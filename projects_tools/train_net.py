@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from argparse import Namespace
 
-from fcos_d2.engine import YamlTrainer, load_config, main_of_script, run
+from fcos_d2.config.load import load_config
+from fcos_d2.train.distributed import main_of_script, run
+from fcos_d2.train.yaml_trainer import YamlTrainer
 
 
 def main(args: Namespace) -> None:

@@ -5,8 +5,8 @@ These are configs/<family>/*.py, configs/yaml/**, fcos_d2/zoo_costs.json and doc
 
 from pathlib import Path
 
-from fcos_d2.analysis.zoo_table import costs_json, count_costs, markdown
-from fcos_d2.yaml_twins import write
+from projects_tools.config_files import write
+from projects_tools.zoo_table import costs_json, count_costs, markdown
 
 if __name__ == "__main__":
     root = Path(__file__).resolve().parents[1]

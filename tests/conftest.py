@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+from collections.abc import Callable
 from pathlib import Path
 
 import hypothesis
@@ -11,7 +12,13 @@ import numpy as np
 import pytest
 import torch
 
-import fcos_d2  # noqa: F401  # before detectron2, whose 0.6 needs mending
+import fcos_d2  # noqa: F401  # isort: skip  # before detectron2, whose 0.6 needs mending
+
+from omegaconf import DictConfig
+
+from fcos_d2.config import load_config
+from fcos_d2.data import DatasetNames, register
+from fcos_d2.data.synthetic import generate
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -50,3 +57,39 @@ def tmp_cwd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty folder, which is the working directory while the test runs."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+# A small synthetic data set and the smallest variant, set up to train on it in a second.
+
+IMAGE_SIZES = ((96, 80), (80, 96))  # wide and tall, so that grouping by aspect ratio has something to do
+
+
+@pytest.fixture(scope="session")
+def data(tmp_path_factory: pytest.TempPathFactory) -> DatasetNames:
+    layout = generate(tmp_path_factory.mktemp("engine") / "set", {"train": 12, "val": 4}, image_size=IMAGE_SIZES)
+    return register(layout, "engine_tests")
+
+
+@pytest.fixture
+def small(data: DatasetNames, tmp_path: Path) -> Callable[..., DictConfig]:
+    """`small(output, *overrides)`: a config that trains for six iterations of two images, on the CPU."""
+
+    def config(output: str = "out", *overrides: str) -> DictConfig:
+        fixed = (
+            "model.num_classes=5",
+            f"dataloader.train.dataset.names={data.train}",
+            f"dataloader.test.dataset.names={data.val}",
+            "dataloader.train.total_batch_size=2",
+            "dataloader.train.num_workers=0",
+            "dataloader.test.num_workers=0",
+            "dataloader.train.mapper.augmentations[0].short_edge_length=[48,64]",
+            "dataloader.test.mapper.augmentations[0].short_edge_length=64",
+            "train.max_iter=6",
+            "train.log_period=1",
+            "train.device=cpu",
+            "train.seed=1",
+            f"train.output_dir={tmp_path / output}",
+        )
+        return load_config("fcos_R_18_slim_FPN_small", [*fixed, *overrides])
+
+    return config

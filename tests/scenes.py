@@ -15,18 +15,10 @@ from detectron2.config import instantiate
 from detectron2.structures import Boxes, Instances
 from torch import Tensor
 
-from fcos_d2.compose import compose
-from fcos_d2.modeling import (
-    FCOS_HEAD_REGISTRY,
-    DenseFCOS,
-    FCOSLoss,
-    LocationGrid,
-    LTRBCoder,
-    PointAssigner,
-    Selector,
-)
-from fcos_d2.recipes import RECIPES, Recipe
+from fcos_d2.config.compose import compose
+from fcos_d2.modeling import FCOS_HEAD_REGISTRY, DenseFCOS, FCOSLoss, LocationGrid, LTRBCoder, PointAssigner, Selector
 from fcos_d2.structures import GroundTruth, Locations, Predictions
+from fcos_d2.zoo.recipes import RECIPES, Recipe
 
 STRIDES = (8, 16, 32, 64, 128)
 CPU = torch.device("cpu")

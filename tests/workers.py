@@ -13,7 +13,7 @@ from scenes import detector, image_inputs, random_boxes, total
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from fcos_d2.engine.checkpointing import PARTS, checkpoint_gradients
+from fcos_d2.modeling.rewrite.recompute import PARTS, checkpoint_gradients
 
 SIZE = (64, 64)
 # Numbers of boxes of the four images of a batch: the second process of two gets the last two images.

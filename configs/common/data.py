@@ -5,7 +5,7 @@ from detectron2.data import get_detection_dataset_dicts
 
 from fcos_d2.data.loader import build_test_loader, build_train_loader
 from fcos_d2.data.mapper import FastMapper
-from fcos_d2.engine.coco_evaluation import FastCOCOEvaluator
+from fcos_d2.evaluation.coco import FastCOCOEvaluator
 
 dataloader = dict(
     train=L(build_train_loader)(

@@ -12,7 +12,7 @@ import click
 from .session import Result, Session, fcos_command
 
 if TYPE_CHECKING:
-    from ..analysis.speed import Report
+    from projects_tools.bench.speed import Report
 
 _SUITES = ("assign", "loss", "decode", "forward", "train", "data")
 
@@ -54,8 +54,9 @@ def command(
     import fcos_d2
 
     fcos_d2.register()
-    from ..analysis import report as reports
-    from ..analysis import speed
+    from projects_tools.bench import report as reports
+    from projects_tools.bench import speed
+
     from .progress import Progress
 
     progress: list[Progress] = []

@@ -81,9 +81,9 @@ def command(session: Session, output: Path, seed: int, iterations: int, device: 
 
     fcos_d2.register()
     from .. import zoo
-    from ..analysis.draw import draw_curves
-    from ..engine import TrainingInterrupted
-    from ..engine.own_data import Preset, configure, open_data
+    from ..train.interrupt import TrainingInterrupted
+    from ..train.own_data import Preset, configure, open_data
+    from ..visualize.draw import draw_curves
     from . import training
     from .progress import Progress
 

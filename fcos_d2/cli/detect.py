@@ -62,8 +62,8 @@ def command(
     fcos_d2.register()
     from PIL import Image
 
-    from ..engine.own_data import holds_config
-    from ..engine.predictor import Predictor
+    from ..predict.predictor import Predictor
+    from ..train.own_data import holds_config
     from .progress import Progress
     from .sources import expand, read
 

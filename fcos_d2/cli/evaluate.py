@@ -54,9 +54,9 @@ def command(
     fcos_d2.register()
     import torch
 
-    from ..engine.overrides import apply_lazy
-    from ..engine.own_data import check_classes, cores, lazy_config, open_data
-    from ..engine.trainer import LazyTrainer
+    from ..config.overrides import apply_lazy
+    from ..train.own_data import check_classes, cores, lazy_config, open_data
+    from ..train.trainer import LazyTrainer
     from . import training
 
     cfg = lazy_config(model or str(weights))

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from ..engine.images import read_image, to_array
+from ..data.images import read_image, to_array
 from ..errors import FcosError
 
 __all__ = ["Source", "download", "expand", "read"]

@@ -15,7 +15,7 @@ from .session import Result, Session, fcos_command
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-    from ..engine.own_data import OwnData
+    from ..train.own_data import OwnData
 
 __all__ = ["Job"]
 
@@ -98,7 +98,7 @@ def command(
     import fcos_d2
 
     fcos_d2.register()
-    from ..engine import distributed
+    from ..train import distributed
     from . import training
 
     if overwrite and not job.resume:
@@ -117,9 +117,9 @@ def _train(job: Job, session: Session | None) -> None:
         return
     from detectron2.utils import comm
 
-    from ..analysis.draw import draw_curves
-    from ..engine.checkpoint import load
-    from ..engine.own_data import check_images
+    from ..train.own_data import check_images
+    from ..visualize.draw import draw_curves
+    from ..weights.read import load
     from . import training
     from .progress import Progress
 
@@ -162,8 +162,8 @@ def configured(job: Job) -> tuple[DictConfig, OwnData | None]:
     Raises:
         FcosError: the model, the data, the weights or an override is wrong.
     """
-    from ..engine.overrides import apply_lazy
-    from ..engine.own_data import DEFAULT_MODEL, check_classes, configure, holds_config, lazy_config, open_data
+    from ..config.overrides import apply_lazy
+    from ..train.own_data import DEFAULT_MODEL, check_classes, configure, holds_config, lazy_config, open_data
 
     weights = "" if job.weights == "none" else job.weights
     model = job.model or (weights if weights and holds_config(weights) else DEFAULT_MODEL)

@@ -24,9 +24,9 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from ..analysis.draw import Drawable, draw_comparison
-from ..engine.checkpoint import write_atomically
-from ..engine.trainer import LazyTrainer
+from ..files import write_atomically
+from ..train.trainer import LazyTrainer
+from ..visualize.draw import Drawable, draw_comparison
 from .progress import Progress
 from .session import Session, plain
 

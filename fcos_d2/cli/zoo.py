@@ -15,7 +15,7 @@ from rich.text import Text
 from .session import Result, Session, fcos_command
 
 if TYPE_CHECKING:
-    from ..zoo import Variant
+    from ..zoo.variants import Variant
 
 # Columns of numbers: key, title, width, how a value is written.
 _NUMBERS = (
@@ -55,7 +55,7 @@ def command(session: Session, name: str | None, family: str | None) -> Result:
 def _row(variant: Variant, name: str, costs: Mapping[str, Mapping[str, float]]) -> dict[str, Any]:
     """All that is known of a variant, as plain data."""
     from ..paths import config_root
-    from ..zoo import FAMILIES
+    from ..zoo.variants import FAMILIES
 
     family = FAMILIES[variant.family]
     return {

@@ -11,10 +11,10 @@ Nothing is guessed: what is not decided stays open, and `Imported.config_name` t
 
 from __future__ import annotations
 
-from .exporting import convert, export
-from .families import FAMILIES
-from .imagenet import load_backbone
-from .importing import Imported, load
-from .report import Report
+from ..weights.convert import convert, export
+from ..weights.families import FAMILIES
+from ..weights.imagenet import load_backbone
+from ..weights.published import Imported, load
+from ..weights.report import Report
 
 __all__ = ["FAMILIES", "Imported", "Report", "convert", "export", "load", "load_backbone"]

@@ -13,12 +13,13 @@ from detectron2.modeling.postprocessing import detector_postprocess
 from detectron2.structures import Boxes, ImageList, Instances
 from torch import Tensor
 
+from ..options import read_config
 from ..structures import Detections
 from .dense import DenseFCOS
-from .fold import fold_as_it_runs
 from .inputs import check_images, ground_truth, without_waiting
-from .optimize import optimized
-from .padding import Padding, hide_padding, make_invariant, running
+from .rewrite.fold import fold_as_it_runs
+from .rewrite.fuse import optimized
+from .rewrite.invariant import Padding, hide_padding, make_invariant, running
 from .whole_batch import WholeBatch, padded_size
 
 
@@ -81,9 +82,7 @@ class FCOS(DenseDetector):
 
     @classmethod
     def from_config(cls, cfg) -> dict[str, Any]:
-        from ..config import fcos_arguments
-
-        return fcos_arguments(cfg)
+        return read_config("FCOS", cfg)
 
     def preprocess_image(self, batched_inputs: list[dict[str, Any]]) -> ImageList:
         """Normalize, pad and join the images of a batch, as Detectron2 does."""

@@ -12,6 +12,7 @@ from detectron2.modeling.proposal_generator import PROPOSAL_GENERATOR_REGISTRY
 from detectron2.structures import Boxes, ImageList, Instances
 from torch import Tensor, nn
 
+from ..options import read_config
 from .dense import DenseFCOS
 from .inputs import ground_truth
 from .meta_arch import as_instances
@@ -49,9 +50,7 @@ class FCOSProposals(nn.Module):
 
     @classmethod
     def from_config(cls, cfg, input_shape: dict[str, ShapeSpec]) -> dict[str, Any]:
-        from ..config import proposal_arguments
-
-        return proposal_arguments(cfg, input_shape)
+        return read_config("FCOSProposals", cfg, input_shape)
 
     def forward(
         self,

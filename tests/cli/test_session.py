@@ -14,9 +14,9 @@ import torch
 from rich.text import Text
 
 from fcos_d2.cli.session import Result, Session, fcos_command, plain, report
-from fcos_d2.engine import TrainingInterrupted
 from fcos_d2.errors import FcosError
 from fcos_d2.options import one_of
+from fcos_d2.train.interrupt import TrainingInterrupted
 
 
 def caught(function, *arguments):

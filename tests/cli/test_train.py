@@ -16,10 +16,11 @@ from PIL import Image
 from fcos_d2 import zoo
 from fcos_d2.cli import demo
 from fcos_d2.cli.training import scores
+from fcos_d2.config.stored import dump_config
 from fcos_d2.data.synthetic import generate
-from fcos_d2.engine.checkpoint import load, save
-from fcos_d2.engine.configuration import dump_config
-from fcos_d2.engine.own_data import configure, open_data
+from fcos_d2.train.own_data import configure, open_data
+from fcos_d2.weights.read import load
+from fcos_d2.weights.write import save
 
 SLIM = "fcos_R_18_slim_FPN_small"
 TINY = ("--model", SLIM, "--image-size", 64, "--batch-size", 2, "--workers", 0, "--iterations", 1)

@@ -11,9 +11,9 @@ from detectron2.data import build_detection_test_loader, build_detection_train_l
 from detectron2.data.samplers import TrainingSampler
 from torch.utils.data import DataLoader
 
+from fcos_d2.config.load import load_config
 from fcos_d2.data.loader import build_test_loader, build_train_loader, pinned
-from fcos_d2.engine import load_config
-from fcos_d2.engine.stream import SampleStream
+from fcos_d2.data.stream import SampleStream
 
 RECORDS = [{"width": 2 + i % 3, "height": 3, "id": i} for i in range(13)]
 

@@ -13,9 +13,9 @@ from detectron2.modeling import FPN
 from detectron2.structures import Instances
 from torch import Tensor
 
-from fcos_d2.analysis.peers import calibrated
-from fcos_d2.analysis.workload import Setting
 from fcos_d2.modeling import FCOS
+from projects_tools.bench.peers import calibrated
+from projects_tools.bench.workload import Setting
 
 pytestmark = pytest.mark.slow
 

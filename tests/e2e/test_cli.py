@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 from fcos_d2.data.synthetic import generate
-from fcos_d2.engine.checkpoint import load
+from fcos_d2.weights.read import load
 
 SCRIPT = Path(sys.executable).with_name("fcos")
 FCOS = [str(SCRIPT)] if SCRIPT.is_file() else [sys.executable, "-m", "fcos_d2.cli"]

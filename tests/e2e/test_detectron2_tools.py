@@ -14,11 +14,12 @@ from detectron2.engine import DefaultPredictor, DefaultTrainer
 from detectron2.evaluation import COCOEvaluator
 
 from fcos_d2 import _compat
+from fcos_d2.config.load import load_config
 from fcos_d2.data import register
 from fcos_d2.data.synthetic import generate
-from fcos_d2.engine import YamlTrainer, load_config
-from fcos_d2.engine.checkpoint import load
 from fcos_d2.paths import config_root
+from fcos_d2.train.yaml_trainer import YamlTrainer
+from fcos_d2.weights.read import load
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -15,7 +15,7 @@ from scenes import detector, distinct, image_inputs, random_boxes, total
 from torch import Tensor, nn
 
 import fcos_d2
-from fcos_d2.recipes import RECIPES
+from fcos_d2.zoo.recipes import RECIPES
 
 NONE = torch.empty(0, 4)
 # Those for pyramids with p2 need another backbone.

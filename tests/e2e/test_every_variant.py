@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 
 import fcos_d2
 from fcos_d2 import zoo
-from fcos_d2.engine.trainer import without_sync_bn
+from fcos_d2.train.trainer import without_sync_bn
 
 COMBINATIONS = {(v.recipe, v.backbone): v for v in reversed(zoo.VARIANTS)}
 

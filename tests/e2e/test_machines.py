@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from fcos_d2.data.synthetic import generate
-from fcos_d2.engine.checkpoint import load
+from fcos_d2.weights.read import load
 
 SCRIPT = Path(__file__).resolve().parents[2] / "projects_tools" / "lazyconfig_train_net.py"
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run"]

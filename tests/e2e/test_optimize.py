@@ -10,9 +10,9 @@ import torch
 from detectron2.structures import Instances
 
 from fcos_d2 import Predictor
-from fcos_d2.analysis.peers import calibrated
-from fcos_d2.analysis.workload import SCORE_THRESHOLD, Setting
 from fcos_d2.errors import FcosError
+from projects_tools.bench.peers import calibrated
+from projects_tools.bench.workload import SCORE_THRESHOLD, Setting
 
 BOXES, SCORES = 0.01, 1e-4  # pixels, and score
 

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from fcos_d2.engine import Predictor
 from fcos_d2.paths import config_root
+from fcos_d2.predict import Predictor
 
 TOOLS = Path(__file__).resolve().parents[2] / "projects_tools"
 LAZY = config_root() / "fcos" / "fcos_imprv_R_50_FPN_1x.py"

@@ -14,10 +14,11 @@ import pytest
 import torch
 from detectron2.engine import HookBase
 
+from fcos_d2.config.load import load_config
 from fcos_d2.data import register
 from fcos_d2.data.synthetic import generate
-from fcos_d2.engine import LazyTrainer, load_config
-from fcos_d2.engine.checkpoint import load
+from fcos_d2.train import LazyTrainer
+from fcos_d2.weights.read import load
 
 SIZES = ((96, 80), (80, 96))
 

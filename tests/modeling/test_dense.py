@@ -10,8 +10,8 @@ from scenes import Scene, dense_of, distinct, feature_sizes, maps_of, relative, 
 
 from fcos_d2.modeling import DenseFCOS, LocationGrid
 from fcos_d2.modeling.ltrb import IOU_RULES
-from fcos_d2.recipes import RECIPES
 from fcos_d2.structures import Locations, Predictions
+from fcos_d2.zoo.recipes import RECIPES
 
 
 def with_bound(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from fcos_d2.modeling import FCOSHead
 from fcos_d2.modeling.head import LevelBatchNorm
-from fcos_d2.recipes import RECIPES
+from fcos_d2.zoo.recipes import RECIPES
 
 SIZES = ((8, 12), (4, 6), (2, 3))
 

@@ -15,8 +15,8 @@ from torch import Tensor
 from fcos_d2.modeling import BOX_LOSS_REGISTRY, NORMALIZER_REGISTRY, FCOSLoss
 from fcos_d2.modeling.losses import Counts
 from fcos_d2.modeling.ltrb import IOU_RULES
-from fcos_d2.recipes import RECIPES
 from fcos_d2.structures import Targets
+from fcos_d2.zoo.recipes import RECIPES
 
 BOX_LOSSES = ("iou", "linear_iou", "giou", "diou", "ciou")
 NORMALIZERS = (

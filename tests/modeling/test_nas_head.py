@@ -12,11 +12,11 @@ from detectron2.modeling import build_model
 from detectron2.structures import Boxes, Instances
 from torch import nn
 
-from fcos_d2.compose import compose
-from fcos_d2.config import add_fcos_config, yaml_of_recipe
+from fcos_d2.config.compose import compose
+from fcos_d2.config.yacs import add_fcos_config, yaml_of_recipe
 from fcos_d2.modeling import NASFCOSHead
 from fcos_d2.modeling.deform import DeformConv
-from fcos_d2.recipes import RECIPES
+from fcos_d2.zoo.recipes import RECIPES
 
 SMALL = {"num_classes": 3, "in_channels": 32, "num_levels": 2}
 

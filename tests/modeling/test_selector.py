@@ -14,8 +14,8 @@ from scenes import CPU, Scene, distinct, scene_of
 from torch import Tensor
 
 from fcos_d2.modeling import LocationGrid, LTRBCoder, Selector
-from fcos_d2.recipes import RECIPES
 from fcos_d2.structures import Detections, Predictions
+from fcos_d2.zoo.recipes import RECIPES
 
 
 def maps_of(predictions: Predictions) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:

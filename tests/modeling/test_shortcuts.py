@@ -6,11 +6,11 @@ import pytest
 import torch
 from scenes import CPU, relative
 
-from fcos_d2.analysis import workload
-from fcos_d2.analysis.peers import Ours, as_gt_instances
-from fcos_d2.analysis.workload import STRIDES, Maps, Setting
 from fcos_d2.modeling import LocationGrid, LTRBCoder, Selector
 from fcos_d2.structures import Detections, GroundTruth, Predictions
+from projects_tools.bench import workload
+from projects_tools.bench.peers import Ours, as_gt_instances
+from projects_tools.bench.workload import STRIDES, Maps, Setting
 
 SIZE = (192, 256)
 

@@ -16,9 +16,9 @@ from detectron2.config import CfgNode, get_cfg, instantiate
 from detectron2.modeling import Backbone, build_backbone
 
 import fcos_d2
-from fcos_d2.compose import compose
+from fcos_d2.config.compose import compose
 from fcos_d2.modeling import FCOSHead
-from fcos_d2.yaml_twins import render
+from projects_tools.config_files import render
 
 Shapes = dict[str, tuple[int, ...]]
 

@@ -8,12 +8,12 @@ import torch.nn.functional as F
 from detectron2.config import instantiate
 from detectron2.structures import Boxes, Instances
 
-from fcos_d2.compose import compose
-from fcos_d2.config import yaml_of_recipe
+from fcos_d2.config.compose import compose
+from fcos_d2.config.yacs import yaml_of_recipe
 from fcos_d2.modeling import BACKBONES
 from fcos_d2.modeling.backbone.hrnet import BRANCHES, HRFPN, HRModule, HRNet, hrfpn, hrfpn_6l
 from fcos_d2.modeling.norm import EvalBatchNorm2d
-from fcos_d2.recipes import RECIPES
+from fcos_d2.zoo.recipes import RECIPES
 
 ROWS = [name for name, row in BACKBONES.items() if row.bottom_up is HRNet]
 

@@ -1,1 +1,0 @@
-"""Reports about a detector and its training, one module each."""

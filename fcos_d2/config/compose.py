@@ -1,0 +1,152 @@
+"""recipe + backbone + schedule -> the five nodes of a Detectron2 LazyConfig.
+
+    model, dataloader, optimizer, lr_multiplier, train = compose(recipe="improved", backbone="R_50_FPN", schedule="1x")
+
+The number of classes is `model.num_classes` alone; everything else that needs it refers to it.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+import detectron2.data.transforms as T
+from detectron2.config import LazyCall as L
+from detectron2.config import LazyConfig
+from detectron2.solver import WarmupParamScheduler
+from fvcore.common.param_scheduler import MultiStepParamScheduler
+from omegaconf import DictConfig
+
+from ..modeling import FCOS, FCOS_HEAD_REGISTRY, DenseFCOS, FCOSLoss, LocationGrid, LTRBCoder, PointAssigner, Selector
+from ..modeling.backbone import BACKBONES, BackboneRow
+from ..options import one_of
+from ..paths import config_root
+from ..zoo.recipes import RECIPES, Recipe
+from ..zoo.schedules import SCHEDULES, Schedule
+
+
+class Composed(NamedTuple):
+    """The nodes that Detectron2's `tools/lazyconfig_train_net.py` reads."""
+
+    model: DictConfig
+    dataloader: DictConfig
+    optimizer: DictConfig
+    lr_multiplier: DictConfig
+    train: DictConfig
+
+
+def compose(recipe: str, backbone: str, schedule: str) -> Composed:
+    """Put a detector and its training together.
+
+    Args:
+        recipe: name in `recipes.RECIPES`.
+        backbone: name in `modeling.BACKBONES`.
+        schedule: name in `SCHEDULES`.
+    Raises:
+        ValueError: no such name; the message lists those there are.
+    """
+    one_of("recipe", recipe, list(RECIPES))
+    one_of("backbone", backbone, list(BACKBONES))
+    one_of("schedule", schedule, list(SCHEDULES))
+    chosen, row, plan = RECIPES[recipe], BACKBONES[backbone], SCHEDULES[schedule]
+    common = config_root() / "common"
+    train = _common(common / "train.py", "train")
+    train.max_iter = plan.max_iter
+    train.init_checkpoint = row.weights
+    return Composed(
+        _model(chosen, backbone),
+        _dataloader(_common(common / "data.py", "dataloader"), chosen, plan),
+        _optimizer(_common(common / "schedule.py", "optimizer"), chosen),
+        _lr_multiplier(chosen, plan),
+        train,
+    )
+
+
+def _common(path: Path, name: str) -> DictConfig:
+    return LazyConfig.load(str(path), name)
+
+
+def _model(recipe: Recipe, backbone: str) -> DictConfig:
+    row = BACKBONES[backbone]
+    head = {
+        "num_classes": "${...num_classes}",
+        "in_channels": "${...backbone.out_channels}",
+        "num_levels": len(recipe.features),
+        "points_per_cell": "${..grid.points_per_cell}",
+        **recipe.head,
+    }
+    grid = {"points_per_cell": 1, **recipe.grid}
+    mean, std = pixel_statistics(recipe, row)
+    return L(FCOS)(
+        backbone=L(row.pyramid)(
+            bottom_up=L(row.bottom_up)(**row.arguments, out_features="${..in_features}"),
+            in_features=list(row.features),
+            out_channels=row.channels,
+            top_levels=recipe.top_levels,
+        ),
+        dense=L(DenseFCOS)(
+            head=L(FCOS_HEAD_REGISTRY.get(recipe.head_name))(**head),
+            loss=L(FCOSLoss)(**recipe.loss),
+            assigner=L(PointAssigner)(**recipe.assigner),
+            coder=L(LTRBCoder)(**recipe.coder),
+            selector=L(Selector)(**recipe.selector),
+            grid=L(LocationGrid)(**grid),
+        ),
+        num_classes=80,
+        in_features=list(recipe.features),
+        pixel_mean=list(mean),
+        pixel_std=list(std),
+        input_format=recipe.input_format,
+    )
+
+
+def pixel_statistics(recipe: Recipe, row: BackboneRow) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Pixel mean and deviation in the recipe's order of channels: the backbone's own (BGR), or else the recipe's."""
+    order = -1 if recipe.input_format == "RGB" else 1
+    mean = row.pixel_mean[::order] if row.pixel_mean else recipe.pixel_mean
+    std = row.pixel_std[::order] if row.pixel_std else recipe.pixel_std
+    return tuple(mean), tuple(std)
+
+
+def _dataloader(dataloader: DictConfig, recipe: Recipe, plan: Schedule) -> DictConfig:
+    dataloader.train.total_batch_size = plan.batch_size
+    dataloader.train.mapper.augmentations = [*_resize(plan), L(T.RandomFlip)(horizontal=True)]
+    dataloader.test.mapper.augmentations = [
+        L(T.ResizeShortestEdge)(short_edge_length=plan.test_size, max_size=plan.max_test_size)
+    ]
+    dataloader.train.mapper.image_format = recipe.input_format
+    return dataloader
+
+
+def _resize(plan: Schedule) -> list[DictConfig]:
+    if plan.jitter is None:
+        sizes = list(plan.train_sizes)
+        return [
+            L(T.ResizeShortestEdge)(short_edge_length=sizes, sample_style=plan.sampling, max_size=plan.max_train_size)
+        ]
+    low, high, size = plan.jitter
+    return [
+        L(T.ResizeScale)(min_scale=low, max_scale=high, target_height=size, target_width=size),
+        L(T.FixedSizeCrop)(crop_size=[size, size]),
+    ]
+
+
+def _optimizer(optimizer: DictConfig, recipe: Recipe) -> DictConfig:
+    solver = recipe.solver
+    optimizer.lr = solver["base_lr"]
+    for name in ("bias_lr_factor", "weight_decay_bias", "weight_decay_norm"):
+        optimizer.params[name] = solver[name]
+    return optimizer
+
+
+def _lr_multiplier(recipe: Recipe, plan: Schedule) -> DictConfig:
+    solver = recipe.solver
+    return L(WarmupParamScheduler)(
+        scheduler=L(MultiStepParamScheduler)(
+            values=[float(f"1e-{i}") for i in range(len(plan.steps) + 1)],
+            milestones=[*plan.steps, plan.max_iter],
+        ),
+        warmup_length=solver["warmup_iters"] / plan.max_iter,
+        warmup_method=solver["warmup_method"],
+        warmup_factor=solver["warmup_factor"],
+    )

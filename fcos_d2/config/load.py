@@ -1,0 +1,88 @@
+"""Where a config comes from: a LazyConfig (.py), a YAML file, a checkpoint, or a variant by its name."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from detectron2.config import CfgNode, LazyConfig
+from omegaconf import DictConfig
+
+from .. import zoo
+from ..errors import FcosError
+from .overrides import apply_lazy, apply_yacs
+from .stored import Config, is_lazy, parse_config, parse_yaml
+from .train_options import TRAIN_OPTIONS
+from .yacs import read_yacs, sentence
+
+__all__ = ["CHECKPOINTS", "TEXT_OF", "load_config"]
+
+CHECKPOINTS = (".pth", ".pt", ".pkl", ".pyth", ".bin")
+# How to get the stored config out of a file, by its suffix; rooms that read such files fill it.
+TEXT_OF: dict[str, Callable[[Path], str]] = {}
+
+
+def load_config(source: str | Path, overrides: Sequence[str] = ()) -> Config:
+    """Read a config and apply overrides strictly.
+
+    Args:
+        source: a LazyConfig (.py), a YAML file, a checkpoint that holds its config, or the name of a variant.
+        overrides: `key=value` each; for YAML configs `KEY`, `VALUE` pairs, too.
+    Returns:
+        A `DictConfig`, with all `TRAIN_OPTIONS` if it has a node `train`; for Detectron2's YAML keys a `CfgNode`.
+    Raises:
+        FcosError: there is no such file or name, or it or an override is wrong; one sentence.
+    """
+    cfg = _read(str(source))
+    if isinstance(cfg, CfgNode):
+        return apply_yacs(cfg, overrides)
+    if "train" in cfg:
+        _fill(cfg.train, TRAIN_OPTIONS)
+    return apply_lazy(cfg, overrides)
+
+
+def _read(source: str) -> Config:
+    path = Path(source).expanduser()
+    suffix = path.suffix.lower()
+    if suffix not in (".py", ".yaml", ".yml", *CHECKPOINTS):
+        return zoo.get_config(source)
+    if not path.is_file():
+        raise FcosError(f"The {'checkpoint' if suffix in CHECKPOINTS else 'config'} file {source} does not exist.")
+    if suffix == ".py":
+        return _python(path)
+    if suffix in CHECKPOINTS:
+        return parse_config(TEXT_OF[suffix](path), f"the checkpoint {source}")
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise FcosError(f"The config file {source} cannot be read: {error}.") from error
+    if is_lazy(parse_yaml(text, source)):
+        return parse_config(text, source)
+    return read_yacs(path=path)
+
+
+def _python(path: Path) -> DictConfig:
+    try:
+        cfg = LazyConfig.load(str(path))
+    except FcosError:
+        raise
+    except SyntaxError as error:
+        cause = error.__cause__ if isinstance(error.__cause__, SyntaxError) else error
+        raise FcosError(f"The config file {path} is not Python: {cause.msg} (line {cause.lineno}).") from error
+    except Exception as error:  # whatever a config file does while it runs
+        raise FcosError(f"The config file {path} cannot be loaded: {sentence(error)}") from error
+    if "model" not in cfg:
+        held = ", ".join(map(str, cfg)) or "no configs"
+        raise FcosError(f"The config file {path} defines no 'model'; it has: {held}.")
+    return cfg
+
+
+def _fill(node: DictConfig, defaults: Mapping[str, Any]) -> None:
+    """Add what is missing."""
+    for key, value in defaults.items():
+        if key not in node:
+            node[key] = copy.deepcopy(value)
+        elif isinstance(value, Mapping) and isinstance(node[key], DictConfig):
+            _fill(node[key], value)

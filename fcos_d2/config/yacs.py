@@ -1,0 +1,304 @@
+"""yacs keys made from the parts' fields, and parts made from yacs nodes.
+
+Every field that names a key (see `options.option`) is the key `MODEL.FCOS.<key>` with the field's default. The few that
+are not one to one, because AdelaiDet's keys are kept for its users, are translated in `_translate` and its inverse,
+`yaml_of_recipe`.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from dataclasses import MISSING, fields, is_dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from detectron2.config import CfgNode as CN
+from detectron2.config import get_cfg
+from detectron2.layers import ShapeSpec
+from detectron2.modeling import build_backbone
+from omegaconf.errors import OmegaConfBaseException
+
+from ..errors import FcosError
+from ..modeling.assigner import ASSIGNER_REGISTRY, PointAssigner, size_ranges_from_upper_ends
+from ..modeling.backbone import BACKBONE_KEYS
+from ..modeling.dense import DenseFCOS
+from ..modeling.head import FCOS_HEAD_REGISTRY, FCOSHead
+from ..modeling.locations import LocationGrid
+from ..modeling.losses import LOSS_REGISTRY, NORMALIZER_REGISTRY, FCOSLoss
+from ..modeling.ltrb import LTRBCoder
+from ..modeling.selector import SELECTOR_REGISTRY, Selector
+from ..options import config_reader, keyed_fields, one_of
+from ..zoo.recipes import Recipe
+from .overrides import suggestion, yacs_keys
+
+_PARTS = {
+    "grid": LocationGrid,
+    "assigner": PointAssigner,
+    "coder": LTRBCoder,
+    "head": FCOSHead,
+    "loss": FCOSLoss,
+    "selector": Selector,
+}
+# Which classes are built, by their names in the registries of FCOS.
+_REGISTRIES = {
+    "HEAD_NAME": (FCOS_HEAD_REGISTRY, "FCOSHead"),
+    "ASSIGNER_NAME": (ASSIGNER_REGISTRY, "PointAssigner"),
+    "LOSS_NAME": (LOSS_REGISTRY, "FCOSLoss"),
+    "SELECTOR_NAME": (SELECTOR_REGISTRY, "Selector"),
+}
+# AdelaiDet's names for normalizers of the class loss, besides ours.
+_NORMALIZERS = {
+    "fg": "mean_positives",
+    "moving_fg": "moving_mean_positives",
+    "all": "locations",
+}
+# Keys that `_translate` turns into fields, with AdelaiDet's defaults.
+_TRANSLATED: dict[str, Any] = {
+    "IN_FEATURES": ["p3", "p4", "p5", "p6", "p7"],
+    "FPN_STRIDES": [8, 16, 32, 64, 128],  # checked against the backbone
+    "SIZES_OF_INTEREST": [64, 128, 256, 512],  # upper ends of all levels but the last
+    "TOP_LEVELS": 2,
+    "CENTER_SAMPLE": True,
+    "POS_RADIUS": 1.5,
+    "BOX_QUALITY": "ctrness",
+    "BOX_WEIGHT": "auto",  # "centerness", or "none" with BOX_QUALITY "iou"
+    "LOSS_NORMALIZER_CLS": "fg",
+    "LOSS_NORMALIZER_LOC": "auto",  # "mean_weights", or "mean_positives" with BOX_QUALITY "iou"
+    "MOVING_START": 100.0,
+    "THRESHOLD_ON": "class",
+    "THRESH_WITH_CTR": False,  # True: THRESHOLD_ON "product"
+    "INFERENCE_TH_TRAIN": 0.05,
+    "INFERENCE_TH_TEST": 0.05,
+    "PRE_NMS_TOPK_TRAIN": 1000,
+    "PRE_NMS_TOPK_TEST": 1000,
+    "POST_NMS_TOPK_TRAIN": 100,
+    "POST_NMS_TOPK_TEST": 100,
+    "BATCH_INVARIANT": False,
+    "USE_RELU": True,  # AdelaiDet never reads it; LTRB_ACTIVATION decides
+    "YIELD_PROPOSAL": False,  # True serves AdelaiDet's instance segmentation, which is not part of this project
+    "YIELD_BOX_FEATURES": False,
+}
+
+
+def _classes() -> Iterator[type]:
+    """The parts, then every other registered one that declares its options as they do."""
+    yield from _PARTS.values()
+    for registry, _ in _REGISTRIES.values():
+        yield from (part for _, part in registry if is_dataclass(part))
+
+
+def add_fcos_config(cfg: CN) -> None:
+    """Add `MODEL.FCOS` and the backbones' keys to a Detectron2 config; calling it again changes nothing.
+
+    Args:
+        cfg: e.g. from `detectron2.config.get_cfg()`; changed in place.
+    """
+    if "FCOS" in cfg.MODEL and "HEAD_NAME" in cfg.MODEL.FCOS:
+        return
+    node = CN()
+    for part in _classes():
+        for key, f in keyed_fields(part).items():
+            if f.default is not MISSING:
+                node.setdefault(key, copy.deepcopy(f.default))
+    for key, (_, default) in _REGISTRIES.items():
+        node[key] = default
+    for key, value in _TRANSLATED.items():
+        node[key] = copy.deepcopy(value)
+    if "FCOS" in cfg.MODEL:  # keys that another project added before
+        for key, value in cfg.MODEL.FCOS.items():
+            node[key] = value
+    cfg.MODEL.FCOS = node
+    for name, keys in BACKBONE_KEYS.items():
+        backbone = cfg.MODEL.setdefault(name, CN())
+        for key, value in keys.items():
+            backbone.setdefault(key, copy.deepcopy(value))
+
+
+def _translate(node: CN, train: bool) -> dict[str, dict[str, Any]]:
+    """Fields of each part that have no key of their own.
+
+    Args:
+        node: `cfg.MODEL.FCOS`.
+        train: take the keys that end in TRAIN instead of TEST.
+    """
+    one_of("MODEL.FCOS.BOX_QUALITY", node.BOX_QUALITY, ("ctrness", "centerness", "iou"))
+    quality = "iou" if node.BOX_QUALITY == "iou" else "centerness"
+    weight = {"centerness": "centerness", "iou": "none"}[quality] if node.BOX_WEIGHT == "auto" else node.BOX_WEIGHT
+    box_normalizer = node.LOSS_NORMALIZER_LOC
+    if box_normalizer == "auto":
+        box_normalizer = "mean_weights" if weight == "centerness" else "mean_positives"
+    class_normalizer = _NORMALIZERS.get(node.LOSS_NORMALIZER_CLS, node.LOSS_NORMALIZER_CLS)
+    one_of(
+        "MODEL.FCOS.LOSS_NORMALIZER_CLS",
+        class_normalizer,
+        [n for n, _ in NORMALIZER_REGISTRY] + list(_NORMALIZERS),
+    )
+    for key in ("YIELD_PROPOSAL", "YIELD_BOX_FEATURES"):
+        if node[key]:
+            raise ValueError(f"MODEL.FCOS.{key} is True, but only detection is available: set it to False.")
+    phase = "TRAIN" if train else "TEST"
+    return {
+        "grid": {},
+        "assigner": {
+            "size_ranges": size_ranges_from_upper_ends(tuple(node.SIZES_OF_INTEREST)),
+            "center_radius": float(node.POS_RADIUS) if node.CENTER_SAMPLE else 0.0,
+        },
+        "coder": {},
+        "head": {
+            "num_levels": len(node.IN_FEATURES),
+            "points_per_cell": node.DENSE_POINTS,
+            "norm": "GN" if node.NORM == "NaiveGN" else node.NORM,  # the same, written for exporters
+        },
+        "loss": {
+            "quality": quality,
+            "box_weight": weight,
+            "class_normalizer": class_normalizer,
+            "box_normalizer": box_normalizer,
+            "moving_start": float(node.MOVING_START),
+        },
+        "selector": {
+            "score_threshold": node[f"INFERENCE_TH_{phase}"],
+            "threshold_on": "product" if node.THRESH_WITH_CTR else node.THRESHOLD_ON,
+            "topk": node[f"PRE_NMS_TOPK_{phase}"],
+            "max_detections": node[f"POST_NMS_TOPK_{phase}"],
+        },
+    }
+
+
+def yaml_of_recipe(recipe: Recipe) -> dict[str, Any]:
+    """The `MODEL.FCOS` keys in which a recipe differs from the defaults; inverse of `_translate`."""
+    keys: dict[str, Any] = {}
+    for name, part in (_PARTS | {"head": FCOS_HEAD_REGISTRY.get(recipe.head_name)}).items():
+        own = {f.name: key for key, f in keyed_fields(part).items()}
+        keys |= {own[field]: value for field, value in getattr(recipe, name).items() if field in own}
+    assigner, loss, selector = recipe.assigner, recipe.loss, recipe.selector
+    ends = [high for _, high in assigner["size_ranges"]][:-1]
+    radius = assigner.get("center_radius", 1.5)
+    normalizers = {ours: theirs for theirs, ours in _NORMALIZERS.items()}
+    class_normalizer = loss.get("class_normalizer", "mean_positives")
+    threshold = selector.get("score_threshold", 0.05)
+    keys |= {
+        "HEAD_NAME": recipe.head_name,
+        "IN_FEATURES": list(recipe.features),
+        "FPN_STRIDES": [2 ** int(name.removeprefix("p")) for name in recipe.features],
+        "SIZES_OF_INTEREST": [int(e) for e in ends],
+        "TOP_LEVELS": recipe.top_levels,
+        "CENTER_SAMPLE": radius > 0,
+        "POS_RADIUS": radius or 1.5,
+        "BOX_QUALITY": "iou" if loss.get("quality") == "iou" else "ctrness",
+        "BOX_WEIGHT": loss.get("box_weight", "auto"),
+        "LOSS_NORMALIZER_CLS": normalizers.get(class_normalizer, class_normalizer),
+        "LOSS_NORMALIZER_LOC": loss.get("box_normalizer", "auto"),
+        "MOVING_START": loss.get("moving_start", 100.0),
+        "THRESHOLD_ON": selector.get("threshold_on", "class"),
+        "INFERENCE_TH_TRAIN": threshold,
+        "INFERENCE_TH_TEST": threshold,
+    }
+    defaults = CN({"MODEL": {}})
+    add_fcos_config(defaults)
+    return {key: value for key, value in keys.items() if defaults.MODEL.FCOS[key] != value}
+
+
+def _part(name: str, cfg: CN, channels: int, train: bool = False) -> Any:
+    """Build one part from `MODEL.FCOS`, by its registered name."""
+    node = cfg.MODEL.FCOS
+    key = f"{name.upper()}_NAME"
+    part = _PARTS[name]
+    if key in _REGISTRIES:
+        registry, _ = _REGISTRIES[key]
+        one_of(f"MODEL.FCOS.{key}", node[key], [n for n, _ in registry])
+        part = registry.get(node[key])
+    if hasattr(part, "from_config"):  # another project's part that reads its own keys
+        return part(**part.from_config(cfg))
+    part_with_fields = part if is_dataclass(part) else _PARTS[name]
+    values = _translate(node, train)[name]
+    if name == "head":
+        values["in_channels"] = channels
+    names = {f.name for f in fields(part_with_fields)}
+    values = {name: value for name, value in values.items() if name in names}  # another head may have fewer options
+    return part(**{f.name: node[key] for key, f in keyed_fields(part_with_fields).items()} | values)
+
+
+def _dense(cfg: CN, shapes: dict[str, ShapeSpec]) -> tuple[DenseFCOS, list[int]]:
+    """`DenseFCOS` and the strides of its levels.
+
+    Raises:
+        ValueError: the features are unknown to the backbone, or FPN_STRIDES is not what the backbone has.
+    """
+    node = cfg.MODEL.FCOS
+    for name in node.IN_FEATURES:
+        if name not in shapes:
+            raise ValueError(f"MODEL.FCOS.IN_FEATURES names {name!r}, but the backbone has: {', '.join(shapes)}.")
+    strides = [shapes[name].stride for name in node.IN_FEATURES]
+    if strides != list(node.FPN_STRIDES):
+        raise ValueError(f"MODEL.FCOS.FPN_STRIDES is {list(node.FPN_STRIDES)}, but the backbone has {strides}.")
+    channels = shapes[node.IN_FEATURES[0]].channels
+    return DenseFCOS(**{name: _part(name, cfg, channels) for name in _PARTS}), strides
+
+
+@config_reader("FCOS")
+def fcos_arguments(cfg: CN) -> dict[str, Any]:
+    """Arguments of `FCOS` from a config."""
+    backbone = build_backbone(cfg)
+    dense, _ = _dense(cfg, backbone.output_shape())
+    return {
+        "backbone": backbone,
+        "dense": dense,
+        "num_classes": cfg.MODEL.FCOS.NUM_CLASSES,
+        "in_features": cfg.MODEL.FCOS.IN_FEATURES,
+        "pixel_mean": cfg.MODEL.PIXEL_MEAN,
+        "pixel_std": cfg.MODEL.PIXEL_STD,
+        "input_format": cfg.INPUT.FORMAT,
+        "batch_invariant": cfg.MODEL.FCOS.BATCH_INVARIANT,
+    }
+
+
+@config_reader("FCOSProposals")
+def proposal_arguments(cfg: CN, shapes: dict[str, ShapeSpec]) -> dict[str, Any]:
+    """Arguments of `FCOSProposals` from a config and the backbone's output shapes.
+
+    Raises:
+        ValueError: BATCH_INVARIANT is True, which the other parts of a two-stage detector cannot be.
+    """
+    if cfg.MODEL.FCOS.BATCH_INVARIANT:
+        raise ValueError(
+            "MODEL.FCOS.BATCH_INVARIANT is True, but backbone and ROI heads of a two-stage detector work on the "
+            "padding: set it to False and run images one by one."
+        )
+    dense, strides = _dense(cfg, shapes)
+    return {
+        "dense": dense,
+        "train_selector": _part("selector", cfg, 0, train=True),
+        "in_features": cfg.MODEL.FCOS.IN_FEATURES,
+        "strides": strides,
+        "num_classes": cfg.MODEL.FCOS.NUM_CLASSES,
+    }
+
+
+def read_yacs(path: Path | None = None, text: str = "", origin: str = "") -> CN:
+    cfg = get_cfg()
+    add_fcos_config(cfg)
+    origin = origin or str(path)
+    try:
+        if path is not None:
+            cfg.merge_from_file(str(path), allow_unsafe=False)
+        else:
+            cfg.merge_from_other_cfg(CN(yaml.safe_load(text)))
+    except KeyError as error:
+        key = str(error.args[0]).rpartition(": ")[2]
+        raise FcosError(f"{origin} has the unknown key {key}{suggestion(key, list(yacs_keys(cfg)))}") from error
+    except FileNotFoundError as error:
+        raise FcosError(f"{origin} builds on {error.filename}, which does not exist.") from error
+    except Exception as error:
+        raise FcosError(f"{origin} is not a config: {sentence(error)}") from error
+    return cfg
+
+
+def sentence(error: Exception) -> str:
+    """The error in one line, with its kind where the message alone says little."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    text = " ".join(lines[:2]) if isinstance(error, OmegaConfBaseException) else " ".join(lines)
+    known = isinstance(error, ValueError) and text
+    return (text if known else f"{type(error).__name__}: {text}").rstrip(".") + "."

@@ -1,0 +1,62 @@
+"""Files are written whole or not at all."""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from .errors import FcosError
+
+__all__ = ["os_error", "write_atomically"]
+
+
+def write_atomically(path: str | Path, write: Any) -> None:
+    """Write a file through a temporary one beside it, so that nobody ever meets half of it.
+
+    Args:
+        path: the file; its folder is made.
+        write: called with the temporary file, open for writing bytes.
+    Raises:
+        FcosError: it cannot be written (no space left, say); what was at `path` before is still there.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+        _sync_folder(path.parent)
+    except (OSError, RuntimeError) as error:  # torch.save turns a failed write into a RuntimeError
+        cause = error if isinstance(error, OSError) else os_error(error)
+        reason = cause.strerror if cause is not None and cause.strerror else str(error).splitlines()[0]
+        kept = "; the file of that name is unchanged" if path.is_file() else ""
+        raise FcosError(f"{path} cannot be written: {reason}{kept}.") from error
+    finally:
+        with suppress(OSError):
+            temporary.unlink()
+
+
+def os_error(error: BaseException | None) -> OSError | None:
+    """The `OSError` that caused another error."""
+    while error is not None and not isinstance(error, OSError):
+        error = error.__cause__ or error.__context__
+    return error
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make the new name itself durable, where the system can."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except OSError:
+        return
+    try:
+        os.fsync(descriptor)
+    except OSError:
+        pass
+    finally:
+        os.close(descriptor)

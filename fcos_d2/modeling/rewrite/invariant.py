@@ -1,0 +1,294 @@
+"""What padding does to an image, undone: with it, an image has one result in any batch and any padding.
+
+Images of a batch are padded with zeros to one size, and a network makes something else of these zeros: a norm adds its
+bias, a convolution carries image and bias over the border, and the next one carries that back into the image. Means
+over a whole map, as in GroupNorm, count the padding too. An image then has other features beside a larger one.
+
+`make_invariant` prepares the modules, once: before a convolution or pool that reads neighbouring cells, the padding is
+zero again, and means are taken over the image alone. Within `running(padding)` they act; outside, and where images
+fill their batch, the modules do what they always did. Nothing is added to the state dict, and copies of a model act
+like it.
+
+On a map of stride s, the cells of an image of `size` pixels are the first ceil(size / s): what convolutions and pools
+of stride 2 make of the image when it is not padded at all.
+
+What is left is rounding: libraries add in an order that depends on the shape of the batch, about 1e-6 of a feature in
+float32. `FCOS` therefore takes the images of a batch one by one on a CPU, where a batch gains little. It leaves
+training as published, where the padding is background; batch norms that train could not be made invariant.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+
+import torch
+import torch.nn.functional as F
+from detectron2.layers import FrozenBatchNorm2d
+from detectron2.modeling.backbone.resnet import BasicStem
+from torch import Tensor, nn
+
+from ..backbone.dla import Tree
+from ..backbone.hrnet import HRFPN
+from ..backbone.nas_fpn import NASFPN
+from ..backbone.vovnet import VoVNet
+from ..deform import DeformConv
+from ..dense import DenseFCOS
+
+# A logit of which the sigmoid is 0 in every precision; unlike infinity it can be calculated with.
+_NEVER = -1e4
+
+_ONE_BY_ONE = "and run images one by one (batch size 1)"
+
+# Their input is made zero in the padding. What max pools read has passed a ReLU, so that zero can win nowhere.
+_READS_NEIGHBOURS = (nn.Conv2d, nn.ConvTranspose2d, nn.MaxPool2d, nn.AvgPool2d, DeformConv, Tree)
+# Parts of a network that hand their output to a max pool which is a function: it is made zero in the padding.
+_POOLED = {BasicStem: ("conv1",), VoVNet: ("stem", "stage2", "stage3", "stage4")}
+# They work on each cell alone (batch norms while they do not train).
+_POINTWISE = (
+    nn.modules.batchnorm._BatchNorm,
+    FrozenBatchNorm2d,
+    nn.modules.dropout._DropoutNd,
+    nn.Identity,
+    nn.PReLU,
+    nn.ReLU,
+    nn.ReLU6,
+    nn.LeakyReLU,
+    nn.ELU,
+    nn.GELU,
+    nn.SiLU,
+    nn.Mish,
+    nn.Sigmoid,
+    nn.Hardsigmoid,
+    nn.Hardswish,
+    nn.Hardtanh,
+    nn.Tanh,
+    nn.Softplus,
+)
+_CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
+
+
+class Padding:
+    """Where the images of a batch end, on each of its maps.
+
+    Args:
+        image_sizes: (height, width) of the N images before padding, pixels.
+        size: (height, width) of the padded batch, pixels.
+    """
+
+    def __init__(self, image_sizes: Sequence[tuple[int, int]], size: tuple[int, int]) -> None:
+        self.image_sizes = [(int(height), int(width)) for height, width in image_sizes]
+        self.size = (int(size[0]), int(size[1]))
+        self._cells: dict[tuple[int, int], list[tuple[int, int]] | None] = {}
+        self._masks: dict[tuple[tuple[int, int], torch.device], Tensor] = {}
+
+    def cells(self, maps: Tensor) -> list[tuple[int, int]] | None:
+        """(height, width) of the N images on maps (N, C, H, W), in cells; `None` if all of them fill the maps.
+
+        Raises:
+            ValueError: the maps are not the padded batch halved a number of times, or not of N images.
+        """
+        size = (maps.shape[-2], maps.shape[-1])
+        if maps.dim() != 4 or len(maps) != len(self.image_sizes):
+            raise ValueError(
+                f"A map of shape {tuple(maps.shape)} cannot be told from its padding in a batch of "
+                f"{len(self.image_sizes)} images: set batch_invariant=False {_ONE_BY_ONE}."
+            )
+        if size not in self._cells:
+            heights = _halve(self.size[0], [h for h, _ in self.image_sizes], size[0])
+            widths = _halve(self.size[1], [w for _, w in self.image_sizes], size[1])
+            if heights is None or widths is None:
+                raise ValueError(
+                    f"A map of {size[0]}x{size[1]} cells is not the padded input of {self.size[0]}x{self.size[1]} "
+                    f"pixels, halved: set batch_invariant=False {_ONE_BY_ONE}."
+                )
+            cells = list(zip(heights, widths))
+            self._cells[size] = None if all(c == size for c in cells) else cells
+        return self._cells[size]
+
+    def fill(self, maps: Tensor, value: float = 0.0) -> Tensor:
+        """Maps (N, C, H, W) with one value in the padding: `maps` itself, or a copy while gradients are recorded."""
+        cells = self.cells(maps)
+        if cells is None:
+            return maps
+        if torch.is_grad_enabled():
+            return maps.masked_fill(self._mask(maps, cells), value)
+        if maps.device.type != "cpu":  # one kernel instead of two for each image
+            return maps.masked_fill_(self._mask(maps, cells), value)
+        for values, (height, width) in zip(maps, cells):  # the padding alone is written
+            values[:, height:] = value
+            values[:, :height, width:] = value
+        return maps
+
+    def _mask(self, maps: Tensor, cells: list[tuple[int, int]]) -> Tensor:
+        """(N, 1, H, W) bool, true in the padding."""
+        size = (maps.shape[-2], maps.shape[-1])
+        if (size, maps.device) not in self._masks:
+            mask = torch.ones((len(cells), 1, *size), dtype=torch.bool, device=maps.device)
+            for image, (height, width) in zip(mask, cells):
+                image[:, :height, :width] = False
+            self._masks[size, maps.device] = mask
+        return self._masks[size, maps.device]
+
+
+def _halve(padded: int, sizes: list[int], wanted: int) -> list[int] | None:
+    """Halve lengths, rounding up, until the padded one is `wanted`; `None` if it never is."""
+    while padded > max(wanted, 1):
+        padded, sizes = -(-padded // 2), [-(-size // 2) for size in sizes]
+    return sizes if padded == wanted else None
+
+
+_RUNNING: ContextVar[Padding | None] = ContextVar("padding of the batch that runs", default=None)
+
+
+def current() -> Padding | None:
+    """What `running` was given, for those who compute a part of the batch again after it, as checkpoints do."""
+    return _RUNNING.get()
+
+
+@contextmanager
+def running(padding: Padding | None) -> Iterator[None]:
+    """Within it, prepared modules work on a batch with this padding; `None` changes nothing."""
+    token = _RUNNING.set(padding)
+    try:
+        yield
+    finally:
+        _RUNNING.reset(token)
+
+
+def hide_padding(padding: Padding, logits: Sequence[Tensor]) -> None:
+    """Let locations in the padding hold no candidates.
+
+    Args:
+        padding: of the batch.
+        logits: L maps (N, D*K, Hi, Wi) of class logits, changed in place.
+    """
+    with torch.no_grad():
+        for values in logits:
+            padding.fill(values, _NEVER)
+
+
+def make_invariant(backbone: nn.Module, dense: DenseFCOS) -> None:
+    """Prepare a detector, in place, for batches whose padding shall not count; doing it again changes nothing.
+
+    Args:
+        backbone: images -> feature maps.
+        dense: its head is prepared.
+    Raises:
+        ValueError: there is a part whose result depends on the padding whatever is done, or of which that is not
+            known; the message names it.
+    """
+    if getattr(dense.grid, "origin", "center") == "corner":
+        raise ValueError(
+            "batch_invariant is True, but LocationGrid.origin 'corner' spreads locations over the padded input: set "
+            f"batch_invariant=False {_ONE_BY_ONE}, or origin 'center'."
+        )
+    networks = (("backbone", backbone), ("dense.head", dense.head))
+    modules = [(f"{top}.{name}".rstrip("."), m) for top, network in networks for name, m in network.named_modules()]
+    for name, module in modules:
+        reason = _obstacle(module)
+        if reason is not None:
+            raise ValueError(
+                f"batch_invariant is True, but {name} ({type(module).__name__}) {reason}: set batch_invariant=False "
+                f"{_ONE_BY_ONE}."
+            )
+    for _, module in modules:
+        _prepare(module)
+
+
+def _obstacle(module: nn.Module) -> str | None:
+    """Why a module cannot be made invariant; `None` if it can."""
+    if isinstance(module, (HRFPN, NASFPN)):
+        return "resizes maps bilinearly, across the border of an image"
+    if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)) and module.padding_mode != "zeros":
+        return f"pads its maps by {module.padding_mode!r}, not with zeros"
+    if isinstance(module, nn.AdaptiveAvgPool2d) and module.output_size not in (1, (1, 1), [1, 1]):
+        return "averages over parts of the padded map"
+    if isinstance(module, nn.Upsample) and module.mode != "nearest":
+        return f"resizes maps by {module.mode!r}, across the border of an image"
+    known = isinstance(module, (*_READS_NEIGHBOURS, *_POINTWISE, nn.Upsample, *_CONTAINERS))
+    if known or type(module) in (*_MEANS, *_MEANS.values()) or any(True for _ in module.children()):
+        return None
+    return "is not known to leave the padding out"
+
+
+def _prepare(module: nn.Module) -> None:
+    if type(module) in _MEANS:
+        module.__class__ = _MEANS[type(module)]
+    for network, parts in _POOLED.items():
+        if isinstance(module, network):
+            for part in parts:
+                _hook(module.get_submodule(part), _fill_output)
+    if isinstance(module, _READS_NEIGHBOURS) and getattr(module, "kernel_size", 0) not in (1, (1, 1)):
+        _hook(module, _fill_input)
+
+
+def _hook(module: nn.Module, hook) -> None:
+    before = hook is _fill_input
+    hooks = module._forward_pre_hooks if before else module._forward_hooks
+    if hook not in hooks.values():
+        (module.register_forward_pre_hook if before else module.register_forward_hook)(hook)
+
+
+def _fill_input(module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
+    padding = current()
+    return None if padding is None else (padding.fill(args[0]), *args[1:])
+
+
+def _fill_output(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor | None:
+    padding = current()
+    return None if padding is None else padding.fill(output)
+
+
+class PaddedGroupNorm(nn.GroupNorm):
+    """GroupNorm whose statistics are of each image without its padding, which becomes zero."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        padding = current()
+        cells = None if padding is None else padding.cells(x)
+        if cells is None:
+            return super().forward(x)
+        return padded_group_norm(x, cells, self.num_groups, self.weight, self.bias, self.eps)
+
+
+def padded_group_norm(
+    x: Tensor,
+    cells: Sequence[tuple[int, int]],
+    num_groups: int,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    eps: float = 1e-5,
+) -> Tensor:
+    """`F.group_norm` of each image without its padding.
+
+    Args:
+        x: (N, C, H, W).
+        cells: (height, width) of each image.
+        num_groups, weight, bias, eps: as in `F.group_norm`.
+    Returns:
+        (N, C, H, W); what lies in the padding is zero.
+    """
+    size = x.shape[-2:]
+    images = []
+    for i, (height, width) in enumerate(cells):
+        image = F.group_norm(x[i : i + 1, :, :height, :width], num_groups, weight, bias, eps)
+        images.append(F.pad(image, (0, size[1] - width, 0, size[0] - height)))
+    return torch.cat(images)
+
+
+class PaddedMean(nn.AdaptiveAvgPool2d):
+    """The mean of each image without its padding, (N, C, H, W) -> (N, C, 1, 1)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        padding = current()
+        cells = None if padding is None else padding.cells(x)
+        if cells is None:
+            return super().forward(x)
+        # The clone lies in memory as an image alone does, and so is summed in the same order.
+        images = (x[i : i + 1, :, :height, :width].clone() for i, (height, width) in enumerate(cells))
+        return torch.cat([super(PaddedMean, self).forward(image) for image in images])
+
+
+# Modules that take means over the whole map, and those whose means leave the padding out.
+_MEANS: dict[type[nn.Module], type[nn.Module]] = {nn.GroupNorm: PaddedGroupNorm, nn.AdaptiveAvgPool2d: PaddedMean}

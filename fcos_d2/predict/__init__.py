@@ -1,0 +1,8 @@
+"""Prediction: any image -> detections in its pixels.
+
+What may be changed here: how images reach a model and detections leave it.
+"""
+
+from .predictor import Predictor
+
+__all__ = ["Predictor"]

@@ -1,0 +1,11 @@
+"""Training: the loop, its state, its hooks, its processes, and a user's own data set.
+
+What may be changed here: what happens between two iterations. What an iteration computes is the business of `modeling`.
+"""
+
+from .distributed import main_of_script, run
+from .interrupt import TrainingInterrupted
+from .trainer import LazyTrainer
+from .yaml_trainer import YamlTrainer
+
+__all__ = ["LazyTrainer", "TrainingInterrupted", "YamlTrainer", "main_of_script", "run"]

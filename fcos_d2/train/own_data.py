@@ -1,0 +1,352 @@
+"""A user's folder of images -> the config that trains on it.
+
+`open_data` registers the folder and learns its classes, `configure` edits the nodes of a LazyConfig for it. How to
+train is a row of `PRESETS`, not a branch.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from collections.abc import Callable, Collection, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from detectron2.config import LazyCall as L
+from detectron2.data import DatasetCatalog
+from detectron2.solver import WarmupParamScheduler
+from detectron2.solver.build import get_default_optimizer_params
+from fvcore.common.param_scheduler import CosineParamScheduler
+from omegaconf import DictConfig
+from PIL import Image
+
+from ..config.load import load_config
+from ..data import DatasetNames, class_names, find_dataset, register
+from ..errors import FcosError
+from ..paths import config_root
+from ..weights.fetch import is_address
+from ..weights.read import load
+
+__all__ = [
+    "DEFAULT_MODEL",
+    "PRESETS",
+    "OwnData",
+    "Preset",
+    "check_classes",
+    "check_images",
+    "configure",
+    "cores",
+    "holds_config",
+    "lazy_config",
+    "open_data",
+]
+
+DEFAULT_MODEL = "fcos_R_18_FPN_small"
+
+
+@dataclass(frozen=True)
+class Preset:
+    """How to train on data of one's own.
+
+    Attributes:
+        lr: of AdamW, for batches of `batch_size` images; it grows with the root of the batch.
+        weight_decay: of all weights but norms and biases.
+        batch_size: images of an iteration.
+        epochs: passes over the training images.
+        least_iterations: where the epochs of a small data set would be fewer.
+        warmup: share of the iterations in which the learning rate rises; then it falls along a cosine.
+        clip_grad: largest norm of the gradient.
+        evaluations: how often to evaluate, the end included.
+        image_size: shorter side of an image, pixels; None leaves the sizes of the config.
+        pixel_std: of the channels, BGR; None leaves the config's, which the weights to start from need.
+    """
+
+    lr: float
+    weight_decay: float
+    batch_size: int
+    epochs: float
+    least_iterations: int
+    warmup: float
+    clip_grad: float
+    evaluations: int
+    image_size: int | None = None
+    pixel_std: tuple[float, float, float] | None = None
+
+
+PRESETS: dict[str, Preset] = {
+    "scratch": Preset(
+        lr=1e-3, weight_decay=0.05, batch_size=8, epochs=60, least_iterations=1500, warmup=0.15, clip_grad=10.0,
+        evaluations=6, image_size=320, pixel_std=(57.375, 57.12, 58.395),
+    ),
+    # From a detector, or from ImageNet weights of the backbone.
+    "finetune": Preset(
+        lr=1e-4, weight_decay=0.05, batch_size=8, epochs=24, least_iterations=600, warmup=0.05, clip_grad=10.0,
+        evaluations=6,
+    ),
+}  # fmt: skip
+
+# Shorter sides to draw from while training, as shares of the image size, and the longer side's limit.
+_SCALES = (0.8, 0.85, 0.9, 0.95, 1.0)
+_LONGER_SIDE = 5 / 3
+
+
+@dataclass(frozen=True)
+class OwnData:
+    """A user's data set in Detectron2's catalog."""
+
+    folder: Path
+    names: DatasetNames
+    class_names: tuple[str, ...]
+    images: dict[str, int]  # of each part
+    boxes: dict[str, int]  # of each part, crowd regions aside
+
+
+def open_data(
+    folder: str | Path, val_fraction: float | None = None, need: Collection[str] = ("train", "val")
+) -> OwnData:
+    """Find, check and register the data set in a folder; the same folder again is fine.
+
+    Each process of a distributed training must call it.
+
+    Args:
+        folder: the user's data set.
+        val_fraction: share of the training images that becomes the val part where there is none.
+        need: the parts that must be there.
+    Raises:
+        FcosError: the data set is missing or wrong.
+    """
+    layout = find_dataset(folder)
+    prefix = re.sub(r"[^\w-]+", "_", layout.root.resolve().name) or "data"
+    names = register(layout, prefix, val_fraction, need)
+    there = {part: name for part, name in vars(names).items() if name is not None}
+    records = {part: DatasetCatalog.get(name) for part, name in there.items()}
+    boxes = {
+        part: sum(not box.get("iscrowd", 0) for record in rows for box in record["annotations"])
+        for part, rows in records.items()
+    }
+    classes = tuple(class_names(next(iter(there.values()))))
+    return OwnData(layout.root, names, classes, {part: len(rows) for part, rows in records.items()}, boxes)
+
+
+def configure(
+    cfg: DictConfig,
+    names: DatasetNames,
+    class_names: Sequence[str],
+    *,
+    train_images: int,
+    weights: str | None = None,
+    image_size: int | None = None,
+    batch_size: int | None = None,
+    iterations: int | None = None,
+    epochs: float | None = None,
+    workers: int | None = None,
+    device: str | None = None,
+    preset: Preset | None = None,
+) -> DictConfig:
+    """Edit a LazyConfig so that it trains on a data set of one's own.
+
+    Args:
+        cfg: with the nodes of `compose`; changed in place.
+        names: of the data set's parts; val is evaluated on, train where there is none.
+        class_names: of the data set.
+        train_images: number of images in the train part, which turns epochs into iterations.
+        weights: checkpoint to start from; "" starts from scratch, None from what the config says.
+        image_size: shorter side of an image, pixels.
+        batch_size: images of an iteration.
+        iterations: length of training.
+        epochs: the same in passes over the images.
+        workers: processes that load images.
+        device: e.g. "cuda"; by default what the machine has.
+        preset: how to train; by default the row of `PRESETS` for the weights. What is None above is taken from it.
+    Returns:
+        `cfg`.
+    Raises:
+        FcosError: the config lacks a node, or a number is out of range.
+    """
+    for node in ("model", "dataloader", "optimizer", "lr_multiplier", "train"):
+        if node not in cfg:
+            raise FcosError(f"The config has no node '{node}', so it cannot be used for data of your own.")
+    if weights is not None:
+        cfg.train.init_checkpoint = weights
+    if preset is None:
+        preset = PRESETS["finetune" if cfg.train.init_checkpoint else "scratch"]
+    batch_size = batch_size or preset.batch_size
+    if iterations is None:
+        passes = preset.epochs if epochs is None else epochs
+        least = preset.least_iterations if epochs is None else 1
+        iterations = max(math.ceil(passes * train_images / batch_size), least)
+    for name, value in (("image size", image_size or 64), ("iterations", iterations), ("batch size", batch_size)):
+        if value < (32 if name == "image size" else 1):
+            raise FcosError(f"The {name} is {value}; it must be at least {32 if name == 'image size' else 1}.")
+
+    _edit_model(cfg.model, len(class_names), preset, from_scratch=not cfg.train.init_checkpoint)
+    _edit_data(cfg.dataloader, names, batch_size, cores() // 2 if workers is None else workers)
+    if size := image_size or preset.image_size:
+        _edit_sizes(cfg.dataloader, size)
+    cfg.optimizer = L(torch.optim.AdamW)(
+        params=L(get_default_optimizer_params)(
+            base_lr="${..lr}", weight_decay_norm=0.0, weight_decay_bias=0.0, bias_lr_factor=1.0
+        ),
+        lr=preset.lr * math.sqrt(batch_size / preset.batch_size),
+        weight_decay=preset.weight_decay,
+    )
+    cfg.lr_multiplier = L(WarmupParamScheduler)(
+        scheduler=L(CosineParamScheduler)(start_value=1.0, end_value=0.01),
+        warmup_length=preset.warmup,
+        warmup_method="linear",
+        warmup_factor=0.02,
+    )
+    train = cfg.train
+    train.max_iter = iterations
+    train.clip_grad = preset.clip_grad
+    train.eval_period = math.ceil(iterations / preset.evaluations)
+    train.checkpointer = {"period": train.eval_period, "max_to_keep": 1}
+    train.log_period = min(20, max(1, iterations // 50))
+    train.device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    return cfg
+
+
+def lazy_config(source: str) -> DictConfig:
+    """The LazyConfig that a name or a file stands for; the YAML twin of a variant stands for its LazyConfig.
+
+    Args:
+        source: as `load_config` takes it.
+    Raises:
+        FcosError: there is none, or it has Detectron2's YAML keys and is not a variant's.
+    """
+    path = Path(source)
+    if path.suffix in (".yaml", ".yml") and path.is_file() and config_root() / "yaml" in path.resolve().parents:
+        return load_config(config_root() / path.resolve().relative_to(config_root() / "yaml").with_suffix(".py"))
+    cfg = load_config(source)
+    if not isinstance(cfg, DictConfig):
+        raise FcosError(
+            f"{source} has Detectron2's YAML keys, which need Detectron2's own way of training "
+            "(projects_tools/train_net.py): give a variant of `fcos zoo` or a .py config here."
+        )
+    return cfg
+
+
+def cores() -> int:
+    """Number of CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _edit_model(model: DictConfig, num_classes: int, preset: Preset, from_scratch: bool) -> None:
+    if "num_classes" not in model:
+        raise FcosError("The config's model has no 'num_classes', so it is not one of fcos_d2's.")
+    model.num_classes = num_classes
+    if preset.pixel_std is not None and "pixel_std" in model:
+        std = preset.pixel_std if model.get("input_format", "BGR") == "BGR" else preset.pixel_std[::-1]
+        model.pixel_std = list(std)
+    bottom_up = model.get("backbone", {}).get("bottom_up", {})
+    if from_scratch and bottom_up.get("norm") == "FrozenBN":  # frozen statistics and stages are those of weights
+        bottom_up.norm = "BN"
+        bottom_up.freeze_at = 0
+
+
+def _edit_data(dataloader: DictConfig, names: DatasetNames, batch_size: int, workers: int) -> None:
+    dataloader.train.dataset.names = names.train
+    dataloader.train.dataset.filter_empty = False  # an image without objects says what objects do not look like
+    dataloader.test.dataset.names = names.val or names.train
+    dataloader.train.total_batch_size = batch_size
+    dataloader.train.num_workers = dataloader.test.num_workers = min(4, workers)
+
+
+def _edit_sizes(dataloader: DictConfig, size: int) -> None:
+    """Sizes of the `ResizeShortestEdge` among the augmentations; the aspect ratio stays."""
+    longest = round(size * _LONGER_SIDE)
+    shorter = sorted({max(32, 8 * round(scale * size / 8)) for scale in _SCALES[:-1]} | {size})
+    for node, sizes in ((dataloader.train, shorter), (dataloader.test, size)):
+        for augmentation in node.mapper.augmentations:
+            if "short_edge_length" in augmentation:
+                augmentation.short_edge_length = sizes
+                augmentation.max_size = longest
+                if node is dataloader.train:
+                    augmentation.sample_style = "choice"
+
+
+# Weights
+
+
+def holds_config(weights: str) -> bool:
+    """Whether a checkpoint file says how its model was made."""
+    return not is_address(weights) and isinstance(load(weights).get("config"), str)
+
+
+def check_classes(weights: str, class_names: Sequence[str], wanted_by: str, remedy: str) -> None:
+    """Compare the classes that a checkpoint was trained for with others.
+
+    Args:
+        weights: file or address; one that does not say its classes passes.
+        class_names: those that are wanted, in order.
+        wanted_by: who has these, e.g. "the data set shapes".
+        remedy: what the user can do, without a full stop.
+    Raises:
+        FcosError: they differ.
+    """
+    if is_address(weights) or not (known := load(weights).get("class_names")):
+        return
+    if list(known) == list(class_names):
+        return
+    if len(known) != len(class_names):
+        difference = (
+            f"{len(known)} classes ({_some(known)}), but {wanted_by} has {len(class_names)} ({_some(class_names)})"
+        )
+    else:
+        there, here = next((a, b) for a, b in zip(known, class_names) if a != b)
+        difference = f"other classes than {wanted_by} has: {there!r} where that has {here!r}"
+    raise FcosError(f"{weights} was trained for {difference}; {remedy}.")
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
+
+
+# Images
+
+
+def check_images(names: Iterable[str], progress: Callable[[int, int], Any] | None = None, most: int = 20_000) -> None:
+    """Read every image of registered data sets once, so that a bad one is found before hours of training.
+
+    Args:
+        names: of the data sets.
+        progress: called with the images done and all images.
+        most: images that are read at most; the others are left to training.
+    Raises:
+        FcosError: images cannot be read, or have another size than the annotations say.
+    """
+    records = [record for name in names for record in DatasetCatalog.get(name)][:most]
+    faults = []
+    with ThreadPoolExecutor(max(2, min(8, cores()))) as pool:
+        for done, (record, fault) in enumerate(zip(records, pool.map(_fault, records)), start=1):
+            if fault:
+                faults.append(f"{record['file_name']} ({fault})")
+            if progress is not None:
+                progress(done, len(records))
+    if faults:
+        others = f", and {len(faults) - 3} more" if len(faults) > 3 else ""
+        raise FcosError(
+            f"{len(faults)} of {len(records)} images are unusable: {', '.join(faults[:3])}{others}; mend them, or take "
+            "them out of the annotations."
+        )
+
+
+def _fault(record: dict[str, Any]) -> str:
+    """What is wrong with the image of a data set's record; empty if nothing is."""
+    try:
+        with Image.open(record["file_name"]) as image:
+            size = image.size
+            if image.getexif().get(0x0112, 1) >= 5:  # orientations that exchange width and height, as training does
+                size = size[::-1]
+            image.draft("RGB", (size[0] // 8, size[1] // 8))  # a JPEG is read whole, but made small
+            image.load()
+    except Exception as error:  # Pillow's plugins raise anything
+        return "not an image" if isinstance(error, Image.UnidentifiedImageError) else str(error) or repr(error)
+    expected = record.get("width", size[0]), record.get("height", size[1])
+    if size != expected:
+        return f"has {size[0]}x{size[1]} pixels, the annotations say {expected[0]}x{expected[1]}"
+    return ""

@@ -1,0 +1,13 @@
+"""Weights: files read safely, other projects' names, weights into a model with a report, files written.
+
+What may be changed here: what is read and how names and numbers are settled. Nothing here trains or detects.
+"""
+
+from .convert import convert, export
+from .families import FAMILIES
+from .imagenet import load_backbone
+from .published import Imported, load
+from .report import Report
+from .write import Checkpointer
+
+__all__ = ["FAMILIES", "Checkpointer", "Imported", "Report", "convert", "export", "load", "load_backbone"]

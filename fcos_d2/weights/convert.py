@@ -1,0 +1,194 @@
+"""`export` and `convert`: from our tensors to a file of another project, or of ours."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from .. import zoo
+from ..config.load import load_config
+from ..config.stored import dump_config, parse_config
+from ..errors import FcosError
+from . import adjust
+from .families import OURS, family_of
+from .families.family import Family
+from .families.torchvision import TORCHVISION, coco_names
+from .mapping import some, to_theirs
+from .published import Imported, count_classes, load
+from .report import Report
+from .target import AVERAGE, Traits, target_of, traits_of
+from .write import save
+
+
+def export(
+    state_dict: Mapping[str, Tensor],
+    family: str,
+    config: Any = None,
+    num_classes: int | None = None,
+    unused: Mapping[str, Tensor] | None = None,
+) -> dict[str, Tensor]:
+    """Our tensors under another project's names, as its own model loads them.
+
+    Args:
+        state_dict: our names.
+        family: name in `FAMILIES`.
+        config: what the tensors belong to: name of a variant, config or model. With it, what the other project cannot
+            do is an error; without it only names are checked.
+        num_classes: 91 spreads COCO's 80 classes to torchvision's channels.
+        unused: tensors that `load` found no place for; they are put back.
+    Raises:
+        FcosError: the other project cannot express this model.
+    """
+    row = family_of(family)
+    traits = None if config is None else target_of(config).traits
+    return _export(state_dict, row, traits, num_classes, unused or {}, Report("", row.name))
+
+
+def _export(
+    state_dict: Mapping[str, Tensor],
+    row: Family,
+    traits: Traits | None,
+    num_classes: int | None,
+    unused: Mapping[str, Tensor],
+    report: Report,
+) -> dict[str, Tensor]:
+    for sentence in _cannot(row, traits, state_dict):
+        raise FcosError(f"{row.name} cannot express this model: {sentence}.")
+    state = {name: tensor for name, tensor in state_dict.items() if name != AVERAGE and not OURS.ignores(name)}
+    if not row.has_scales:
+        state.pop("dense.head.scales", None)
+    state, done = adjust.give_neutral(state, row.has_scales, bool(row.tower_bias))
+    report.done += done
+    classes = count_classes(state, Path("The state dict"))
+    if num_classes not in (None, classes):
+        channels = row.channels_of_classes
+        if channels is None or len(channels) != classes or num_classes <= max(channels):
+            raise FcosError(f"{row.name} cannot have {num_classes} classes of a model that has {classes}.")
+        state = adjust.spread_classes(state, channels, num_classes)
+        report.done.append(
+            f"class channels {classes} -> {num_classes}: COCO's classes at their ids, the others never score"
+        )
+    epsilons = to_theirs(state, row.rules).epsilons
+    state, done = adjust.change_epsilon(state, epsilons, back=True)
+    report.done += done
+    renamed = to_theirs(state, row.rules)
+    if renamed.left_over:
+        raise FcosError(f"{row.name} cannot express this model: it has nothing like {some(renamed.left_over)}.")
+    tensors = {**unused, **renamed.tensors}
+    if row.counters:
+        tensors, done = adjust.add_counters(tensors)
+        report.done += done
+    report.family, report.num_classes, report.tensors = row.name, num_classes or classes, len(tensors)
+    report.renamed = sum(name not in state_dict for name in tensors)
+    return tensors
+
+
+def _cannot(row: Family, traits: Traits | None, state: Mapping[str, Tensor]) -> list[str]:
+    """Why a project cannot express a model, a sentence each."""
+    reasons = []
+    scales = state.get("dense.head.scales")
+    if scales is not None and not row.has_scales and bool((scales != 1).any()):
+        reasons.append("it has no scales, and those of the model are not 1")
+    levels = [name for name in state if ".levels.0." in name and name.startswith("dense.head.")]
+    if levels:
+        own = any(name.endswith(".levels.0.weight") for name in levels)
+        if row.level_norms != ("own" if own else "shared"):
+            reasons.append(f"it has no batch norms whose levels have {'an own' if own else 'a shared'} weight and bias")
+    if traits is None:
+        return reasons
+    if traits.activation not in row.activations:
+        known = " or ".join(f"{a} in {unit}s" for a, unit in row.activations)
+        reasons.append(f"its raw ltrb is {traits.activation[0]} in {traits.activation[1]}s, and it knows {known} only")
+    if traits.quality_on not in row.quality_on:
+        reasons.append(f"its quality branch is on the {traits.quality_on} tower")
+    if traits.origin != row.origin:
+        reasons.append(f"its locations have the origin {traits.origin!r} instead of {row.origin!r}")
+    if traits.stride_in_1x1 is not None and traits.stride_in_1x1 not in row.stride_in_1x1:
+        reasons.append("its bottlenecks stride in their 1x1")
+    return reasons
+
+
+def convert(
+    path: str | Path,
+    output: str | Path,
+    family: str | None = None,
+    to: str | None = None,
+    config: Any = None,
+    num_classes: int | None = None,
+) -> Report:
+    """Convert a checkpoint file to ours, or to another project's; the output is written whole or not at all.
+
+    Args:
+        path: what to read; see `load`.
+        output: file to write.
+        family: whose `path` is; by default recognised.
+        to: family to write; by default ours.
+        config: what the weights belong to; needed only where nothing else decides.
+        num_classes: 80 picks COCO's classes out of torchvision's 91; with `to="torchvision"`, 91 does the reverse.
+    Returns:
+        What was done.
+    Raises:
+        FcosError: as `load` and `export`; or `output` is `path`.
+    """
+    path, output = Path(path), Path(output)
+    if output.exists() and output.resolve() == path.resolve():
+        raise FcosError(f"{output} is the file that is read: write to another one.")
+    if to is None:
+        imported = load(path, family, config, num_classes)
+        save(output, _checkpoint(imported, config))
+        return imported.report
+    row = family_of(to)
+    imported = load(path, family, config, None if row.channels_of_classes else num_classes)
+    traits = _traits(imported, row, config, path)
+    unused = imported.unused if imported.family == row.name else _kept(imported, row)
+    tensors = _export(imported.state_dict, row, traits, num_classes, unused, imported.report)
+    if traits is None:
+        imported.report.facts.append(f"that {row.name} can express the model was checked by names only")
+    save(output, row.wrap(tensors))
+    return imported.report
+
+
+def _traits(imported: Imported, row: Family, config: Any, path: Path) -> Traits | None:
+    """What the weights belong to, as far as it matters for another project.
+
+    Raises:
+        FcosError: nothing decides between variants of which the project can express some only; the message lists them.
+    """
+    if config is not None:
+        return target_of(config).traits
+    if isinstance(imported.around.get("config"), str):
+        return target_of(parse_config(imported.around["config"], str(path))).traits
+    if imported.variant is None and imported.variants:
+        can = {not _cannot(row, traits_of(variant), imported.state_dict) for variant in imported.variants}
+        if len(can) > 1:
+            _ = imported.config_name  # raises: the caller has to choose
+    return traits_of(imported.variant or imported.variants[0]) if imported.variants else None
+
+
+def _checkpoint(imported: Imported, config: Any) -> dict[str, Any]:
+    """What our own file holds."""
+    payload: dict[str, Any] = {"model": imported.state_dict}
+    if imported.variant is not None:
+        cfg = zoo.get_config(imported.variant.full_name)
+        cfg.model.num_classes = imported.report.num_classes
+        payload["config"] = dump_config(cfg)
+    elif isinstance(config, (str, Path)):
+        payload["config"] = dump_config(load_config(config))
+    elif isinstance(imported.around.get("config"), str):
+        payload["config"] = imported.around["config"]
+    if imported.family == OURS.name and "class_names" in imported.around:
+        payload["class_names"] = imported.around["class_names"]
+    if imported.family == TORCHVISION.name and (names := coco_names(imported.report.num_classes)):
+        payload["class_names"] = names
+    if imported.family != OURS.name:
+        payload["imported"] = {"family": imported.family, "unused": dict(imported.unused)}
+    return payload
+
+
+def _kept(imported: Imported, row: Family) -> Mapping[str, Tensor]:
+    """What an earlier import into our format put aside, if it came from the same family."""
+    before = imported.around.get("imported") or {}
+    return before.get("unused", {}) if before.get("family") == row.name else {}

@@ -1,0 +1,67 @@
+"""What is to be known about a project whose checkpoints are read and written: one frozen row for each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from ..mapping import Rule, fields_of
+
+
+@dataclass(frozen=True)
+class Family:
+    """A project that published FCOS weights.
+
+    Attributes:
+        name: as on the command line.
+        source: its repository.
+        rules: renames between its names and ours.
+        mark: what at least one of its names begins with, and no name of a family with other rules.
+        zoo: its name in `zoo.VARIANTS`.
+        wrapper: key of the tensors in its files; empty for a bare state dict.
+        beside: what else its files hold at the top.
+        ignored: names (templates) that its files may hold and no model needs.
+        counters: its batch norms count their batches (`num_batches_tracked`), also where ours are frozen.
+        tower_bias: its tower convolutions have a bias; `None` if that is its user's choice.
+        level_norms: weight and bias of its heads' batch norms: "own" for each level, "shared", or "" where it has none.
+        activations: of raw ltrb, as (activation, unit) of `LTRBCoder`, that its code can express.
+        quality_on: towers that may feed its quality branch.
+        origin: of its locations, as in `LocationGrid`.
+        stride_in_1x1: where its ResNets may stride.
+        notes: what a reader should know about every one of its files.
+        channels_of_classes: channel of each of COCO's 80 classes, where that is not their order.
+    """
+
+    name: str
+    source: str
+    rules: tuple[Rule, ...]
+    mark: str
+    zoo: str = ""
+    wrapper: str = ""
+    beside: Mapping[str, Any] | None = None
+    ignored: tuple[str, ...] = ("pixel_mean", "pixel_std")
+    counters: bool = False
+    tower_bias: bool | None = True
+    level_norms: str = ""
+    activations: tuple[tuple[str, str], ...] = (("relu", "stride"),)
+    quality_on: tuple[str, ...] = ("box",)
+    origin: str = "center"
+    stride_in_1x1: tuple[bool, ...] = (True, False)
+    notes: tuple[str, ...] = ()
+    channels_of_classes: tuple[int, ...] | None = None
+
+    def wrap(self, tensors: dict[str, Tensor]) -> dict[str, Any]:
+        """The content of a file as the project itself writes it."""
+        return {**(self.beside or {}), self.wrapper: tensors} if self.wrapper else tensors
+
+    def ignores(self, name: str) -> bool:
+        """Whether no model needs a tensor of this name."""
+        return any(fields_of(template, name) is not None for template in self.ignored)
+
+    @property
+    def has_scales(self) -> bool:
+        """Whether its head multiplies raw ltrb by a scale for each level."""
+        return any(rule.stacked is not None for rule in self.rules)

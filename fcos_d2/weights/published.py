@@ -1,0 +1,296 @@
+"""`load`: from a file of another project to our tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from .. import zoo
+from ..config.stored import parse_config
+from ..errors import FcosError
+from . import adjust
+from .families import FAMILIES, OURS, families_of, family_of
+from .families.family import Family
+from .files import AVERAGED, read, unwrap
+from .mapping import Difference, Renamed, some, to_ours, to_theirs
+from .report import Report
+from .target import Target, describe, fitting, gap, meaning, named_like, pixels_of, target_of, traits_of, variant_target
+
+
+@dataclass(frozen=True)
+class Imported:
+    """Weights under our names.
+
+    Attributes:
+        state_dict: our name -> tensor; complete for every variant in `variants`.
+        report: what was done.
+        family: whose names the file had; "fcos_d2" for ours.
+        variants: rows of the zoo that want exactly these tensors.
+        variant: the one that was chosen; `None` where nothing decides, or where it was read for a config of one's own.
+        unused: tensors of the file that the model does not keep, under their own names.
+        around: what else the file holds.
+    """
+
+    state_dict: dict[str, Tensor]
+    report: Report
+    family: str
+    variants: tuple[zoo.Variant, ...] = ()
+    variant: zoo.Variant | None = None
+    unused: Mapping[str, Tensor] = field(default_factory=dict)
+    around: Mapping[str, Any] = field(default_factory=dict)
+
+    def _chosen(self) -> zoo.Variant:
+        if self.variant is not None:
+            return self.variant
+        if not self.variants:
+            raise FcosError(f"{self.report.file} was read for a config that has no name in the zoo.")
+        raise FcosError(
+            f"{self.report.file} fits several variants, whose weights have the same names and shapes: say which it is "
+            f"(config=...), {' or '.join(v.full_name for v in self.variants)}."
+        )
+
+    @property
+    def config_name(self) -> str:
+        """Name of the variant.
+
+        Raises:
+            FcosError: several fit and nothing decides; the message lists them.
+        """
+        return self._chosen().full_name
+
+    @property
+    def recipe(self) -> str:
+        """Name of its recipe; raises as `config_name` does."""
+        return self._chosen().recipe
+
+    @property
+    def backbone(self) -> str:
+        """Name of its backbone; raises as `config_name` does."""
+        return self._chosen().backbone
+
+
+def load(
+    source: str | Path | Mapping[str, Any],
+    family: str | None = None,
+    config: Any = None,
+    num_classes: int | None = None,
+) -> Imported:
+    """Read a published checkpoint, or one of ours, on the CPU; nothing in the file is run.
+
+    Args:
+        source: .pth file, .pkl of Detectron2, or what was read from one.
+        family: whose it is; by default recognised by its names.
+        config: what the weights are for: the name of a variant, a config, or a model. Without it, every published
+            variant of the family is tried.
+        num_classes: of the result. 80 picks COCO's classes out of torchvision's 91; otherwise it must be the file's.
+    Raises:
+        FcosError: the file is damaged, hostile, of no known family, incomplete, or for another model or other classes.
+    """
+    path = Path("the state dict") if isinstance(source, Mapping) else Path(source)
+    tensors, around = unwrap(source, path) if isinstance(source, Mapping) else read(path)
+    families, renamed, unused = _recognise(tensors, path, family)
+    report = Report(str(path), families[0].name, ignored=list(unused))
+    if families[0] is OURS and around.get(AVERAGED):
+        report.facts.append("the averaged weights (ema) of the training")
+    state, report.done = adjust.change_epsilon(renamed.tensors, renamed.epsilons)
+    if config is None and families[0] is OURS and isinstance(around.get("config"), str):
+        config = parse_config(around["config"], str(path))
+    plan = _plan(state, families, path, config, num_classes, report)
+    state, dropped = _adapt(state, families[0], plan, path, report)
+    _account(report, state, tensors, families, plan)
+    return Imported(state, report, report.family, tuple(plan.fits), plan.chosen, {**unused, **dropped}, around)
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """Where weights come from and what they are for.
+
+    Attributes:
+        target: the model.
+        chosen: its row in the zoo, if one was decided on.
+        fits: rows of the zoo that the weights fit.
+        published: rows of the source's own families that they fit.
+        classes: number of classes in the source.
+    """
+
+    target: Target
+    chosen: zoo.Variant | None
+    fits: Sequence[zoo.Variant]
+    published: Sequence[zoo.Variant]
+    classes: int
+
+
+def _plan(
+    state: Mapping[str, Tensor],
+    families: Sequence[Family],
+    path: Path,
+    config: Any,
+    num_classes: int | None,
+    report: Report,
+) -> _Plan:
+    classes = count_classes(state, path)
+    rows = [v for v in zoo.VARIANTS if families[0] is OURS or any(v.family == f.zoo for f in families)]
+    if config is not None:
+        target = target_of(config, num_classes)
+        report.chosen_by = "asked for"
+        if target.variant in rows:
+            published = [target.variant]
+        else:
+            published = [] if families[0] is OURS else fitting(state, rows, classes)[0]
+        return _Plan(target, target.variant, [target.variant] if target.variant else [], published, classes)
+    fits, nearest, least = fitting(state, rows, classes)
+    if not fits:
+        raise _fits_nothing(path, families[0], nearest, least)
+    chosen, report.chosen_by = _choose(fits, path)
+    return _Plan(variant_target(chosen or fits[0], num_classes or classes), chosen, fits, fits, classes)
+
+
+def _adapt(
+    state: dict[str, Tensor], row: Family, plan: _Plan, path: Path, report: Report
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Settle what the source means differently; returns also what the model has no place for, under its old names."""
+    target = plan.target
+    state = _fit_classes(state, plan.classes, row, path, target, report)
+    state, done = adjust.fill_neutral(state, target.shapes, target.starts)
+    report.done += done
+    state, counters, done = adjust.fit_counters(state, target.shapes)
+    report.done += done
+    if row is not OURS:
+        state = _fit_pixels(state, plan.published, target, report)
+    if found := gap(state, target):
+        raise FcosError(f"{path} does not suit {target.title}: {found}.")
+    return state, to_theirs(counters, row.rules).tensors
+
+
+def _account(
+    report: Report, state: Mapping[str, Tensor], before: Mapping[str, Tensor], families: Sequence[Family], plan: _Plan
+) -> None:
+    row, chosen = families[0], plan.chosen
+    if chosen:
+        row = next((f for f in families if f.zoo == chosen.family), row)
+        report.config_name = chosen.full_name
+    elif plan.fits:
+        report.same_names = tuple(f.name for f in families if any(v.family == f.zoo for v in plan.fits))
+    report.family = row.name
+    report.variants = tuple(v.full_name for v in plan.fits)
+    report.num_classes, report.tensors = plan.target.num_classes, len(state)
+    report.renamed = sum(name not in before for name in state)
+    report.facts += row.notes
+    undecided = [] if chosen else [variant_target(v, plan.classes) for v in plan.fits]
+    report.facts += describe(undecided or [plan.target])
+    known = {traits_of(v) for v in plan.published}
+    if len(known) == 1 and plan.target.traits not in (None, *known):
+        report.facts.append(f"trained for another recipe: {known.pop()}; the config has {plan.target.traits}")
+
+
+def _recognise(
+    tensors: Mapping[str, Tensor], path: Path, family: str | None
+) -> tuple[tuple[Family, ...], Renamed, dict[str, Tensor]]:
+    """The families whose names these are, several if they share them; the tensors under our names; what no model needs.
+
+    Raises:
+        FcosError: none, not the one asked for, or some names are of no FCOS.
+    """
+    if any(name.startswith(OURS.mark) for name in tensors):
+        if family not in (None, OURS.name):
+            raise FcosError(f"{path} is a checkpoint of fcos_d2 itself, not of {family}.")
+        return (OURS,), *_rename(tensors, OURS, path)
+    marked = families_of(tensors)
+    if family is not None:
+        row = family_of(family)
+        if row not in marked:
+            instead = f", but like {' or '.join(f.name for f in marked)}" if marked else ""
+            raise FcosError(f"{path} does not look like a checkpoint of {row.name} (no tensor {row.mark}*){instead}.")
+        marked = (row,)
+    if not marked:
+        marks = ", ".join(dict.fromkeys(f"{f.mark}*" for f in FAMILIES.values()))
+        raise FcosError(
+            f"{path} is of no known FCOS family: the first of its {len(tensors)} tensors is {next(iter(tensors))!r}, "
+            f"and none is called {marks}; importers.load_backbone reads backbones."
+        )
+    done = {row.name: _rename(tensors, row, path) for row in marked}
+    whole = tuple(row for row in marked if not done[row.name][0].left_over)
+    renamed, unused = done[(whole or marked)[0].name]
+    if not whole:
+        raise FcosError(
+            f"{path} looks like one of {marked[0].name}, but {len(renamed.left_over)} of its tensors are of no FCOS, "
+            f"the first {renamed.left_over[0]}."
+        )
+    return whole, renamed, unused
+
+
+def _rename(tensors: Mapping[str, Tensor], row: Family, path: Path) -> tuple[Renamed, dict[str, Tensor]]:
+    """Our names; and what no model needs, under its old names."""
+    unused = {name: tensor for name, tensor in tensors.items() if row.ignores(name)}
+    try:
+        return to_ours({name: tensor for name, tensor in tensors.items() if name not in unused}, row.rules), unused
+    except FcosError as error:
+        raise FcosError(f"{path}: {error}") from error
+
+
+def count_classes(state: Mapping[str, Tensor], path: Path) -> int:
+    wanted = ("dense.head.cls_logits.bias", "dense.head.bbox_pred.bias")
+    lacking = [name for name in wanted if name not in state or state[name].dim() != 1]
+    if lacking:
+        raise FcosError(f"{path} is incomplete: it has no {' and no '.join(lacking)}.")
+    points = max(len(state[wanted[1]]) // 4, 1)
+    return len(state[wanted[0]]) // points
+
+
+def _fits_nothing(path: Path, row: Family, nearest: zoo.Variant | None, least: Difference) -> FcosError:
+    if nearest and least.missing and len(least) == len(least.missing):
+        return FcosError(
+            f"{path} is incomplete: it lacks {len(least)} tensors of {nearest.full_name} ({some(least.missing)})."
+        )
+    near = f"; the nearest, {nearest.full_name}, differs by {least}" if nearest else ""
+    return FcosError(
+        f"{path} has the names of {row.name}, but fits none of its published variants: pass the config it was "
+        f"trained with{near}."
+    )
+
+
+def _choose(fits: Sequence[zoo.Variant], path: Path) -> tuple[zoo.Variant | None, str]:
+    """The variant, if the file's name or the tensors decide; and which of them did."""
+    if len(fits) == 1:
+        return fits[0], "the only one with these tensors"
+    if named := named_like(path, fits):
+        return named[0], f"by the name of the file, {path.name}"
+    if len({meaning(v) for v in fits}) == 1:
+        return fits[0], "the others detect alike and differ in training only"
+    return None, ""
+
+
+def _fit_classes(
+    state: dict[str, Tensor], classes: int, row: Family, path: Path, target: Target, report: Report
+) -> dict[str, Tensor]:
+    wanted, channels = target.num_classes, row.channels_of_classes
+    if wanted == classes:
+        return state
+    if channels and classes > max(channels) and wanted == len(channels):
+        report.done.append(f"class channels {classes} -> {wanted}: those of COCO's {wanted} classes, in their order")
+        return adjust.choose_classes(state, channels, classes)
+    raise FcosError(
+        f"{path} predicts {classes} classes, but {target.title} has {wanted}: set model.num_classes={classes} "
+        "(MODEL.FCOS.NUM_CLASSES) to use it as it is."
+    )
+
+
+def _fit_pixels(
+    state: dict[str, Tensor], source: Sequence[zoo.Variant], target: Target, report: Report
+) -> dict[str, Tensor]:
+    """Let the first convolution read what the model is given."""
+    known = {pixels_of(v) for v in source}
+    if target.pixels in known:
+        return state
+    if len(known) != 1:
+        report.facts.append("which pixels the weights expect is not known from the file: nothing was changed")
+        return state
+    (theirs,) = known
+    state, done, facts = adjust.change_pixels(state, theirs, target.pixels)
+    report.done += done
+    report.facts += facts
+    return state

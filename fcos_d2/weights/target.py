@@ -1,0 +1,312 @@
+"""What a model of ours wants to be given: names and shapes, the pixels it reads, and which published variants fit.
+
+Models are built on PyTorch's meta device, so even a ResNeXt-101 costs a tenth of a second and no memory.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from detectron2.config import CfgNode, instantiate
+from detectron2.modeling import META_ARCH_REGISTRY
+from detectron2.modeling.backbone.resnet import BottleneckBlock
+from omegaconf import OmegaConf
+from torch import Tensor, nn
+
+from .. import zoo
+from ..config.compose import compose, pixel_statistics
+from ..config.load import load_config
+from ..modeling import FCOSHead, FCOSLoss, LocationGrid, LTRBCoder
+from ..modeling.backbone import BACKBONES
+from ..zoo.recipes import RECIPES, Recipe
+from ..zoo.schedules import SCHEDULES
+from .adjust import COUNTER, Pixels
+from .mapping import Difference, difference
+
+AVERAGE = "dense.loss.average"
+
+
+@dataclass(frozen=True)
+class Traits:
+    """What a model does with its weights, as far as other projects can or cannot do it.
+
+    Attributes:
+        activation: (activation, unit) of `LTRBCoder`.
+        quality_on: tower that feeds the quality branch.
+        origin: of the locations, as in `LocationGrid`.
+        stride_in_1x1: where bottlenecks stride; `None` without bottlenecks.
+    """
+
+    activation: tuple[str, str]
+    quality_on: str
+    origin: str
+    stride_in_1x1: bool | None = None
+
+    def __str__(self) -> str:
+        where = "centers" if self.origin == "center" else "corners, a step being padded size // feature size"
+        activation, unit = self.activation
+        strides = {True: "; bottlenecks stride in their 1x1 (caffe style)", False: "; bottlenecks stride in their 3x3"}
+        return (
+            f"locations at cell {where}; ltrb by {activation} in {unit}s; quality beside the {self.quality_on} tower"
+            + strides.get(self.stride_in_1x1, "")
+        )
+
+
+@dataclass(frozen=True)
+class Target:
+    """A model as far as weights are concerned.
+
+    Attributes:
+        title: how to call it in messages.
+        shapes: name -> shape of all that its state dict holds.
+        num_classes: K.
+        pixels: what it reads.
+        traits: what it does; `None` if it is not made of this package's parts.
+        starts: start values of buffers that only training reads.
+        variant: row of the zoo, if it is one.
+    """
+
+    title: str
+    shapes: Mapping[str, tuple[int, ...]]
+    num_classes: int
+    pixels: Pixels
+    traits: Traits | None = None
+    starts: Mapping[str, float] = field(default_factory=dict)
+    variant: zoo.Variant | None = None
+
+
+def target_of(config: Any, num_classes: int | None = None) -> Target:
+    """Describe what weights a config or a model wants.
+
+    Args:
+        config: name of a variant, config file, LazyConfig (or its node `model`), yacs config, or built model.
+        num_classes: replaces that of a config or model.
+    Raises:
+        FcosError: there is no such variant or file.
+    """
+    if isinstance(config, nn.Module):
+        model = getattr(config, "module", config)
+        mean, std = (tuple(x.flatten().tolist()) for x in (model.pixel_mean, model.pixel_std))
+        return _with_classes(_describe(model, "the model", Pixels(model.input_format, mean, std)), num_classes)
+    if isinstance(config, (str, Path)):
+        return _named(str(config), num_classes)
+    if isinstance(config, CfgNode):
+        config = config.clone()
+        config.defrost()
+        config.MODEL.FCOS.NUM_CLASSES = num_classes or config.MODEL.FCOS.NUM_CLASSES
+        with torch.device("meta"):
+            model = META_ARCH_REGISTRY.get(config.MODEL.META_ARCHITECTURE)(config)
+        pixels = Pixels(config.INPUT.FORMAT, tuple(config.MODEL.PIXEL_MEAN), tuple(config.MODEL.PIXEL_STD))
+        return _describe(model, "the config", pixels)
+    node = OmegaConf.create({"model": config.get("model", config)}, flags={"allow_objects": True}).model
+    node.num_classes = num_classes or node.num_classes
+    with torch.device("meta"):
+        model = instantiate(node)
+    return _describe(model, "the config", Pixels(node.input_format, tuple(node.pixel_mean), tuple(node.pixel_std)))
+
+
+def _named(name: str, num_classes: int | None) -> Target:
+    if Path(name).suffix and Path(name).is_file():
+        return replace(target_of(load_config(name), num_classes), title=name)
+    variant = zoo.find(name)
+    return variant_target(variant, num_classes or _classes_of(variant.full_name))
+
+
+@cache
+def _classes_of(name: str) -> int:
+    return zoo.get_config(name).model.num_classes
+
+
+def _describe(model: nn.Module, title: str, pixels: Pixels) -> Target:
+    shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    starts = {AVERAGE: float(model.dense.loss.moving_start)} if AVERAGE in shapes else {}
+    return Target(title, shapes, model.num_classes, pixels, _traits_of(model), starts)
+
+
+def _with_classes(target: Target, num_classes: int | None) -> Target:
+    """The same model with another number of classes."""
+    if num_classes in (None, target.num_classes):
+        return target
+    shapes = {
+        name: (shape[0] // target.num_classes * num_classes, *shape[1:]) if ".cls_logits." in name else shape
+        for name, shape in target.shapes.items()
+    }
+    return replace(target, shapes=shapes, num_classes=num_classes)
+
+
+def _traits_of(model: nn.Module) -> Traits | None:
+    dense = model.dense
+    blocks = [m for m in model.modules() if isinstance(m, BottleneckBlock) and m.stride == 2]
+    try:
+        return Traits(
+            (dense.coder.activation, dense.coder.unit),
+            dense.head.quality_on,
+            dense.grid.origin,
+            tuple(blocks[0].conv1.stride) != (1, 1) if blocks else None,
+        )
+    except AttributeError:  # another project's part
+        return None
+
+
+def traits_of(variant: zoo.Variant) -> Traits:
+    """The traits of a variant, from its rows."""
+    recipe, row = RECIPES[variant.recipe], BACKBONES[variant.backbone]
+    coder, grid = LTRBCoder(**recipe.coder), LocationGrid(**recipe.grid)
+    return Traits(
+        (coder.activation, coder.unit),
+        recipe.head.get("quality_on", FCOSHead.quality_on),
+        grid.origin,
+        row.arguments.get("stride_in_1x1"),
+    )
+
+
+def pixels_of(variant: zoo.Variant) -> Pixels:
+    """What a variant reads."""
+    recipe = RECIPES[variant.recipe]
+    return Pixels(recipe.input_format, *pixel_statistics(recipe, BACKBONES[variant.backbone]))
+
+
+# Which variants fit
+
+
+@cache
+def _shapes(backbone: str, structure: tuple, recipe: str, num_classes: int) -> Target:
+    """The model of a recipe on a backbone; recipes of one `structure` have the same tensors."""
+    config = compose(recipe=recipe, backbone=backbone, schedule=next(iter(SCHEDULES)))
+    return target_of(config.model, num_classes)
+
+
+def variant_target(variant: zoo.Variant, num_classes: int) -> Target:
+    """What weights a variant wants if it has `num_classes` classes."""
+    recipe = RECIPES[variant.recipe]
+    structure = _structure(recipe)
+    alike = next(name for name, other in RECIPES.items() if _structure(other) == structure)
+    target = _shapes(variant.backbone, structure, alike, num_classes)
+    start = float(recipe.loss.get("moving_start", FCOSLoss.moving_start))
+    return replace(
+        target,
+        title=variant.full_name,
+        pixels=pixels_of(variant),
+        traits=traits_of(variant),
+        starts=dict.fromkeys(target.starts, start),
+        variant=variant,
+    )
+
+
+def _structure(recipe: Recipe) -> tuple:
+    """What of a recipe decides which tensors a model has."""
+    head = {k: v for k, v in recipe.head.items() if k not in ("quality_on", "prior_prob")}
+    moving = any("moving" in str(value) for key, value in recipe.loss.items() if key.endswith("normalizer"))
+    points = recipe.grid.get("points_per_cell", 1)
+    return _frozen((recipe.head_name, recipe.features, recipe.top_levels, points, moving, head))
+
+
+def meaning(variant: zoo.Variant) -> tuple:
+    """What decides the detections of a variant, given its weights; two of one meaning differ in training only."""
+    recipe, row = RECIPES[variant.recipe], BACKBONES[variant.backbone]
+    arguments = {k: v for k, v in row.arguments.items() if k not in ("norm", "freeze_at") and "init" not in k}
+    head = {k: v for k, v in recipe.head.items() if k != "prior_prob"}
+    return _frozen(
+        (
+            *(recipe.grid, recipe.coder, head, recipe.selector, recipe.features, recipe.top_levels, recipe.head_name),
+            *(row.bottom_up.__name__, arguments, getattr(row.pyramid, "__name__", repr(row.pyramid)), row.features),
+            *(row.channels, pixels_of(variant).mean, pixels_of(variant).std, recipe.input_format),
+        )
+    )
+
+
+def _frozen(value: Any) -> Any:
+    """A hashable copy."""
+    if isinstance(value, Mapping):
+        return tuple(sorted((k, _frozen(v)) for k, v in value.items()))
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return tuple(_frozen(v) for v in value)
+    return value
+
+
+def gap(tensors: Mapping[str, Tensor], target: Target) -> Difference:
+    """The difference between tensors and what a model wants, without batch counters and start values."""
+    given = {name: tensor for name, tensor in tensors.items() if not name.endswith(COUNTER)}
+    wanted = {
+        name: shape
+        for name, shape in target.shapes.items()
+        if not name.endswith(COUNTER) and (name in tensors or name not in target.starts)
+    }
+    return difference(given, wanted)
+
+
+# A name that only this network has, and the block of a ResNet's res4 that only this depth has as its last.
+_NETWORKS = {
+    "resnet": "res2.0.conv1.weight",
+    "MobileNetV2": "features.0.0.weight",
+    "DLA": "base_layer.0.weight",
+    "VoVNet": "stage2.0.concat.weight",
+    "HRNet": "transition1.0.weight",
+}
+_LAST_BLOCKS = {18: 1, 34: 5, 50: 5, 101: 22, 152: 35}
+
+
+def _promising(tensors: Mapping[str, Tensor], variants: Sequence[zoo.Variant]) -> list[zoo.Variant]:
+    """The variants with the same network, else with the same kind, else all; the others need not be built."""
+    kinds, same = [], []
+    for variant in variants:
+        row = BACKBONES[variant.backbone]
+        mark = _NETWORKS.get(row.bottom_up.__name__)
+        if mark is not None and f"backbone.bottom_up.{mark}" not in tensors:
+            continue
+        kinds.append(variant)
+        last = _LAST_BLOCKS.get(row.arguments.get("depth"))
+        first, second = (f"backbone.bottom_up.res4.{i}.conv1.weight" for i in (last or 0, (last or 0) + 1))
+        if last is None or (first in tensors and second not in tensors):
+            same.append(variant)
+    return same or kinds or list(variants)
+
+
+def fitting(
+    tensors: Mapping[str, Tensor], variants: Sequence[zoo.Variant], num_classes: int
+) -> tuple[list[zoo.Variant], zoo.Variant | None, Difference]:
+    """The variants that want exactly these tensors; and the nearest with its difference, for when there is none."""
+    fits, nearest, least = [], None, Difference()
+    for variant in _promising(tensors, variants):
+        found = gap(tensors, variant_target(variant, num_classes))
+        if not found:
+            fits.append(variant)
+        elif nearest is None or len(found) < len(least):
+            nearest, least = variant, found
+    return fits, nearest, least
+
+
+_WORDS = {"mstrain": "ms"}
+
+
+def words(name: str) -> frozenset[str]:
+    """The words of a file's or a variant's name: published files have those of their config, in another order."""
+    text = re.sub(r"[^a-z0-9]+", " ", name.lower())
+    return frozenset(_WORDS.get(word, word) for word in text.split())
+
+
+def named_like(path: str | Path, variants: Sequence[zoo.Variant]) -> list[zoo.Variant]:
+    """Of some variants, those one of whose names has the most words, all of them in the file's name."""
+    stem = words(Path(path).stem)
+    sizes = [
+        max((len(words(name)) for name in (v.name, *v.aliases) if words(name) <= stem), default=0) for v in variants
+    ]
+    return [v for v, size in zip(variants, sizes) if size and size == max(sizes)]
+
+
+def describe(targets: Sequence[Target]) -> list[str]:
+    """What models have in common that a user of their weights should know, a sentence each."""
+    facts = [f"input: {pixels}" for pixels in {t.pixels for t in targets}]
+    facts = facts if len(facts) == 1 else []
+    if any(t.traits is None for t in targets):
+        return facts
+    for values in zip(*(str(t.traits).split("; ") for t in targets)):
+        if len(set(values)) == 1:
+            facts.append(values[0])
+    return facts

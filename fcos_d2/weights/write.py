@@ -1,0 +1,93 @@
+"""Checkpoints are written so that a file is either whole or the old one."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs
+
+import torch
+from detectron2.checkpoint import DetectionCheckpointer
+
+from ..errors import FcosError
+from ..files import write_atomically
+from .read import load
+
+__all__ = ["Checkpointer", "save"]
+
+
+def save(path: str | Path, payload: dict[str, Any]) -> None:
+    """Write a checkpoint atomically.
+
+    Args:
+        path: the file.
+        payload: tensors, numbers, strings, and dicts, lists and tuples of them: what `load` accepts.
+    Raises:
+        FcosError: the file cannot be written; an old one stays as it is.
+    """
+    write_atomically(path, lambda file: torch.save(payload, file))
+
+
+class Checkpointer(DetectionCheckpointer):
+    """Detectron2's checkpointer with atomic writing and safe reading.
+
+    Args:
+        model: whose weights are kept.
+        save_dir: folder of the files and of `last_checkpoint`.
+        extra: plain data that each file holds besides ("class_names", "config").
+        checkpointables: objects with `state_dict`, by the name of their entry.
+    """
+
+    def __init__(
+        self, model: torch.nn.Module, save_dir: str, *, extra: dict[str, Any] | None = None, **checkpointables: Any
+    ) -> None:
+        super().__init__(model, save_dir, **checkpointables)
+        self.extra = dict(extra or {})
+
+    def save(self, name: str, *, tag: bool = True, **extra: Any) -> None:
+        """Write `<name>.pth`.
+
+        Args:
+            name: without suffix.
+            tag: whether training resumes from it.
+            extra: more entries of this file; those that are named like a usual one replace it, those that are None
+                leave it out.
+        """
+        if not self.save_dir or not self.save_to_disk:
+            return
+        payload = {"model": None, **dict.fromkeys(self.checkpointables), **self.extra, **extra}
+        payload["model"] = extra.get("model") or self.model.state_dict()
+        for key, holder in self.checkpointables.items():
+            payload[key] = holder.state_dict() if key not in extra else extra[key]
+        file = Path(self.save_dir) / f"{name}.pth"
+        save(file, {key: value for key, value in payload.items() if value is not None})
+        if tag:
+            self.tag_last_checkpoint(file.name)
+
+    def tag_last_checkpoint(self, last_filename_basename: str) -> None:
+        path = Path(self.save_dir) / "last_checkpoint"
+        write_atomically(path, lambda file: file.write(last_filename_basename.encode()))
+
+    def get_checkpoint_file(self) -> str:
+        """The file that training resumes from.
+
+        Raises:
+            FcosError: `last_checkpoint` names a file that is gone.
+        """
+        path = super().get_checkpoint_file()
+        if not path or not os.path.isfile(path):
+            raise FcosError(
+                f"{Path(self.save_dir) / 'last_checkpoint'} names {Path(path).name or 'nothing'}, which is not there: "
+                "write the name of another checkpoint of that folder into it, or start without resuming."
+            )
+        return path
+
+    def _load_file(self, filename: str) -> dict[str, Any]:
+        payload = load(filename)
+        if "model" not in payload:
+            payload = {"model": payload}
+        url = getattr(self, "_parsed_url_during_load", None)  # "file.pth?matching_heuristics=True"; not in 0.6
+        if url is not None and parse_qs(url.query).get("matching_heuristics") == ["True"]:
+            payload["matching_heuristics"] = True
+        return payload

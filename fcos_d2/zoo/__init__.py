@@ -1,0 +1,61 @@
+"""The published variants: data only."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from ..paths import config_root
+from .variants import FAMILIES, VARIANTS, Family, Variant, find, names
+
+__all__ = ["FAMILIES", "VARIANTS", "Family", "Variant", "config_file", "costs", "find", "get", "get_config", "names"]
+
+
+def config_file(name: str, yaml: bool = False) -> Path:
+    """The config file of a variant: LazyConfig, or its yacs twin.
+
+    Raises:
+        FcosError: there is no such variant.
+    """
+    variant = find(name)
+    return config_root() / (variant.yaml if yaml else variant.config)
+
+
+def costs() -> dict[str, dict[str, float]]:
+    """Full name -> "parameters", "gflops" (multiply-adds), "height" and "width" of the padded image they are for.
+
+    Counted by `modeling.cost` and kept in `costs.json`, so that listing them needs no PyTorch.
+    """
+    return json.loads((Path(__file__).parent / "costs.json").read_text(encoding="utf-8"))
+
+
+def get_config(name: str) -> Any:
+    """The LazyConfig of a variant.
+
+    Raises:
+        FcosError: there is no such variant.
+    """
+    from detectron2.config import LazyConfig  # listing the zoo must not wait for PyTorch
+
+    return LazyConfig.load(str(config_file(name)))
+
+
+_PREDICTORS: list[Callable[..., Any]] = []
+
+
+def predict_with(maker: Callable[..., Any]) -> None:
+    """Say what `get` makes; `fcos_d2` itself does, since the zoo is data and knows no predictor."""
+    _PREDICTORS[:] = [maker]
+
+
+def get(name: str, weights: str | None = None, device: str | None = None) -> Any:
+    """A variant ready to detect; see `fcos_d2.Predictor`.
+
+    Args:
+        name: of the variant.
+        weights: checkpoint file of the detector, ours or published.
+        device: e.g. "cuda"; by default what the machine has.
+    """
+    return _PREDICTORS[0](name, weights=weights, device=device)

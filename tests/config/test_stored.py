@@ -1,0 +1,231 @@
+"""Configs from everywhere; strict overrides; configs as text."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from detectron2.config import LazyCall as L
+from detectron2.config import LazyConfig, instantiate
+from omegaconf import OmegaConf
+from yaml import safe_load
+
+from fcos_d2 import zoo
+from fcos_d2.config.load import load_config
+from fcos_d2.config.stored import dump_config, parse_config
+from fcos_d2.config.train_options import TRAIN_OPTIONS
+from fcos_d2.errors import FcosError
+from fcos_d2.paths import config_root
+
+LAZY = "fcos/fcos_imprv_R_50_FPN_1x"
+AUGMENTATIONS = "dataloader.train.mapper.augmentations"
+
+
+def lazy(*overrides):
+    return load_config(config_root() / f"{LAZY}.py", overrides)
+
+
+def yaml(*overrides):
+    return load_config(config_root() / "yaml" / f"{LAZY}.yaml", overrides)
+
+
+def test_sources_say_the_same():
+    text = dump_config(lazy())
+    assert dump_config(load_config("fcos_imprv_R_50_FPN_1x")) == text
+    assert yaml().MODEL.META_ARCHITECTURE == "FCOS"
+
+
+def test_train_options_are_filled_in_and_kept():
+    cfg = lazy()
+    assert cfg.train.ema == TRAIN_OPTIONS["ema"] and cfg.train.max_iter == 90000
+    cfg.train.ema.decay = 0.5
+    assert lazy().train.ema.decay == TRAIN_OPTIONS["ema"]["decay"]  # the defaults are not shared
+
+
+@pytest.mark.parametrize(
+    ("override", "key", "value"),
+    [
+        ("model.num_classes=3", "model.dense.head.num_classes", 3),  # a reference follows
+        ("train.init_checkpoint=", "train.init_checkpoint", ""),
+        ("train.output_dir=/a folder/x=1,y", "train.output_dir", "/a folder/x=1,y"),
+        ("train.output_dir='quoted'", "train.output_dir", "quoted"),
+        ("train.init_checkpoint=detectron2://A/R-50.pkl", "train.init_checkpoint", "detectron2://A/R-50.pkl"),
+        ("optimizer.lr=1", "optimizer.lr", 1.0),
+        ("optimizer.lr=1e-3", "optimizer.params.base_lr", 0.001),
+        ("train.amp.enabled=true", "train.amp.enabled", True),
+        ("train.checkpointer={period: 7}", "train.checkpointer", {"period": 7, "max_to_keep": 100}),
+        (f"{AUGMENTATIONS}[0].max_size=99", f"{AUGMENTATIONS}.0.max_size", 99),
+        (f"{AUGMENTATIONS}.1.horizontal=false", f"{AUGMENTATIONS}[1].horizontal", False),
+        ("dataloader.train.dataset.names=[a,b]", "dataloader.train.dataset.names", ["a", "b"]),
+        # parameters that the config leaves at their defaults
+        ("dataloader.train.aspect_ratio_grouping=false", "dataloader.train.aspect_ratio_grouping", False),
+        ("model.dense.selector.topk=7", "model.dense.selector.topk", 7),
+        ("model.dense.loss.focal_gamma=1", "model.dense.loss.focal_gamma", 1.0),
+        ("model.backbone.bottom_up=null", "model.backbone.bottom_up", None),
+    ],
+)  # fmt: skip
+def test_override(override, key, value):
+    found = OmegaConf.select(lazy(override), key)
+    assert found == value and type(value) in (type(found), dict, list)
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("model.num_clases=3", ["model.num_clases", "did you mean 'model.num_classes'?"]),
+        ("num_classes=3", ["num_classes", "did you mean"]),
+        ("train.ema.decai=0.5", ["train.ema.decai", "'train.ema.decay'?"]),
+        ("model.dense.selector.tpk=3", ["'model.dense.selector.topk'?"]),
+        ("train.checkpointer={perod: 5}", ["train.checkpointer.perod", "'train.checkpointer.period'?"]),
+        ("qwertz=3", ["qwertz"]),
+        ("model.num_classes=three", ["model.num_classes", "a whole number", "'three'"]),
+        ("model.num_classes=1.5", ["model.num_classes", "a whole number", "1.5"]),
+        ("model.num_classes=null", ["model.num_classes", "None"]),
+        ("train.amp.enabled=1", ["train.amp.enabled", "true or false", "1"]),
+        ("optimizer.lr=fast", ["optimizer.lr", "a number", "'fast'"]),
+        ("model.in_features=p3", ["model.in_features", "a list", "[p3]"]),
+        ("train.max_iter.x=3", ["train.max_iter is 90000", "no keys"]),
+        ("dataloader.train.mapper.augmentations[5].x=3", ["list of 2", "0 to 1"]),
+        ("train.max_iter", ["'train.max_iter'", "key=value"]),
+        ("train.log_period=[", ["train.log_period", "'['"]),
+        ("~train.seed=1", ["~train.seed"]),
+    ],
+)
+def test_wrong_override_is_one_sentence(override, words):
+    with pytest.raises(FcosError) as error:
+        lazy(override)
+    assert all(word in str(error.value) for word in words), str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_yaml_overrides():
+    cfg = yaml("MODEL.FCOS.NUM_CLASSES=3", "SOLVER.BASE_LR", "1", "INPUT.MIN_SIZE_TRAIN", "(64,)", "MODEL.WEIGHTS=")
+    assert cfg.MODEL.FCOS.NUM_CLASSES == 3 and cfg.MODEL.WEIGHTS == ""
+    assert cfg.SOLVER.BASE_LR == 1.0 and isinstance(cfg.SOLVER.BASE_LR, float)
+    assert cfg.INPUT.MIN_SIZE_TRAIN == (64,)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["MODEL.FCOS.NUM_CLASES", "3"], ["'MODEL.FCOS.NUM_CLASES'", "'MODEL.FCOS.NUM_CLASSES'?"]),
+        (["MODEL.FCOS=3"], ["'MODEL.FCOS'"]),
+        (["MODEL.FCOS.NUM_CLASSES"], ["MODEL.FCOS.NUM_CLASSES", "no value"]),
+        (["MODEL.FCOS.NUM_CLASSES=x"], ["a whole number", "'x'"]),
+        (["INPUT.MIN_SIZE_TRAIN=640"], ["INPUT.MIN_SIZE_TRAIN", "[640]"]),
+    ],
+)
+def test_wrong_yaml_override_is_one_sentence(overrides, words):
+    with pytest.raises(FcosError) as error:
+        yaml(*overrides)
+    assert all(word in str(error.value) for word in words), str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("absent.py", None, ["absent.py", "does not exist"]),
+        ("absent.yaml", None, ["absent.yaml", "does not exist"]),
+        ("absent.pth", None, ["absent.pth", "does not exist"]),
+        ("fcos_imprv_R_50_FPN_1y", None, ["fcos_imprv_R_50_FPN_1x"]),
+        ("syntax.py", "model = (", ["syntax.py", "line 1"]),
+        ("empty.py", "", ["empty.py", "'model'"]),
+        ("raises.py", "import nothing_of_that_name", ["raises.py", "nothing_of_that_name"]),
+        (
+            "recipe.py",
+            "from fcos_d2.compose import compose\nmodel, *_ = compose('improvd', 'R_50_FPN', '1x')",
+            ["recipe.py", "'improvd'", "improved"],
+        ),
+        ("key.yaml", "MODEL:\n  FCOS:\n    NUM_CLASES: 3\n", ["key.yaml", "MODEL.FCOS.NUM_CLASES", "NUM_CLASSES'?"]),
+        ("type.yaml", "MODEL:\n  FCOS:\n    NUM_CLASSES: three\n", ["type.yaml", "NUM_CLASSES"]),
+        ("broken.yaml", "MODEL: [", ["broken.yaml", "line"]),
+        ("unsafe.yaml", "MODEL: !!python/object/apply:os.getpid []", ["unsafe.yaml"]),
+        ("base.yaml", "_BASE_: gone.yaml\n", ["base.yaml", "gone.yaml"]),
+    ],
+)
+def test_wrong_source_is_one_sentence(tmp_path, name, content, words):
+    if content is not None:
+        (tmp_path / name).write_text(content)
+    with pytest.raises(FcosError) as error:
+        load_config(tmp_path / name if "." in name else name)
+    assert all(word in str(error.value) for word in words), str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", zoo.names())
+def test_every_variant_survives_as_text(name):
+    cfg = load_config(name)
+    again = parse_config(dump_config(cfg), "text")
+    assert dump_config(again) == dump_config(cfg)
+    again.model.num_classes = 7
+    assert again.model.dense.head.num_classes == 7  # references are still references
+    assigner = instantiate(again.model.dense.assigner)
+    assert assigner == instantiate(cfg.model.dense.assigner) and assigner.size_ranges[-1][1] == math.inf
+    assert instantiate(again.model.dense.coder) == instantiate(cfg.model.dense.coder)
+
+
+def test_text_keeps_tuples_resolvers_and_names_what_it_cannot_hold(tmp_path):
+    OmegaConf.register_new_resolver("engine_test_double", lambda x: 2 * x, replace=True)
+    cfg = lazy()
+    cfg.model.in_features = ("p3", "p4", "p5", "p6", "p7")
+    cfg.train.log_period = "${engine_test_double:21}"
+    again = parse_config(dump_config(cfg), "text")
+    assert again.model.in_features == list(cfg.model.in_features)
+    assert again.train.log_period == 42
+    cfg.optimizer.params.lr_factor_func = lambda name: 1.0
+    with pytest.raises(FcosError, match=r"optimizer\.params\.lr_factor_func"):
+        dump_config(cfg)
+
+
+def test_yaml_config_survives_as_text():
+    cfg = yaml("MODEL.FCOS.NUM_CLASSES=3")
+    again = dump_config(parse_config(dump_config(cfg), "text"))
+    assert safe_load(again) == safe_load(dump_config(cfg))
+
+
+def test_detectron2s_stored_config_is_read(tmp_path):
+    LazyConfig.save(lazy(), str(tmp_path / "config.yaml"))
+    assert load_config(tmp_path / "config.yaml").model.num_classes == 80
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "os.system",
+        "builtins.eval",
+        "subprocess.run",
+        "torch.load",
+        "torch.hub.load",
+        "detectron2.engine.defaults.os.system",  # through a module that imports it
+        "detectron2.config.LazyConfig.load",
+        "fcos_d2.data.synthetic.generate",
+        "torch.nn.modules.module.pickle.loads",
+        {"_target_": "os.getcwd"},
+        7,
+    ],
+)
+def test_stored_config_cannot_name_other_code(target):
+    text = dump_config(lazy()).replace("_target_: torch.optim.SGD", f"_target_: {target!r}")
+    with pytest.raises(FcosError, match="at optimizer"):
+        parse_config(text, "a file")
+
+
+def test_stored_config_cannot_unpickle():
+    cfg = lazy("dataloader.train.dataset.proposal_files=[https://example.com/x.pkl]")
+    with pytest.raises(FcosError, match="unpickle"):
+        parse_config(dump_config(cfg), "a file")
+
+
+def test_checkpoint_without_config(tmp_path):
+    torch.save({"model": {}}, tmp_path / "bare.pth")
+    with pytest.raises(FcosError, match="holds no config"):
+        load_config(Path(tmp_path / "bare.pth"))
+
+
+def test_part_of_another_project_needs_the_config_file():
+    cfg = lazy()
+    cfg.model.backbone.bottom_up = L(Path)()
+    with pytest.raises(FcosError, match=r"pathlib\.Path"):
+        parse_config(dump_config(cfg), "model.pth")

@@ -1,0 +1,222 @@
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from detectron2.config import instantiate
+from PIL import Image
+
+from fcos_d2 import zoo
+from fcos_d2.config.stored import dump_config
+from fcos_d2.data.synthetic import generate
+from fcos_d2.errors import FcosError
+from fcos_d2.paths import config_root
+from fcos_d2.train.own_data import (
+    DEFAULT_MODEL,
+    PRESETS,
+    check_classes,
+    check_images,
+    configure,
+    holds_config,
+    lazy_config,
+    open_data,
+)
+from fcos_d2.weights.write import save
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("own") / "my shapes"
+    generate(folder, {"train": 6, "val": 3}, (96, 64), min_size=10, classes=("circle", "square", "star"))
+    return folder
+
+
+@pytest.fixture
+def data(folder):
+    return open_data(folder)
+
+
+def configured(data, model=DEFAULT_MODEL, **options):
+    options = {"train_images": data.images["train"], **options}
+    return configure(zoo.get_config(model), data.names, data.class_names, **options)
+
+
+def test_folder_tells_names_classes_and_counts(data, folder):
+    assert data.class_names == ("circle", "square", "star")
+    assert (data.names.train, data.names.val) == ("my_shapes_train", "my_shapes_val")
+    assert data.images == {"train": 6, "val": 3}
+    annotations = json.loads((folder / "train.json").read_text())["annotations"]
+    assert data.boxes["train"] == sum(not box["iscrowd"] for box in annotations)
+
+
+def test_opening_twice_is_the_same(folder, data):
+    assert open_data(folder) == data
+
+
+def test_class_count_is_set_once_and_reaches_the_head(data):
+    cfg = configured(data)
+    assert cfg.model.num_classes == 3
+    assert instantiate(cfg.model).dense.head.cls_logits.out_channels == 3
+
+
+def test_data_reaches_loader_and_evaluator(data):
+    cfg = configured(data, batch_size=2, workers=0)
+    assert cfg.dataloader.train.dataset.names == "my_shapes_train"
+    assert cfg.dataloader.evaluator.dataset_name == "my_shapes_val"
+    batch = next(iter(instantiate(cfg.dataloader.train)))
+    assert len(batch) == 2 and {"image", "instances"} <= batch[0].keys()
+    assert len(instantiate(cfg.dataloader.test)) == 3
+
+
+def test_sizes_keep_the_aspect_ratio(data):
+    cfg = configured(data, image_size=64)
+    resize = cfg.dataloader.train.mapper.augmentations[0]
+    assert max(resize.short_edge_length) == 64 and min(resize.short_edge_length) >= 48 and resize.max_size == 107
+    tested = instantiate(cfg.dataloader.test.mapper.augmentations[0])
+    assert tested.get_transform(torch.zeros(64, 96, 3).numpy()).new_h == 64
+
+
+def test_sizes_of_a_published_variant_stay(data):
+    before = zoo.get_config("fcos_imprv_R_50_FPN_1x").dataloader
+    after = configured(data, "fcos_imprv_R_50_FPN_1x").dataloader
+    for part in ("train", "test"):
+        assert after[part].mapper.augmentations[0] == before[part].mapper.augmentations[0]
+
+
+@pytest.mark.parametrize(
+    ("options", "iterations"),
+    [
+        ({"iterations": 7}, 7),
+        ({"epochs": 4, "batch_size": 3}, 8),
+        ({"epochs": 0.1, "batch_size": 3}, 1),
+        ({}, PRESETS["scratch"].least_iterations),
+    ],
+)
+def test_length_of_training(data, options, iterations):
+    cfg = configured(data, **options)
+    assert cfg.train.max_iter == iterations
+    assert 1 <= cfg.train.eval_period <= iterations and cfg.train.log_period >= 1
+
+
+def test_scratch_decays_weights_only(data):
+    cfg = configured(data)
+    preset = PRESETS["scratch"]
+    cfg.optimizer.params.model = instantiate(cfg.model)
+    optimizer = instantiate(cfg.optimizer)
+    assert isinstance(optimizer, torch.optim.AdamW)
+    decays = {}
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            decays.setdefault(parameter.dim() > 1, set()).add(group["weight_decay"])
+    assert decays[True] == {preset.weight_decay} and 0.0 in decays[False]
+    assert cfg.train.clip_grad == preset.clip_grad and tuple(cfg.model.pixel_std) == preset.pixel_std
+
+
+def test_learning_rate_rises_and_falls(data):
+    multiplier = instantiate(configured(data).lr_multiplier)
+    warmup = PRESETS["scratch"].warmup
+    values = [multiplier(where / 100) for where in range(100)]
+    assert values[0] < 0.05 and values[-1] < 0.05
+    assert values.index(max(values)) == pytest.approx(100 * warmup, abs=1) and max(values) > 0.9
+
+
+def test_weights_to_start_from_choose_the_other_preset(data):
+    cfg = configured(data, "fcos_imprv_R_50_FPN_1x")
+    assert cfg.train.init_checkpoint.endswith("R-50.pkl")
+    assert cfg.optimizer.lr == PRESETS["finetune"].lr and list(cfg.model.pixel_std) == [1.0, 1.0, 1.0]
+    assert cfg.model.backbone.bottom_up.norm == "FrozenBN"
+
+
+def test_frozen_network_from_scratch_is_thawed(data):
+    cfg = configured(data, "fcos_imprv_R_50_FPN_1x", weights="")
+    assert (cfg.model.backbone.bottom_up.norm, cfg.model.backbone.bottom_up.freeze_at) == ("BN", 0)
+    assert cfg.optimizer.lr == PRESETS["scratch"].lr
+
+
+def test_larger_batches_learn_faster(data):
+    assert configured(data, batch_size=32).optimizer.lr == pytest.approx(
+        2 * configured(data, batch_size=8).optimizer.lr
+    )
+
+
+def test_config_can_be_stored(data):
+    assert "my_shapes_train" in dump_config(configured(data))
+
+
+@pytest.mark.parametrize("options", [{"iterations": 0}, {"batch_size": -1}, {"image_size": 8}])
+def test_numbers_out_of_range(data, options):
+    with pytest.raises(FcosError, match="must be at least"):
+        configured(data, **options)
+
+
+def test_config_without_a_node(data):
+    cfg = zoo.get_config(DEFAULT_MODEL)
+    del cfg["optimizer"]
+    with pytest.raises(FcosError, match="'optimizer'"):
+        configure(cfg, data.names, data.class_names, train_images=6)
+
+
+# Configs and weights
+
+
+def test_yaml_twin_stands_for_its_lazy_config():
+    root = config_root()
+    cfg = lazy_config(str(root / zoo.find(DEFAULT_MODEL).yaml))
+    assert cfg.model == zoo.get_config(DEFAULT_MODEL).model
+
+
+def test_other_yaml_is_refused(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text("MODEL:\n  META_ARCHITECTURE: FCOS\n")
+    with pytest.raises(FcosError, match="YAML keys"):
+        lazy_config(str(path))
+
+
+def test_classes_of_a_checkpoint(tmp_path):
+    path = str(tmp_path / "a.pth")
+    save(path, {"model": {"w": torch.zeros(1)}, "class_names": ["a", "b"], "config": "model: {}"})
+    assert holds_config(path) and not holds_config("https://example.org/a.pth")
+    check_classes(path, ("a", "b"), "the data", "do x")
+    with pytest.raises(FcosError, match=r"for 2 classes \(a, b\), but the data has 3 \(a, b, c\); do x\."):
+        check_classes(path, ("a", "b", "c"), "the data", "do x")
+    with pytest.raises(FcosError, match="'a' where that has 'b'; do x"):
+        check_classes(path, ("b", "a"), "the data", "do x")
+
+
+# Images
+
+
+def test_good_images_pass_and_are_counted(data):
+    steps = []
+    check_images(["my_shapes_train", "my_shapes_val"], lambda done, total: steps.append((done, total)))
+    assert steps == [(i, 9) for i in range(1, 10)]
+
+
+def test_every_unusable_image_is_named_with_its_fault(folder, tmp_path):
+    bad = tmp_path / "bad"
+    shutil.copytree(folder, bad)
+    images = bad / "images"
+    whole = (images / "train_000001.jpg").read_bytes()
+    (images / "train_000001.jpg").write_bytes(whole[: len(whole) // 2])
+    (images / "train_000002.jpg").write_text("no image")
+    Image.new("RGB", (64, 96)).save(images / "val_000000.jpg")
+    names = open_data(bad).names
+    with pytest.raises(FcosError, match="3 of 9 images") as info:
+        check_images([names.train, names.val])
+    text = str(info.value)
+    assert "train_000001.jpg (" in text and "truncated" in text
+    assert "train_000002.jpg (not an image)" in text
+    assert "val_000000.jpg (has 64x96 pixels, the annotations say 96x64)" in text
+
+
+def test_turned_images_have_the_size_they_are_trained_with(folder, tmp_path):
+    turned = tmp_path / "turned"
+    shutil.copytree(folder, turned)
+    path = turned / "images" / "train_000000.jpg"
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.open(path).transpose(Image.Transpose.ROTATE_90).save(path, exif=exif)
+    check_images([open_data(turned).names.train])
