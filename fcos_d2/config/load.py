@@ -14,7 +14,7 @@ from .. import zoo
 from ..errors import FcosError
 from .overrides import apply_lazy, apply_yacs
 from .stored import Config, is_lazy, parse_config, parse_yaml
-from .train_options import TRAIN_OPTIONS
+from .train_options import TRAIN_OPTIONS, TrainOptions
 from .yacs import read_yacs, sentence
 
 __all__ = ["CHECKPOINTS", "TEXT_OF", "load_config"]
@@ -38,9 +38,12 @@ def load_config(source: str | Path, overrides: Sequence[str] = ()) -> Config:
     cfg = _read(str(source))
     if isinstance(cfg, CfgNode):
         return apply_yacs(cfg, overrides)
-    if "train" in cfg:
+    if isinstance(cfg.get("train"), DictConfig):
         _fill(cfg.train, TRAIN_OPTIONS)
-    return apply_lazy(cfg, overrides)
+    cfg = apply_lazy(cfg, overrides)
+    if "train" in cfg:
+        TrainOptions.of(cfg.train, f"The config {source}")
+    return cfg
 
 
 def _read(source: str) -> Config:
