@@ -1,6 +1,8 @@
 """The console command `fcos`: a table of commands, each a module that is imported when it is chosen.
 
 Nothing here imports PyTorch, so `fcos --help` answers at once.
+
+What may be changed here: options, and what is printed. What a command does is done in a room below.
 """
 
 from __future__ import annotations

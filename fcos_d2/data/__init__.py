@@ -2,6 +2,8 @@
 
 A format is a row of `FORMATS`: it finds its parts in a folder and reads the ground truth of one as COCO's JSON object.
 Checks, cleaning, registration and evaluation are common to all of them (`fcos_d2.data.coco`).
+
+What may be changed here: how images and boxes are read, checked and put into batches. Nothing here knows a model.
 """
 
 from __future__ import annotations

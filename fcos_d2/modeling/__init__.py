@@ -1,4 +1,7 @@
-"""The detector. Importing this package registers its parts in Detectron2's registries and in those of FCOS."""
+"""The detector. Importing this package registers its parts in Detectron2's registries and in those of FCOS.
+
+What may be changed here: how detections and losses are computed. No file is read here, and no config text.
+"""
 
 from .assigner import ASSIGNER_REGISTRY, PointAssigner
 from .backbone import BACKBONES

@@ -1,4 +1,7 @@
-"""The published variants: data only."""
+"""The published variants: data only.
+
+What may be changed here: what was published, as rows of tables. Config files and `docs/zoo.md` are written from them.
+"""
 
 from __future__ import annotations
 

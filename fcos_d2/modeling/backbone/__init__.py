@@ -1,6 +1,8 @@
 """The table of backbones: a row for each, data only.
 
 `compose` builds the row's network, and the backbone YAML files are written from the same row.
+
+What may be changed here: networks from an image to feature maps, and their rows. What is done with the maps is not.
 """
 
 from __future__ import annotations

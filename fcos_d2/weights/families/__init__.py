@@ -1,4 +1,7 @@
-"""The table of families: whose checkpoints can be read and written."""
+"""The table of families: whose checkpoints can be read and written.
+
+What may be changed here: how one publisher names and lays out weights. How files are read and fitted is not.
+"""
 
 from __future__ import annotations
 
