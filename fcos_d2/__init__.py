@@ -1,14 +1,12 @@
 """FCOS as a Detectron2 extension: importing the package registers its parts with Detectron2.
 
-In the process of the console command `fcos` nothing is imported until a command asks for it, so that `fcos --help` does
-not wait for PyTorch, and so that `fcos` can say in one sentence that Detectron2 is missing. There, `register()` or the
-first public name does what `import fcos_d2` does everywhere else.
+The one exception is the console script, which says so itself (`cli/entry.py`): there, a command calls `register()` when
+it is chosen, so that `fcos --help` does not wait for PyTorch.
 """
 
 from __future__ import annotations
 
 import importlib
-import os
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -60,11 +58,5 @@ def __dir__() -> list[str]:
     return sorted({*globals(), *_HOMES})
 
 
-def _is_console_command() -> bool:
-    """Whether this process was started as `fcos`; workers that it spawns inherit `argv` alone and need all parts."""
-    script = sys.argv[0] if getattr(sys, "argv", None) else ""
-    return os.path.basename(script) in ("fcos", "fcos.exe", "fcos-script.py") and script in sys.orig_argv
-
-
-if not _is_console_command():
+if not getattr(sys.modules.get("fcos_d2_console"), "started", False):
     register()

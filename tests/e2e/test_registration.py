@@ -1,0 +1,95 @@
+"""Importing the package registers its parts in every process but the console script's, which says itself what it is."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from console import ROOT, environment, install
+
+REGISTERED = """
+import sys
+sys.path.insert(0, {root!r})
+import fcos_d2
+from detectron2.modeling import META_ARCH_REGISTRY, PROPOSAL_GENERATOR_REGISTRY
+assert "FCOS" in META_ARCH_REGISTRY and "FCOSProposals" in PROPOSAL_GENERATOR_REGISTRY
+assert fcos_d2.Predictor.__module__.startswith("fcos_d2.predict")
+print("registered")
+"""
+
+SPAWNING = """
+import multiprocessing
+import sys
+
+def look(queue):
+    import fcos_d2
+    queue.put("FCOS" in vars(fcos_d2))
+
+def main():
+    context = multiprocessing.get_context("spawn")
+    queue = context.SimpleQueue()
+    worker = context.Process(target=look, args=(queue,))
+    worker.start()
+    worker.join()
+    print("registered" if queue.get() else "nothing")
+    sys.exit()
+"""
+
+
+def run(*words: object, cwd: Path, **more: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        list(map(str, words)), cwd=cwd, env=environment(**more), text=True, capture_output=True, timeout=300
+    )
+
+
+@pytest.mark.parametrize("name", ["fcos", "fcos-script.py"])
+def test_a_users_script_of_that_name_gets_everything(tmp_path, name):
+    script = tmp_path / name
+    script.write_text(f"#!{sys.executable}\n{REGISTERED.format(root=str(ROOT))}")
+    script.chmod(0o755)
+    done = run(script, cwd=tmp_path)
+    assert done.returncode == 0 and done.stdout.strip() == "registered", done.stderr
+
+
+def test_workers_that_the_command_spawns_get_everything(tmp_path):
+    """They run the script anew, as `__mp_main__`, and unpickle functions of the package."""
+    words = install(tmp_path / "bin")
+    (tmp_path / "bin" / "spawning.py").write_text(SPAWNING)
+    script, call = Path(words[-1]), "sys.exit(main())"
+    assert call in script.read_text()
+    started = "import fcos_d2_console, spawning; fcos_d2_console.started = True; spawning.main()"
+    script.write_text(script.read_text().replace(call, started))
+    done = run(*words, cwd=tmp_path)
+    assert done.returncode == 0 and done.stdout.strip() == "registered", done.stderr
+
+
+def test_the_console_script_waits_for_nothing(tmp_path):
+    words = install(tmp_path / "bin")
+    run(*words, "--help", cwd=tmp_path)  # compiles
+    started = time.perf_counter()
+    done = run(*words, "--help", cwd=tmp_path)
+    assert done.returncode == 0 and "Commands:" in done.stdout
+    assert time.perf_counter() - started < 2.0  # 0.25 s alone on a core; PyTorch alone takes longer than 2 s
+
+
+def test_python_m_is_the_same_command(tmp_path):
+    done = run(sys.executable, "-m", "fcos_d2.cli", "--version", cwd=tmp_path, PYTHONPATH=str(ROOT))
+    assert done.returncode == 0 and done.stdout.startswith("fcos_d2 ")
+
+
+def test_importing_changes_no_setting_of_the_process(tmp_path):
+    code = """
+import sys
+sys.path.insert(0, {root!r})
+import torch, detectron2
+tiny = torch.tensor(1e-40)
+before = torch.get_num_threads(), torch.get_num_interop_threads(), float(tiny * 1.0)
+import fcos_d2
+assert before == (torch.get_num_threads(), torch.get_num_interop_threads(), float(tiny * 1.0)) and before[2] > 0
+print("same")
+"""
+    done = run(sys.executable, "-c", code.format(root=str(ROOT)), cwd=tmp_path)
+    assert done.returncode == 0 and done.stdout.strip() == "same", done.stderr
