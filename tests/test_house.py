@@ -17,6 +17,7 @@ from pathlib import Path
 
 import grimp
 import pytest
+import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "fcos_d2"
@@ -193,6 +194,12 @@ def test_near_names_are_found() -> None:
     for pair in (("a/checkpoint", "a/checkpointing"), ("a/weight", "weights"), ("a/network", "b/netwerk")):
         assert nearly_one_name(list(pair)) == [pair]
     assert nearly_one_name(["train", "train/trainer", "data/coco", "evaluation/coco", "modeling/head", "read"]) == []
+
+
+def test_the_linter_has_one_version() -> None:
+    hooks = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8"))["repos"]
+    (hook,) = (hook for hook in hooks if hook["repo"].endswith("ruff-pre-commit"))
+    assert f'"ruff=={hook["rev"].removeprefix("v")}"' in (ROOT / "pyproject.toml").read_text(encoding="utf-8")
 
 
 # --------------------------------------------------------------------------------------------------------- duplicates
