@@ -13,7 +13,7 @@ from scenes import detector, image_inputs, random_boxes, total
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from fcos_d2.modeling.rewrite.recompute import PARTS, checkpoint_gradients
+from fcos_d2.modeling.rewrite import PARTS, rewrite
 
 SIZE = (64, 64)
 # Numbers of boxes of the four images of a batch: the second process of two gets the last two images.
@@ -110,8 +110,7 @@ def checkpoint(rank: int, world: int, folder: str) -> None:
         for parts in PARTS:
             torch.manual_seed(3)
             plain = detector("improved", norm="BN", freeze_at=2).train()
-            if parts != "none":
-                checkpoint_gradients(plain, parts)
+            plain = rewrite(plain, recompute=parts)
             model = DistributedDataParallel(plain, broadcast_buffers=False)
             for _ in range(2):
                 total(model(batch_of("boxes everywhere")[rank * 2 : rank * 2 + 2])).backward()

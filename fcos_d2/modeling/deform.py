@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torchvision.ops import deform_conv2d
 
 from ..options import one_of
+from .traits import Traits
 
 _OFFSET_INITS = ("zero", "kaiming_uniform")
 
@@ -44,6 +45,8 @@ class DeformConv(nn.Module):
     Raises:
         ValueError: channels that groups do not divide, or no such `offset_init`.
     """
+
+    traits = Traits(reads_neighbours=True)
 
     def __init__(
         self,

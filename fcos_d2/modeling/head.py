@@ -14,6 +14,7 @@ from torch.utils.checkpoint import checkpoint
 
 from ..options import one_of, option
 from .deform import DeformConv
+from .traits import Traits
 
 FCOS_HEAD_REGISTRY = Registry("FCOS_HEAD")
 FCOS_HEAD_REGISTRY.__doc__ = """Modules called like `FCOSHead`."""
@@ -52,6 +53,8 @@ class Tower(nn.Sequential):
     computed again when the gradient needs it, which takes a hundredth of the time of the convolution and halves the
     memory of the tower. What the layers compute is the same.
     """
+
+    traits = Traits(recomputable=True)
 
     def __init__(
         self,

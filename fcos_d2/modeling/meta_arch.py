@@ -17,7 +17,6 @@ from ..options import read_config
 from ..structures import Detections
 from .dense import DenseFCOS
 from .inputs import check_images, ground_truth, without_waiting
-from .rewrite.fold import fold_as_it_runs
 from .rewrite.fuse import optimized
 from .rewrite.invariant import Padding, hide_padding, make_invariant, running
 from .whole_batch import WholeBatch, padded_size
@@ -66,7 +65,6 @@ class FCOS(DenseDetector):
             pixel_std=list(pixel_std),
         )
         del self.head  # the base class calls its second argument so; here the head is a part of `dense`
-        fold_as_it_runs(backbone)
         self.dense = dense
         self.num_classes = num_classes
         self.input_format = input_format

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from ..options import as_tuple, one_of, option
 from .deform import DeformConv
 from .head import FCOS_HEAD_REGISTRY
+from .traits import Traits
 
 _LAYERS = ("deform3x3", "conv3x3", "conv1x1")
 
@@ -37,6 +38,8 @@ class NASLayer(nn.Module):
         deform_groups: groups of channels that share their offsets.
         conv_bias: whether plain convolutions have a bias.
     """
+
+    traits = Traits(recomputable=True)
 
     def __init__(self, channels: int, kind: str, deform_groups: int, conv_bias: bool) -> None:
         super().__init__()

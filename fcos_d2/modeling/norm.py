@@ -10,6 +10,9 @@ from torch import nn
 
 from ..options import one_of
 
+BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
+"""Modules whose statistics follow the data while they train."""
+
 _DETECTRON2_NAMES = ("", "BN", "SyncBN", "FrozenBN", "GN", "nnSyncBN", "naiveSyncBN", "naiveSyncBN_N")
 
 

@@ -30,11 +30,11 @@ from ..data.stream import SampleStream
 from ..errors import FcosError
 from ..evaluation.evaluate import build_loader, data_class_names, evaluate
 from ..files import write_atomically
-from ..modeling.rewrite.recompute import PARTS, checkpoint_gradients
+from ..modeling.rewrite import PARTS, prepare_training
 from ..weights.fit import load_model, load_state
 from ..weights.read import load
 from ..weights.write import Checkpointer
-from .cpu import guard_narrow_maps, start_threads, without_denormals, without_sync_bn
+from .cpu import start_threads, without_denormals
 from .hooks import AverageHook, CheckpointHook, EvaluationHook, WeightAverage
 from .interrupt import Request, TrainingInterrupted
 from .logs import log_to
@@ -101,9 +101,12 @@ class LazyTrainer(TrainerBase):
         self.seed = self.options.seed if self.options.seed >= 0 else comm.shared_random_seed()
         seed_all_rng(self.seed)  # the same initial weights in all processes
         self.class_names = self._class_names(eval_only)
-        model = instantiate(cfg.model)
-        model = without_sync_bn(model) if self._device.type == "cpu" else model
-        self._bare_model = model.to(self._device)
+        self._bare_model = prepare_training(
+            instantiate(cfg.model),
+            device=self._device,
+            amp=self.options.amp.enabled,
+            recompute="none" if eval_only else self.options.gradient_checkpointing,
+        ).to(self._device)
         if self.options.channels_last or self._device.type == "cpu":
             self._bare_model.to(memory_format=torch.channels_last)
         self.model = self._bare_model
@@ -213,10 +216,6 @@ class LazyTrainer(TrainerBase):
             self._dtype = torch.float16
         scaled = amp.enabled and self._dtype is torch.float16 and self._device.type == "cuda"
         self.scaler = torch.amp.GradScaler(self._device.type, enabled=scaled)
-        if amp.enabled and self._device.type == "cpu":
-            guard_narrow_maps(self._bare_model)
-        if self.options.gradient_checkpointing != "none":
-            checkpoint_gradients(self._bare_model, self.options.gradient_checkpointing)
         if self.options.grad_accumulation > 1 and not hasattr(self._bare_model, "whole_batch"):
             logger.warning(
                 "%s has no method whole_batch: train.grad_accumulation averages its losses over the parts.",

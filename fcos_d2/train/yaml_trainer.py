@@ -21,9 +21,9 @@ from ..data.mapper import FastMapper
 from ..data.stream import NamedMapper
 from ..errors import FcosError
 from ..evaluation.coco import FastCOCOEvaluator
+from ..modeling.rewrite import prepare_training
 from ..weights.fit import load_model
 from ..weights.write import Checkpointer
-from .cpu import without_sync_bn
 
 __all__ = ["YamlTrainer"]
 
@@ -51,7 +51,7 @@ class YamlTrainer(DefaultTrainer):
     @classmethod
     def build_model(cls, cfg: CfgNode) -> torch.nn.Module:
         model = super().build_model(cfg)
-        return without_sync_bn(model) if cfg.MODEL.DEVICE == "cpu" else model
+        return prepare_training(model, device=cfg.MODEL.DEVICE, amp=False)
 
     @classmethod
     def build_train_loader(cls, cfg: CfgNode) -> Any:

@@ -128,7 +128,7 @@ def table(rows: Sequence[Memory]) -> str:
 def _peak(variant: str, size: tuple[int, int], way: str, batch: int, device: str) -> int:
     """Bytes of one step above what this process uses now."""
     from fcos_d2.config.load import load_config
-    from fcos_d2.modeling.rewrite.recompute import checkpoint_gradients
+    from fcos_d2.modeling.rewrite import rewrite
 
     words = set(way.split("+"))
     cfg = load_config(variant)
@@ -140,7 +140,7 @@ def _peak(variant: str, size: tuple[int, int], way: str, batch: int, device: str
     if "inference" not in words:
         for part in ("backbone", "all"):
             if part in words:
-                checkpoint_gradients(model, part)
+                model = rewrite(model, recompute=part, share_tensors=True)
         cfg.optimizer.params.model = model
         optimizer = instantiate(cfg.optimizer)
 

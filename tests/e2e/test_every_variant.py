@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 
 import fcos_d2
 from fcos_d2 import zoo
-from fcos_d2.train.trainer import without_sync_bn
+from fcos_d2.modeling.rewrite import rewrite
 
 COMBINATIONS = {(v.recipe, v.backbone): v for v in reversed(zoo.VARIANTS)}
 
@@ -20,7 +20,7 @@ def allocate(cfg) -> torch.nn.Module:
     """The model of a config, with small weights: the published initialisation takes longer than a step."""
     with torch.device("meta"):
         model = instantiate(cfg)
-    model = without_sync_bn(model.to_empty(device="cpu"))
+    model = rewrite(model.to_empty(device="cpu"), sync_bn=False)
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in model.parameters():

@@ -20,7 +20,6 @@ from fcos_d2.config.stored import parse_config
 from fcos_d2.errors import FcosError
 from fcos_d2.predict import Predictor
 from fcos_d2.train import LazyTrainer
-from fcos_d2.train.cpu import guard_narrow_maps, without_sync_bn
 from fcos_d2.train.hooks import EvaluationHook, WeightAverage
 from fcos_d2.train.interrupt import TrainingInterrupted
 from fcos_d2.weights.read import load
@@ -368,30 +367,6 @@ def test_evaluation_alone(small):
     assert str(again) == str(trained.results)  # NaN where there is no box of a size
     with pytest.raises(FcosError, match=r"no weights to evaluate: pass train\.init_checkpoint"):
         LazyTrainer(small("none"), eval_only=True, console=False)
-
-
-def test_sync_bn_becomes_bn_on_the_cpu(caplog):
-    model = nn.Sequential(nn.Conv2d(1, 2, 1), nn.Sequential(nn.SyncBatchNorm(2)))
-    model[1][0].running_mean.fill_(3.0)
-    with caplog.at_level(logging.WARNING, "fcos_d2"):
-        without_sync_bn(model)
-    assert type(model[1][0]) is nn.BatchNorm2d and float(model[1][0].running_mean[0]) == 3.0
-    assert len(caplog.records) == 1 and "SyncBN" in caplog.text
-
-
-def test_bfloat16_gradients_of_narrow_maps():
-    """PyTorch's own are garbage now and then; what they are is what the memory held before."""
-    for size in ((1, 1), (2, 1), (5, 1)):
-        for _ in range(10):
-            garbage = torch.full((64 * 64 * 9 * 4,), float("nan"))
-            del garbage
-            conv = nn.Conv2d(64, 64, 3, stride=2, padding=1)
-            x = torch.randn(2, 64, *size)
-            expected = torch.autograd.grad(conv(x).square().sum(), conv.weight)[0]
-            guard_narrow_maps(conv)
-            with torch.autocast("cpu", torch.bfloat16):
-                found = torch.autograd.grad(conv(x).square().sum(), conv.weight)[0]
-            assert torch.allclose(found, expected, rtol=1e-4, atol=1e-4)
 
 
 def test_interruption_keeps_the_iteration(small):

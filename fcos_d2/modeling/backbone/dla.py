@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from ...options import as_tuple, one_of
 from ..norm import freeze, get_norm
+from ..traits import Traits
 from .fpn import fpn_from_config, register_backbone
 
 # `MODEL.DLA`, with AdelaiDet's keys and defaults. Nobody reads OUT_FEATURES: a network returns what the pyramid needs.
@@ -34,6 +35,8 @@ def _conv_norm(in_channels: int, out_channels: int, kernel_size: int, norm: str,
 class Block(nn.Module):
     """Two 3x3 convolutions and a residual that the caller gives."""
 
+    traits = Traits(recomputable=True, norm_after={"conv1": "bn1", "conv2": "bn2"})
+
     def __init__(self, in_channels: int, out_channels: int, norm: str, stride: int = 1) -> None:
         super().__init__()
         self.conv1, self.bn1 = _conv_norm(in_channels, out_channels, 3, norm, stride)
@@ -46,6 +49,8 @@ class Block(nn.Module):
 
 class Root(nn.Module):
     """Merges the outputs of a tree by a 1x1 convolution."""
+
+    traits = Traits(recomputable=True, norm_after={"conv": "bn"})
 
     def __init__(self, in_channels: int, out_channels: int, norm: str) -> None:
         super().__init__()
@@ -66,6 +71,8 @@ class Tree(nn.Module):
         level_root: whether the pooled input reaches the root, too.
         outer_channels: of the features from outer trees that the root merges as well.
     """
+
+    traits = Traits(reads_neighbours=True)
 
     def __init__(
         self,

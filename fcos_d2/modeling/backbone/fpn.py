@@ -11,6 +11,7 @@ from fvcore.nn import weight_init
 from torch import Tensor, nn
 
 from ...options import as_tuple
+from ..rewrite.fold import folding
 from .resnet import resnet_from_config
 
 
@@ -69,15 +70,9 @@ def fpn(
     Raises:
         ValueError: `top_levels` is not 0, 1 or 2.
     """
-    features = list(as_tuple(in_features))
-    return FPN(
-        bottom_up,
-        features,
-        out_channels,
-        norm=norm,
-        top_block=top_block(top_levels, out_channels),
-        fuse_type=fuse_type,
-    )
+    features, top = list(as_tuple(in_features)), top_block(top_levels, out_channels)
+    pyramid = FPN(bottom_up, features, out_channels, norm=norm, top_block=top, fuse_type=fuse_type)
+    return folding(pyramid, keep=[bottom_up])
 
 
 def fpn_from_config(cfg, bottom_up: Backbone) -> FPN:

@@ -21,7 +21,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
-from detectron2.layers import Conv2d, ShapeSpec
+from detectron2.layers import ShapeSpec
 from detectron2.modeling import Backbone
 from detectron2.modeling.backbone.resnet import BasicBlock, BottleneckBlock
 from fvcore.nn import weight_init
@@ -29,6 +29,8 @@ from torch import Tensor, nn
 
 from ...options import as_tuple, one_of
 from ..norm import freeze, get_norm, norm_layer
+from ..rewrite.fold import FoldedConv2d, folding
+from ..traits import Traits
 from .fpn import register_backbone
 
 BRANCHES = ("branch0", "branch1", "branch2", "branch3")
@@ -42,7 +44,7 @@ _BLOCKS_PER_BRANCH = 4
 
 
 def _conv(in_channels: int, out_channels: int, norm: str, kernel_size: int = 3, stride: int = 1, relu: bool = True):
-    conv = Conv2d(
+    conv = FoldedConv2d(
         in_channels,
         out_channels,
         kernel_size,
@@ -64,10 +66,13 @@ class HRModule(nn.Module):
         norm: name of the norm.
     """
 
+    traits = Traits(recomputable=True)
+
     def __init__(self, widths: Sequence[int], norm: str) -> None:
         super().__init__()
         self.branches = nn.ModuleList(
-            nn.Sequential(*(BasicBlock(w, w, norm=norm_layer(norm)) for _ in range(_BLOCKS_PER_BRANCH))) for w in widths
+            nn.Sequential(*(folding(BasicBlock(w, w, norm=norm_layer(norm))) for _ in range(_BLOCKS_PER_BRANCH)))
+            for w in widths
         )
         self.fuse = nn.ModuleList(
             nn.ModuleList(self._path(widths, source, target, norm) for source in range(len(widths)))
@@ -125,8 +130,8 @@ class HRNet(Backbone):
         self.stem = nn.Sequential(_conv(in_channels, 64, norm, stride=2), _conv(64, 64, norm, stride=2))
         self.layer1 = nn.Sequential(
             *(
-                BottleneckBlock(64 if b == 0 else 256, 256, bottleneck_channels=64, norm=norm_layer(norm))
-                for b in range(_BLOCKS_PER_BRANCH)
+                folding(BottleneckBlock(channels, 256, bottleneck_channels=64, norm=norm_layer(norm)))
+                for channels in (64, 256, 256, 256)
             )
         )
         before = [256]
@@ -173,6 +178,8 @@ class HRFPN(Backbone):
         num_levels: L.
         conv_stride: of the 3x3 convolutions: 2 makes levels from stride 8, 1 from stride 4.
     """
+
+    traits = Traits(crosses_border="resizes maps bilinearly, across the border of an image")
 
     def __init__(
         self,

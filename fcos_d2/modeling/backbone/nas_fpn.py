@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from detectron2.layers import Conv2d, ShapeSpec
+from detectron2.layers import ShapeSpec
 from detectron2.modeling import Backbone
 from fvcore.nn import weight_init
 from torch import Tensor, nn
@@ -29,6 +29,8 @@ from torch import Tensor, nn
 from ...options import as_tuple, one_of
 from ..deform import DeformConv
 from ..norm import get_norm
+from ..rewrite.fold import FoldedConv2d
+from ..traits import Traits
 from .fpn import register_backbone, top_block
 from .mobilenet import mobilenet_from_config
 from .resnet import resnet_from_config
@@ -116,6 +118,8 @@ class NASFPN(Backbone):
         ValueError: `in_features` are not three of those strides, or an option has no such value.
     """
 
+    traits = Traits(crosses_border="resizes maps bilinearly, across the border of an image")
+
     def __init__(
         self,
         bottom_up: Backbone,
@@ -136,7 +140,7 @@ class NASFPN(Backbone):
         self.bottom_up = bottom_up
         self.adapt = nn.ModuleList()
         for name in self.in_features:
-            conv = Conv2d(
+            conv = FoldedConv2d(
                 shapes[name].channels,
                 out_channels,
                 1,

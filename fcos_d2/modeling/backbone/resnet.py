@@ -26,6 +26,7 @@ from fvcore.nn.weight_init import c2_msra_fill
 from ...options import as_tuple
 from ..deform import DeformConv
 from ..norm import norm_layer
+from ..rewrite.fold import folding
 
 # Added to `MODEL.RESNETS`, which Detectron2 fills with the other keys.
 KEYS = {"DEFORM_OFFSET_INIT": "zero"}
@@ -168,7 +169,7 @@ def resnet(
         if isinstance(module, FrozenBatchNorm2d):
             # Detectron2's main keeps the counter of a batch norm that it freezes, 0.6 does not: equal tensors for both.
             module.register_buffer("num_batches_tracked", None)
-    return net
+    return folding(net)
 
 
 def resnet_from_config(cfg, in_channels: int) -> ResNet:

@@ -16,12 +16,14 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from detectron2.layers import Conv2d, ShapeSpec
+from detectron2.layers import ShapeSpec
 from detectron2.modeling import FPN, Backbone
 from torch import Tensor, nn
 
 from ...options import as_tuple, one_of
 from ..norm import freeze, get_norm
+from ..rewrite.fold import FoldedConv2d
+from ..traits import Traits
 from .fpn import fpn_from_config, register_backbone
 
 
@@ -77,8 +79,8 @@ KEYS = {
 }
 
 
-def _conv(in_channels: int, out_channels: int, kernel_size: int, norm: str, stride: int = 1) -> Conv2d:
-    conv = Conv2d(
+def _conv(in_channels: int, out_channels: int, kernel_size: int, norm: str, stride: int = 1) -> FoldedConv2d:
+    conv = FoldedConv2d(
         in_channels,
         out_channels,
         kernel_size,
@@ -118,6 +120,8 @@ class OSABlock(nn.Module):
         norm: name of the norm.
     """
 
+    traits = Traits(recomputable=True)
+
     def __init__(
         self,
         in_channels: int,
@@ -155,6 +159,8 @@ class VoVNet(Backbone):
     Raises:
         ValueError: there is no such size or stage.
     """
+
+    traits = Traits(pooled=("stem", "stage2", "stage3", "stage4"))
 
     def __init__(
         self,

@@ -6,12 +6,16 @@ gives the same numbers but for rounding, and saves two passes over maps that are
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 import torch.nn.functional as F
 from detectron2.layers import Conv2d, FrozenBatchNorm2d
 from torch import Tensor, nn
 
-__all__ = ["FoldedConv2d", "fold_as_it_runs", "folded"]
+from .copying import Replacement, rebuilt
+
+__all__ = ["FoldedConv2d", "folded", "folding"]
 
 
 def folded(weight: Tensor, bias: Tensor | None, norm: nn.Module) -> tuple[Tensor, Tensor]:
@@ -46,8 +50,15 @@ class FoldedConv2d(Conv2d):
         return x if self.activation is None else self.activation(x)
 
 
-def fold_as_it_runs(module: nn.Module) -> None:
-    """Turn Detectron2's convolutions with frozen batch norms into `FoldedConv2d`, in place; names stay as they are."""
-    for part in module.modules():
-        if type(part) is Conv2d and type(part.norm) is FrozenBatchNorm2d:
-            part.__class__ = FoldedConv2d
+def folding(module: nn.Module, keep: Iterable[nn.Module] = ()) -> nn.Module:
+    """A copy of a module, with its tensors, whose Detectron2 convolutions with a norm are `FoldedConv2d`.
+
+    Args:
+        module: stays as it is.
+        keep: submodules that are used as they are.
+    """
+    return rebuilt(module, _rule, keep)
+
+
+def _rule(part: nn.Module) -> Replacement | None:
+    return Replacement(FoldedConv2d) if type(part) is Conv2d and part.norm is not None else None

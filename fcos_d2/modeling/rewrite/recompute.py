@@ -1,81 +1,77 @@
 """Gradient checkpointing: blocks keep their input alone, and compute the rest again when their gradient is asked for.
 
-That is PyTorch's `torch.utils.checkpoint`, block by block, in the forward methods of a model that is already built. Its
-weights, their names and its results stay as they are; gradients are equal to the bit where convolutions are
-deterministic. It costs about one more forward pass of what is computed again.
+That is PyTorch's `torch.utils.checkpoint`, block by block. Weights, their names and results stay as they are; gradients
+are equal to the bit where convolutions are deterministic. It costs about one more forward pass of what is computed
+again.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
-from detectron2.layers import CNNBlockBase
 from torch import nn
 from torch.utils.checkpoint import checkpoint
-from torchvision.models.mobilenetv2 import InvertedResidual
 
 from ...errors import FcosError
-from ..backbone import dla
-from ..backbone.hrnet import HRModule
-from ..backbone.vovnet import OSABlock
-from ..head import Tower
-from ..nas_head import NASLayer
+from ..norm import BATCH_NORMS
+from .copying import Derived, Replacement, derived, rebuilt
+from .foreign import traits_of
 
-__all__ = ["PARTS", "checkpoint_gradients"]
+__all__ = ["PARTS", "Recomputed", "recomputing"]
 
 # Values of `train.gradient_checkpointing`.
 PARTS = ("none", "backbone", "all")
 
-_BACKBONE_BLOCKS = (CNNBlockBase, OSABlock, HRModule, InvertedResidual, dla.Block, dla.Root)
-_HEAD_BLOCKS = (Tower, NASLayer)
+
+class Recomputed(Derived):
+    """A block whose activations are computed again for its gradient."""
+
+    def forward(self, *args: Any) -> Any:
+        if not (self.training and torch.is_grad_enabled()):
+            return super().forward(*args)
+        contexts = functools.partial(_contexts, self)
+        return checkpoint(super().forward, *args, use_reentrant=False, context_fn=contexts)
 
 
-def checkpoint_gradients(model: nn.Module, parts: str) -> int:
-    """Let the blocks of a model, in place, compute their activations again instead of keeping them while it trains.
+def recomputing(model: nn.Module, parts: str) -> nn.Module:
+    """A copy of a model, with its tensors, whose blocks compute their activations again while they train.
 
     Args:
         model: with a `backbone`, as Detectron2's detectors have it. Frozen blocks keep nothing and are left alone.
         parts: "backbone" for the blocks of the bottom-up network, "all" for the towers of the head, too.
-    Returns:
-        Number of blocks.
     Raises:
         FcosError: the backbone has no such blocks.
     """
     backbone = getattr(model, "backbone", None)
     bottom_up = getattr(backbone, "bottom_up", backbone)
     if bottom_up is None:
-        raise FcosError(f"train.gradient_checkpointing needs a backbone, which {type(model).__name__} has not.")
-    blocks = list(_outermost(bottom_up, _BACKBONE_BLOCKS))
+        raise FcosError(f"Gradient checkpointing needs a backbone, which {type(model).__name__} has not.")
+    blocks = list(_outermost(bottom_up))
     if not blocks:
         raise FcosError(
-            f"train.gradient_checkpointing knows no blocks of {type(bottom_up).__name__}: let them derive from "
-            "detectron2.layers.CNNBlockBase, or set it to none."
+            f"Gradient checkpointing knows no blocks of {type(bottom_up).__name__}: let them derive from "
+            "detectron2.layers.CNNBlockBase or declare fcos_d2.modeling.traits.Traits(recomputable=True), or "
+            "train without it."
         )
     if parts == "all":
-        blocks += _outermost(model, _HEAD_BLOCKS)
-    trained = [block for block in blocks if any(p.requires_grad for p in block.parameters())]
-    for block in trained:
-        block.forward = functools.partial(_forward, block, block.forward)
-    return len(trained)
+        blocks += [part for name, part in model.named_children() if part is not backbone for part in _outermost(part)]
+    chosen = {id(block) for block in blocks if any(p.requires_grad for p in block.parameters())}
+    return rebuilt(model, lambda part: Replacement(derived(Recomputed, type(part))) if id(part) in chosen else None)
 
 
-def _outermost(module: nn.Module, kinds: tuple[type, ...]) -> Iterator[nn.Module]:
-    """Modules of some classes that are in no other such module."""
+def _outermost(module: nn.Module) -> Iterator[nn.Module]:
+    """Blocks that can be computed again and are in no other such block."""
     for child in module.children():
-        if isinstance(child, kinds):
+        if isinstance(child, Recomputed):
+            continue
+        if traits_of(child).recomputable:
             yield child
         else:
-            yield from _outermost(child, kinds)
-
-
-def _forward(block: nn.Module, forward: Callable[..., Any], *args: Any) -> Any:
-    if not (block.training and torch.is_grad_enabled()):
-        return forward(*args)
-    return checkpoint(forward, *args, use_reentrant=False, context_fn=functools.partial(_contexts, block))
+            yield from _outermost(child)
 
 
 def _contexts(block: nn.Module) -> tuple[AbstractContextManager, AbstractContextManager]:
@@ -86,12 +82,14 @@ def _contexts(block: nn.Module) -> tuple[AbstractContextManager, AbstractContext
 @contextmanager
 def _statistics_untouched(block: nn.Module) -> Iterator[None]:
     """Batch norms that train write their running statistics to copies: the first pass has updated them already."""
-    norms = [m for m in block.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.training and m._buffers]
-    kept = [dict(norm._buffers) for norm in norms]
-    for norm, buffers in zip(norms, kept):
-        norm._buffers.update({name: b if b is None else b.clone() for name, b in buffers.items()})
+    norms = [m for m in block.modules() if isinstance(m, BATCH_NORMS) and m.training]
+    kept = [(norm, dict(norm.named_buffers(recurse=False))) for norm in norms]
+    for norm, buffers in kept:
+        for name, value in buffers.items():
+            setattr(norm, name, value.clone())
     try:
         yield
     finally:
-        for norm, buffers in zip(norms, kept):
-            norm._buffers.update(buffers)
+        for norm, buffers in kept:
+            for name, value in buffers.items():
+                setattr(norm, name, value)

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from fcos_d2.config.compose import compose
 from fcos_d2.modeling import FCOS
+from fcos_d2.modeling.rewrite import rewrite
 from fcos_d2.modeling.rewrite.fold import FoldedConv2d, folded
 from fcos_d2.modeling.rewrite.fuse import FusedConv2d
-from fcos_d2.train.cpu import without_sync_bn
 
 SIZE = (96, 128)
 # Every kind of network and of head.
@@ -32,7 +32,7 @@ def model_of(recipe: str, backbone: str) -> FCOS:
     """Random weights, and norms whose statistics are not the ones they start with."""
     with torch.device("meta"):
         model = instantiate(compose(recipe, backbone, "1x").model)
-    model = without_sync_bn(model.to_empty(device="cpu")).eval()
+    model = rewrite(model.to_empty(device="cpu"), sync_bn=False).eval()
     with torch.no_grad():
         for name, value in (*model.named_parameters(), *model.named_buffers()):
             if name.endswith("running_var"):

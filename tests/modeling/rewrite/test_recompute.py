@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,8 @@ from torch import nn
 
 from fcos_d2.config.compose import compose
 from fcos_d2.errors import FcosError
-from fcos_d2.modeling.rewrite.recompute import PARTS, checkpoint_gradients
+from fcos_d2.modeling.rewrite import PARTS, rewrite, rewrites_of
+from fcos_d2.modeling.rewrite.recompute import Recomputed
 from fcos_d2.train.cpu import without_denormals
 
 SIZE = (64, 96)
@@ -50,6 +50,10 @@ def batch_of() -> list[dict[str, Any]]:
     return [image_inputs(SIZE, random_boxes(n, SIZE), torch.randint(0, 3, (n,))) for n in (4, 2)]
 
 
+def blocks_of(model: nn.Module) -> int:
+    return sum(isinstance(part, Recomputed) for part in model.modules())
+
+
 class Kept:
     """Counts what the graph keeps for the backward pass."""
 
@@ -80,17 +84,17 @@ def step(model: nn.Module, batch: list[dict[str, Any]]) -> tuple[dict[str, torch
 )
 def test_gradients_and_statistics_are_equal_to_the_bit(row: str) -> None:
     plain, batch = model_of(row), batch_of()
-    models = {parts: copy.deepcopy(plain) for parts in PARTS[1:]}
+    models = {parts: rewrite(plain, recompute=parts) for parts in PARTS[1:]}
     losses, most = step(plain, batch)
     expected = {name: p.grad for name, p in plain.named_parameters() if p.requires_grad}
     for parts, model in models.items():
-        names = list(model.state_dict())
-        assert checkpoint_gradients(model, parts) > 2
+        assert rewrites_of(model) == (f"recompute: {parts}",)
+        assert blocks_of(model) > 2
         again, count = step(model, batch)
         assert all(torch.equal(losses[name], again[name]) for name in losses)
         found = {name: p.grad for name, p in model.named_parameters() if p.requires_grad}
         assert all(torch.equal(found[name], value) for name, value in expected.items())
-        assert list(model.state_dict()) == names
+        assert list(model.state_dict()) == list(plain.state_dict())
         buffers = dict(model.named_buffers())
         assert all(torch.equal(buffers[name], value) for name, value in plain.named_buffers())
         assert count < 0.9 * most
@@ -99,8 +103,7 @@ def test_gradients_and_statistics_are_equal_to_the_bit(row: str) -> None:
 
 def test_under_autocast() -> None:
     plain, batch = model_of("R_18_slim_FPN"), batch_of()
-    model = copy.deepcopy(plain)
-    checkpoint_gradients(model, "all")
+    model = rewrite(plain, recompute="all")
     gradients = []
     for one in (plain, model):
         with torch.autocast("cpu", torch.bfloat16):
@@ -116,7 +119,7 @@ def test_nothing_is_computed_twice_without_gradients() -> None:
     model, batch = model_of("R_18_slim_FPN"), batch_of()
     calls = []
     model.backbone.bottom_up.res5[0].conv1.register_forward_hook(lambda *_: calls.append(1))
-    checkpoint_gradients(model, "backbone")
+    model = rewrite(model, recompute="backbone")
     with torch.no_grad():
         model(batch)
     model.eval()
@@ -128,7 +131,7 @@ def test_nothing_is_computed_twice_without_gradients() -> None:
 
 def test_frozen_blocks_are_left_alone() -> None:
     """The stem, four stages of two blocks, and two towers."""
-    counts = [checkpoint_gradients(detector(norm="BN", freeze_at=stages), "all") for stages in range(6)]
+    counts = [blocks_of(rewrite(detector(norm="BN", freeze_at=stages), recompute="all")) for stages in range(6)]
     assert counts == [11, 10, 8, 6, 4, 2]
 
 
@@ -145,7 +148,15 @@ def test_what_has_no_blocks(model: nn.Module, words: str) -> None:
         holder.backbone = model["backbone"]
         model = holder
     with pytest.raises(FcosError, match=words):
-        checkpoint_gradients(model, "backbone")
+        rewrite(model, recompute="backbone")
+
+
+def test_asking_twice_is_asking_once() -> None:
+    plain = detector(norm="BN", freeze_at=0)
+    once, more = (rewrite(rewrite(plain, recompute="backbone"), recompute=parts) for parts in ("backbone", "all"))
+    assert (blocks_of(once), blocks_of(more)) == (9, 11)
+    assert rewrites_of(more) == ("recompute: all",)
+    assert blocks_of(plain) == 0
 
 
 def test_two_processes(tmp_path: Path) -> None:

@@ -1,0 +1,60 @@
+"""Parts that no longer train, and batch norms over all processes where there is no GPU to compute them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from detectron2.layers import FrozenBatchNorm2d
+from torch import nn
+
+from ...errors import FcosError
+from ..norm import BATCH_NORMS
+from .copying import Replacement, rebuilt
+
+__all__ = ["freezing", "without_sync_bn"]
+
+
+def freezing(module: nn.Module, names: Sequence[str]) -> nn.Module:
+    """A copy of a module, some of whose parts do not train: no gradients, and batch norms become `FrozenBatchNorm2d`.
+
+    Args:
+        module: stays as it is.
+        names: of submodules; "" is the module itself.
+    Raises:
+        FcosError: there is no submodule of such a name.
+    """
+    known = dict(module.named_modules())
+    if unknown := [name for name in names if name not in known]:
+        raise FcosError(f"freeze names {unknown[0]!r}, which {type(module).__name__} has not.")
+    parts = {id(part) for name in names for part in known[name].modules()}
+    still = {id(p): nn.Parameter(p.detach(), requires_grad=False) for name in names for p in known[name].parameters()}
+    return rebuilt(module, lambda part: _frozen(part) if id(part) in parts else None, tensors=still)
+
+
+def _frozen(part: nn.Module) -> Replacement | None:
+    if not isinstance(part, BATCH_NORMS) or part.running_mean is None:
+        return None
+    return Replacement(FrozenBatchNorm2d, _as_buffers)
+
+
+def _as_buffers(norm: nn.Module) -> None:
+    """What a `FrozenBatchNorm2d` multiplies and adds are buffers, 1 and 0 unless the norm has learned others."""
+    statistics = dict(norm.named_buffers(recurse=False))
+    for name, start in (("weight", norm.running_var.new_ones), ("bias", norm.running_var.new_zeros)):
+        value = getattr(norm, name)
+        delattr(norm, name)
+        norm.register_buffer(name, start(norm.num_features) if value is None else value.detach())
+    for name, value in statistics.items():  # after these, as in the batch norm's state dict
+        delattr(norm, name)
+        norm.register_buffer(name, value)
+
+
+def without_sync_bn(module: nn.Module) -> tuple[nn.Module, int]:
+    """A copy of a module with `nn.BatchNorm2d` in the place of `nn.SyncBatchNorm`, which trains on GPUs only.
+
+    Returns:
+        the copy, and the number of these norms.
+    """
+    count = sum(isinstance(part, nn.SyncBatchNorm) for part in module.modules())
+    kind = Replacement(nn.BatchNorm2d)
+    return rebuilt(module, lambda part: kind if isinstance(part, nn.SyncBatchNorm) else None), count

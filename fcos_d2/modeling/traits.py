@@ -1,0 +1,29 @@
+"""What a module declares about itself, for those that rewrite it (see `rewrite/`)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+__all__ = ["Traits"]
+
+
+@dataclass(frozen=True)
+class Traits:
+    """Facts that cannot be seen from outside a `forward`. A class states them as its attribute `traits`.
+
+    Attributes:
+        reads_neighbours: its own `forward` reads neighbouring cells of its first argument, e.g. by a pool that is a
+            function; its submodules are looked at by themselves.
+        pooled: submodules whose outputs its `forward` gives to a max pool that is a function.
+        crosses_border: why its result depends on padding whatever is done, to follow the module's name in a message.
+        recomputable: a block whose activations gradient checkpointing may drop and compute again.
+        norm_after: convolution -> norm, both by the name of the submodule: `forward` gives the convolution's output to
+            that norm and to nothing else.
+    """
+
+    reads_neighbours: bool = False
+    pooled: tuple[str, ...] = ()
+    crosses_border: str = ""
+    recomputable: bool = False
+    norm_after: Mapping[str, str] = field(default_factory=dict)
