@@ -12,29 +12,36 @@ from omegaconf import DictConfig
 
 from .. import zoo
 from ..errors import FcosError
+from . import plugins
 from .overrides import apply_lazy, apply_yacs
-from .stored import Config, is_lazy, parse_config, parse_yaml
+from .plain import parse_yaml
+from .stored import Config, is_lazy, parse_config
 from .train_options import TRAIN_OPTIONS, TrainOptions
-from .yacs import read_yacs, sentence
+from .yacs import read_text, read_yacs, sentence
 
-__all__ = ["CHECKPOINTS", "TEXT_OF", "load_config"]
+__all__ = ["CHECKPOINTS", "TEXT_OF", "is_code", "load_config"]
 
 CHECKPOINTS = (".pth", ".pt", ".pkl", ".pyth", ".bin")
 # How to get the stored config out of a file, by its suffix; rooms that read such files fill it.
 TEXT_OF: dict[str, Callable[[Path], str]] = {}
 
 
-def load_config(source: str | Path, overrides: Sequence[str] = ()) -> Config:
+def load_config(source: str | Path, overrides: Sequence[str] = (), *, allow_py: bool = True) -> Config:
     """Read a config and apply overrides strictly.
+
+    A .py file is code and runs; everything else is data, of which nothing runs (see `stored`).
 
     Args:
         source: a LazyConfig (.py), a YAML file, a checkpoint that holds its config, or the name of a variant.
         overrides: `key=value` each; for YAML configs `KEY`, `VALUE` pairs, too.
+        allow_py: whether .py files are read.
     Returns:
         A `DictConfig`, with all `TRAIN_OPTIONS` if it has a node `train`; for Detectron2's YAML keys a `CfgNode`.
     Raises:
         FcosError: there is no such file or name, or it or an override is wrong; one sentence.
     """
+    if is_code(source) and not allow_py:
+        raise FcosError(f"{source} is Python, which runs when it is read: leave out --no-py, or give a YAML file.")
     cfg = _read(str(source))
     if isinstance(cfg, CfgNode):
         return apply_yacs(cfg, overrides)
@@ -46,6 +53,11 @@ def load_config(source: str | Path, overrides: Sequence[str] = ()) -> Config:
     return cfg
 
 
+def is_code(source: str | Path) -> bool:
+    """Whether reading a config runs it."""
+    return Path(source).suffix.lower() == ".py"
+
+
 def _read(source: str) -> Config:
     path = Path(source).expanduser()
     suffix = path.suffix.lower()
@@ -53,16 +65,14 @@ def _read(source: str) -> Config:
         return zoo.get_config(source)
     if not path.is_file():
         raise FcosError(f"The {'checkpoint' if suffix in CHECKPOINTS else 'config'} file {source} does not exist.")
-    if suffix == ".py":
+    if is_code(source):
         return _python(path)
     if suffix in CHECKPOINTS:
         return parse_config(TEXT_OF[suffix](path), f"the checkpoint {source}")
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise FcosError(f"The config file {source} cannot be read: {error}.") from error
+    text = read_text(path)
     if is_lazy(parse_yaml(text, source)):
         return parse_config(text, source)
+    plugins.load_plugins()
     return read_yacs(path=path)
 
 

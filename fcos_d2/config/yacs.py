@@ -13,9 +13,9 @@ from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
 from detectron2.config import CfgNode as CN
-from detectron2.config import get_cfg
+from detectron2.config import downgrade_config, get_cfg, upgrade_config
+from detectron2.config.compat import guess_version
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import build_backbone
 from omegaconf.errors import OmegaConfBaseException
@@ -32,6 +32,7 @@ from ..modeling.selector import SELECTOR_REGISTRY, Selector
 from ..options import config_reader, keyed_fields, one_of
 from ..zoo.recipes import Recipe
 from .overrides import suggestion, yacs_keys
+from .plain import check_number, nodes, parse_yaml
 
 _PARTS = {
     "grid": LocationGrid,
@@ -277,23 +278,95 @@ def proposal_arguments(cfg: CN, shapes: dict[str, ShapeSpec]) -> dict[str, Any]:
     }
 
 
-def read_yacs(path: Path | None = None, text: str = "", origin: str = "") -> CN:
+def read_yacs(path: Path | None = None, tree: dict[str, Any] | None = None, origin: str = "") -> CN:
+    """A config of Detectron2's YAML keys, ours included; plain YAML only, nothing in it is run.
+
+    Args:
+        path: of a file, which may build on others in this file system (`_BASE_`).
+        tree: instead, what a text without a folder says.
+        origin: what to call it in messages.
+    Raises:
+        FcosError: a key is unknown, or a value is not what the key takes; one sentence.
+    """
     cfg = get_cfg()
     add_fcos_config(cfg)
     origin = origin or str(path)
+    if path is not None:
+        tree = _with_base(path, ())
+    elif _BASE in (tree or {}):
+        raise FcosError(f"{origin} builds on another file ({_BASE}), which only a config file can.")
+    for at, value in nodes(tree):
+        if isinstance(value, (int, float)) and not isinstance(value, bool):
+            check_number(at, value, origin)
     try:
-        if path is not None:
-            cfg.merge_from_file(str(path), allow_unsafe=False)
-        else:
-            cfg.merge_from_other_cfg(CN(yaml.safe_load(text)))
+        _merge(cfg, CN(tree), origin)
     except KeyError as error:
         key = str(error.args[0]).rpartition(": ")[2]
         raise FcosError(f"{origin} has the unknown key {key}{suggestion(key, list(yacs_keys(cfg)))}") from error
-    except FileNotFoundError as error:
-        raise FcosError(f"{origin} builds on {error.filename}, which does not exist.") from error
     except Exception as error:
         raise FcosError(f"{origin} is not a config: {sentence(error)}") from error
     return cfg
+
+
+_BASE = "_BASE_"
+_MOST_BASES = 20  # one on top of the other
+
+
+def read_text(path: Path) -> str:
+    """The text of a config file.
+
+    Raises:
+        FcosError: it is no file of text.
+    """
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise FcosError(f"The config file {path} cannot be read: {error}.") from error
+
+
+def _with_base(path: Path, above: tuple[Path, ...]) -> dict[str, Any]:
+    """A YAML file on top of those it builds on."""
+    tree = parse_yaml(read_text(path), str(path))
+    if tree is None:
+        tree = {}
+    if not isinstance(tree, dict):
+        raise FcosError(f"{path} holds no config but {type(tree).__name__}.")
+    bases = tree.pop(_BASE, [])
+    built: dict[str, Any] = {}
+    for name in bases if isinstance(bases, list) else [bases]:
+        base = path.parent / Path(str(name)).expanduser()
+        if "://" in str(name) or base.suffix.lower() not in (".yaml", ".yml"):
+            raise FcosError(f"{path} builds on {name!r}, which is no YAML file on this machine.")
+        if not base.is_file():
+            raise FcosError(f"{path} builds on {base}, which does not exist.")
+        if base.resolve() in above or len(above) > _MOST_BASES:
+            raise FcosError(f"{path} builds on {name!r}, which builds on it in turn.")
+        _merge_trees(_with_base(base, (*above, path.resolve())), built, path)
+    _merge_trees(tree, built, path)
+    return built
+
+
+def _merge_trees(new: dict[str, Any], into: dict[str, Any], origin: Path) -> None:
+    for key, value in new.items():
+        if isinstance(value, dict) and isinstance(into.get(key, {}), dict):
+            _merge_trees(value, into.setdefault(key, {}), origin)
+        elif isinstance(into.get(key), dict):
+            raise FcosError(f"{origin} has {value!r} for {key}, which is a node in the file it builds on.")
+        else:
+            into[key] = value
+
+
+def _merge(cfg: CN, loaded: CN, origin: str) -> None:
+    """Put what was loaded into a config, translating keys of Detectron2's first version."""
+    version = loaded.get("VERSION", None) or guess_version(loaded, origin)
+    if version == cfg.VERSION:
+        cfg.merge_from_other_cfg(loaded)
+        return
+    old = downgrade_config(cfg, to_version=version)
+    old.merge_from_other_cfg(loaded)
+    new = upgrade_config(old)
+    cfg.clear()
+    cfg.update(new)
 
 
 def sentence(error: Exception) -> str:

@@ -18,6 +18,8 @@ import numpy as np
 from detectron2.evaluation import COCOEvaluator, coco_evaluation
 from pycocotools.cocoeval import COCOeval
 
+from ..config.targets import target
+
 __all__ = ["FastCOCOEvaluator", "evaluate_boxes"]
 
 logger = logging.getLogger("fcos_d2")
@@ -26,6 +28,7 @@ _LIMITS = [1, 10, 100]  # detections of an image that COCO's metrics look at
 _LARGEST_ID = 2**53  # detections go to hotcoco as a table of float64
 
 
+@target("evaluator")
 class FastCOCOEvaluator(COCOEvaluator):
     """Detectron2's evaluator, its arguments and results, with the numbers of pycocotools whatever computes them.
 

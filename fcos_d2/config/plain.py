@@ -1,0 +1,275 @@
+"""YAML as data: read within limits, with references that can only point into the same tree.
+
+Nothing here imports, calls or opens anything that a text names.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import yaml
+
+from ..errors import FcosError
+
+__all__ = ["Path", "check_number", "dotted", "has_reference", "is_plain_reference", "nodes", "parse_yaml", "resolve"]
+
+Path = tuple[Any, ...]  # keys and indices that lead from the root to a value
+
+_MAX_CHARACTERS = 1_000_000
+_MAX_NODES = 20_000  # after aliases and references are replaced by what they stand for
+_MAX_DEPTH = 50
+_MAX_STRING = 10_000
+
+_REFERENCE = re.compile(r"\$\{(?P<dots>\.*)(?P<keys>(?:\w+(?:\.\w+|\[\w+\])*)?)\}")
+_WITH_TEXT = re.compile(rf"(?:[^$\\{{}}]|{_REFERENCE.pattern.replace('?P<dots>', '?:').replace('?P<keys>', '?:')})*")
+
+
+def dotted(path: Path) -> str:
+    return ".".join(map(str, path)) or "the top"
+
+
+def parse_yaml(text: str, origin: str) -> Any:
+    """Read plain YAML: nodes, lists, strings, numbers, true, false and null.
+
+    Args:
+        text: YAML.
+        origin: what to call it in messages.
+    Raises:
+        FcosError: it is not plain YAML, or larger or deeper than any config is (aliases count as what they stand for).
+    """
+    if len(text) > _MAX_CHARACTERS:
+        raise FcosError(f"{origin} has {len(text)} characters; a config has {_MAX_CHARACTERS} at most.")
+    loader: Any = None
+    try:
+        _check_depth(text, origin)
+        loader = yaml.SafeLoader(text)
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        _count(node, {}, origin)
+        tree = loader.construct_document(node)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f" (line {mark.line + 1})" if mark else ""
+        reason = " ".join(str(getattr(error, "problem", None) or error).split())
+        raise FcosError(f"{origin} is not plain YAML{where}: {reason}.") from error
+    except (
+        ValueError,
+        OverflowError,
+        AttributeError,
+    ) as error:  # FcosError is one: a number of 10,000 digits is another
+        raise error if isinstance(error, FcosError) else _not_plain(origin, " ".join(str(error).split())) from error
+    finally:
+        if loader is not None:
+            loader.dispose()
+    for path, value in nodes(tree):
+        _check_kind(path, value, origin)
+    return tree
+
+
+def _not_plain(origin: str, reason: str) -> FcosError:
+    return FcosError(f"{origin} is not plain YAML: {reason.rstrip('.')}.")
+
+
+def _check_depth(text: str, origin: str) -> None:
+    """Nesting, from the events of the parser, which itself does not recurse."""
+    depth = 0
+    for count, event in enumerate(yaml.parse(text, yaml.SafeLoader)):
+        if isinstance(event, yaml.CollectionStartEvent):
+            depth += 1
+        elif isinstance(event, yaml.CollectionEndEvent):
+            depth -= 1
+        if depth > _MAX_DEPTH or count > 4 * _MAX_NODES:
+            raise _too_large(origin)
+
+
+def _too_large(origin: str) -> FcosError:
+    return FcosError(
+        f"{origin} is larger or deeper than any config: {_MAX_NODES} values and {_MAX_DEPTH} levels are the most, with "
+        "aliases and references replaced by what they stand for."
+    )
+
+
+def _count(node: yaml.Node, known: dict[int, int], origin: str) -> int:
+    """Values below a YAML node, with every alias counted as what it stands for."""
+    if id(node) in known:
+        if known[id(node)] < 0:
+            raise FcosError(f"{origin} has an alias to a node around it (line {node.start_mark.line + 1}).")
+        return known[id(node)]
+    known[id(node)] = -1
+    children: list[yaml.Node] = []
+    if isinstance(node, yaml.MappingNode):
+        children = [part for pair in node.value for part in pair]
+    elif isinstance(node, yaml.SequenceNode):
+        children = node.value
+    total = 1 + sum(_count(child, known, origin) for child in children)
+    if total > _MAX_NODES:
+        raise _too_large(origin)
+    known[id(node)] = total
+    return total
+
+
+def _check_kind(path: Path, value: Any, origin: str) -> None:
+    if isinstance(value, dict):
+        for key in value:
+            if not isinstance(key, (str, int)) or isinstance(key, bool):
+                raise _not_plain(origin, f"the key {key!r} at {dotted(path)} is no name")
+    elif isinstance(value, str) and len(value) > _MAX_STRING:
+        raise FcosError(f"{origin} has at {dotted(path)} a string of {len(value)} characters.")
+    elif not isinstance(value, (type(None), bool, int, float, str, list)):
+        raise _not_plain(origin, f"{dotted(path)} is of type {type(value).__name__}")
+
+
+def nodes(tree: Any, path: Path = ()) -> Iterator[tuple[Path, Any]]:
+    """Every value of a tree with the path to it, the tree itself first."""
+    yield path, tree
+    if isinstance(tree, dict):
+        for key, value in tree.items():
+            yield from nodes(value, (*path, key))
+    elif isinstance(tree, list):
+        for i, value in enumerate(tree):
+            yield from nodes(value, (*path, i))
+
+
+# Names of numbers that count layers or processes.
+_COUNT = re.compile(r"num_|depth|levels|blocks|points|workers", re.IGNORECASE)
+_SIZE_RANGES = ("size_ranges", "SIZES_OF_INTEREST")  # the last one ends at infinity
+
+
+def check_number(path: Path, value: float, origin: str) -> None:
+    """Check that a number of a config makes sense where it stands: enough for any detector, too small to fill a memory.
+
+    Raises:
+        FcosError: it is not a number, or too large.
+    """
+    most = _most(path)
+    if math.isnan(value) or (abs(value) > most and not set(_SIZE_RANGES) & set(path)):
+        raise FcosError(f"{origin} has {value!r} at {dotted(path)}; a detector has {most:g} at most there.")
+
+
+def _most(path: Path) -> float:
+    name = str(next((key for key in reversed(path) if isinstance(key, str)), ""))
+    if "augmentations" in path or (path[0] == "INPUT" and name.startswith("MIN_SIZE")):
+        return sys.maxsize if name == "max_size" else 16_384
+    if path[0] in ("model", "MODEL", "dataloader", "DATALOADER"):
+        if name.lower() == "num_classes":
+            return 100_000
+        return 1_000 if _COUNT.search(name) else 1e6
+    return sys.maxsize
+
+
+# References
+
+
+def has_reference(value: Any) -> bool:
+    """Whether OmegaConf would replace something in it."""
+    return isinstance(value, str) and "${" in value
+
+
+def is_plain_reference(text: str) -> bool:
+    """Whether all that it refers to is named by keys: `${a.b[0]}`, `${..x}`; no resolver, no nesting, no escapes."""
+    return bool(_WITH_TEXT.fullmatch(text))
+
+
+def resolve(tree: Any, origin: str) -> Any:
+    """A copy of a tree with every reference replaced by what it refers to, as OmegaConf does it.
+
+    Args:
+        tree: of `parse_yaml`.
+        origin: what to call it in messages.
+    Raises:
+        FcosError: a reference is more than a path in this tree, leads nowhere or in a circle.
+    """
+    return _Resolver(tree, origin).expand((), tree)
+
+
+class _Resolver:
+    def __init__(self, tree: Any, origin: str) -> None:
+        self.tree = tree
+        self.origin = origin
+        self.count = 0
+        self.open: list[Path] = []  # what is being expanded
+
+    def expand(self, path: Path, value: Any) -> Any:
+        """The value at a path, without references."""
+        self.count += 1
+        if self.count > _MAX_NODES or len(self.open) > 2 * _MAX_DEPTH:
+            raise _too_large(self.origin)
+        if not isinstance(value, (dict, list)) and not has_reference(value):
+            return value
+        if path in self.open:
+            raise FcosError(f"{self.origin} has at {dotted(path)} references that lead in a circle.")
+        self.open.append(path)
+        try:
+            if isinstance(value, str):
+                return self._text(path, value)
+            if isinstance(value, list):
+                return [self.expand((*path, i), item) for i, item in enumerate(value)]
+            for key in value:
+                if has_reference(key):
+                    raise FcosError(f"{self.origin} has at {dotted(path)} a reference as a key: {key!r}.")
+            return {key: self.expand((*path, key), item) for key, item in value.items()}
+        finally:
+            self.open.pop()
+
+    def _text(self, path: Path, text: str) -> Any:
+        if not is_plain_reference(text):
+            raise FcosError(
+                f"{self.origin} has at {dotted(path)} {_short(text)}; only references to other keys are followed, for "
+                "example ${model.num_classes}."
+            )
+        if whole := _REFERENCE.fullmatch(text):
+            return self.expand(*self._target(path, whole))
+        pieces = []
+        last = 0
+        for found in _REFERENCE.finditer(text):
+            value = self.expand(*self._target(path, found))
+            if isinstance(value, (dict, list)):
+                raise FcosError(f"{self.origin} puts at {dotted(path)} a node into a string: {_short(text)}.")
+            pieces += [text[last : found.start()], str(value)]
+            last = found.end()
+        return "".join((*pieces, text[last:]))
+
+    def _target(self, path: Path, found: re.Match) -> tuple[Path, Any]:
+        """Where a reference at `path` leads, and what is there."""
+        dots = len(found["dots"])
+        at = path[: len(path) - dots] if dots else ()
+        value = self._at(at, path) if dots <= len(path) else None
+        for key in re.findall(r"\w+", found["keys"]):
+            while has_reference(value):  # a reference to a node, on the way
+                whole = _REFERENCE.fullmatch(value)
+                if whole is None or at in self.open:
+                    raise self._nowhere(path, found[0])
+                self.open.append(at)
+                try:
+                    at, value = self._target(at, whole)
+                finally:
+                    self.open.pop()
+            step: Any = key
+            if isinstance(value, list):
+                step = int(key) if key.isdigit() and int(key) < len(value) else None
+            elif isinstance(value, dict) and key not in value and key.isdigit():
+                step = int(key)
+            if not isinstance(value, (dict, list)) or step is None or (isinstance(value, dict) and step not in value):
+                raise self._nowhere(path, found[0])
+            at, value = (*at, step), value[step]
+        if dots > len(path):
+            raise self._nowhere(path, found[0])
+        return at, value
+
+    def _at(self, at: Path, path: Path) -> Any:
+        value = self.tree
+        for key in at:
+            value = value[key]
+        return value
+
+    def _nowhere(self, path: Path, text: str) -> FcosError:
+        return FcosError(f"{self.origin} has at {dotted(path)} the reference {_short(text)}, which leads nowhere.")
+
+
+def _short(text: str) -> str:
+    return repr(text if len(text) <= 80 else f"{text[:77]}...")
