@@ -35,7 +35,7 @@ COMMANDS: tuple[Row, ...] = (
     Row("detect", "detect", "Find objects in images, folders of images and URLs."),
     Row("demo", "demo", "Make images, train a small FCOS on them, show what it finds."),
     Row("zoo", "zoo", "The published variants, and how to use one."),
-    Row("bench", "bench", "Speed and memory beside other FCOS implementations."),
+    Row("bench", "bench", "How fast a detector is, plain and optimized."),
     Row("convert", "convert", "Read checkpoints of other FCOS projects, or write them."),
 )
 

@@ -1,121 +1,146 @@
-"""`fcos bench`: this package beside other FCOS implementations."""
+"""`fcos bench`: how fast a detector is, plain and optimized."""
 
 from __future__ import annotations
 
-import shlex
-import sys
+import re
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import click
 
 from .session import Result, Session, fcos_command
 
-if TYPE_CHECKING:
-    from projects_tools.bench.speed import Report
-
-_SUITES = ("assign", "loss", "decode", "forward", "train", "data")
+_WAYS: dict[str, Any] = {"fp32": "fp32", "bf16": "bf16", "bf16-backbone": {"backbone": "bf16"}, "fp16": "fp16"}
+_OTHERS = "Beside other FCOS implementations: python -m projects_tools.bench in a checkout, see docs/performance.md."
 
 
-@fcos_command("bench", short_help="Speed and memory beside other FCOS implementations.")
+def _size(context: click.Context, parameter: click.Parameter, value: str) -> tuple[int, int]:
+    match = re.fullmatch(r"([1-9]\d*)x([1-9]\d*)", value)
+    if match is None:
+        raise click.BadParameter(f"{value!r} is no size; write HEIGHTxWIDTH, for example 800x1216.")
+    return int(match[1]), int(match[2])
+
+
+@fcos_command("bench", short_help="How fast a detector is, plain and optimized.", epilog=_OTHERS)
 @click.option(
-    "--suite", "suites", multiple=True, type=click.Choice(_SUITES), help="What to measure, repeatable; by default all."
-)
-@click.option(
-    "--peer", "peers", multiple=True, metavar="NAME[=MODULE:CLASS]",
-    help="Whom to compare with, repeatable; by default detectron2 and torchvision.",
+    "--model", metavar="NAME|FILE",
+    help="Variant, config or checkpoint; by default what --weights holds, else fcos_imprv_R_50_FPN_1x.",
 )  # fmt: skip
-@click.option("--data", type=click.Path(path_type=Path), help="Folder of a data set, for the suite 'data'.")
-@click.option("--threads", type=click.IntRange(1), default=2, show_default=True, help="Threads of PyTorch.")
+@click.option("--weights", metavar="FILE", help="Checkpoint of the detector; without one its weights are random.")
+@click.option("--size", callback=_size, default="800x1216", show_default=True, metavar="HxW", help="Of the images.")
+@click.option("--batch", type=click.IntRange(1), default=1, show_default=True, help="Images of a run.")
 @click.option(
-    "--seconds", type=click.FloatRange(0, min_open=True), default=4.0, show_default=True, help="For each row."
-)
-@click.option("--device", default="cpu", show_default=True, help="cpu or cuda.")
-@click.option("--quick", is_flag=True, help="A few small settings, and no memory: a try.")
+    "--optimize", "ways", multiple=True, type=click.Choice(["none", *_WAYS]), default=["fp32"], show_default=True,
+    help="What to run beside the plain model, repeatable.",
+)  # fmt: skip
+@click.option("--device", help="cuda or cpu; by default what the machine has.")
+@click.option("--threads", type=click.IntRange(1), help="Threads of PyTorch on the CPU; by default as PyTorch has it.")
 @click.option(
-    "--markdown", type=click.Path(path_type=Path), help="Write tables; keeps the text around the marks of a file."
+    "--seconds", type=click.FloatRange(0, min_open=True), default=10.0, show_default=True, help="To spend, roughly."
 )
-@click.option("--json-file", type=click.Path(path_type=Path), help="Write everything, all runs included, as JSON.")
-@click.option("--chart", type=click.Path(path_type=Path), help="Draw the ratios, e.g. chart.png.")
 def command(
-    session: Session, suites: tuple[str, ...], peers: tuple[str, ...], data: Path | None, threads: int, seconds: float,
-    device: str, quick: bool, markdown: Path | None, json_file: Path | None, chart: Path | None,
+    session: Session, model: str | None, weights: str | None, size: tuple[int, int], batch: int,
+    ways: tuple[str, ...], device: str | None, threads: int | None, seconds: float,
 ) -> Result:  # fmt: skip
-    """Measure this package beside its peers, in one process, in turns.
+    """Measure time and memory of a detector on images of one size, plain and optimized in turns.
 
     \b
-    fcos bench --quick
-    fcos bench --suite loss --suite decode
-    fcos bench --peer mine=my_module:Peer --suite assign
+    fcos bench --weights output/mine/model_best.pth --size 480x640
+    fcos bench --model FCOS_RT_MS_DLA_34_4x --size 512x512 --optimize fp32 --optimize bf16
 
-    Each row runs both on the same inputs, compares their answers, and gives a ratio only if those are the same. A peer
-    of yours is a class with the methods that fcos_d2/analysis/peers.py describes.
+    Times are those of the network and its post-processing on random images, without reading them. The optimized model
+    must find what the plain one finds; the output says whether it does.
     """
     import fcos_d2
 
     fcos_d2.register()
-    from projects_tools.bench import report as reports
-    from projects_tools.bench import speed
+    import torch
 
-    from .progress import Progress
+    from ..config.load import CHECKPOINTS
+    from ..evaluation import speed
+    from ..predict import Predictor
 
-    progress: list[Progress] = []
-
-    def tell(done: int, total: int, note: str) -> None:
-        if not progress:
-            progress.append(Progress(session.log, "bench", total))
-            progress[0].__enter__()
-        progress[0].update(done, note)
-
-    try:
-        found = speed.run(
-            suites or _SUITES,
-            peers or tuple(speed.KNOWN_PEERS),
-            threads,
-            quick,
-            str(data.expanduser()) if data else "",
-            seconds,
-            device,
-            tell,
-        )
-    finally:
-        for bar in progress:
-            bar.__exit__(None, None, None)
-    line = shlex.join(["fcos", *sys.argv[1:]])
-    if markdown is not None:
-        reports.write_markdown(markdown, found, line)
-    if json_file is not None:
-        reports.write_json(json_file, found, line)
-    if chart is not None:
-        reports.draw_chart(chart, found)
-    return Result(found.as_dict(), _view(found))
+    if threads is not None:
+        torch.set_num_threads(threads)
+    source = model or weights or "fcos_imprv_R_50_FPN_1x"
+    holds_weights = Path(source).suffix.lower() in CHECKPOINTS
+    predictor = Predictor(source, weights=weights or (None if holds_weights else "random"), device=device)
+    plain, where = predictor.model, predictor.device
+    inputs = [{"image": speed.image(*size, index)} for index in range(batch)]
+    wanted = {name: _WAYS[name] for name in ways if name != "none" and hasattr(plain, "optimize")}
+    session.say("Comparing detections ...")
+    same = _compare(plain, inputs, wanted)
+    session.say("Measuring ...")
+    models = {"plain": plain} | {f"optimized, {name}": plain.optimize(way) for name, way in wanted.items()}
+    rows = speed.measure(models, inputs, where, seconds)
+    data = {
+        "model": source, "height": size[0], "width": size[1], "batch": batch, **_machine(where), **_cost(plain, size),
+        "ways": [
+            {**row.as_dict(), "speed_up": rows[0].times.ratio(row.times), "detections": found}
+            for row, found in zip(rows, [None, *same])
+        ],
+    }  # fmt: skip
+    return Result(data, _view(data))
 
 
-def _view(report: Report):
-    """Machine and rows for a terminal."""
+def _compare(plain: Any, inputs: list[dict[str, Any]], wanted: dict[str, Any]) -> list[dict[str, Any]]:
+    """How far the detections of each optimized model are from the plain one's."""
+    from ..evaluation import speed
+
+    reference = speed.finding(plain, inputs)
+    expected = speed.detections(reference, inputs)
+    found = [speed.compare(expected, speed.detections(reference.optimize(way), inputs)) for way in wanted.values()]
+    return [{**vars(difference), "equal": difference.equal} for difference in found]
+
+
+def _cost(model: Any, size: tuple[int, int]) -> dict[str, Any]:
+    """Parameters, and GFLOPs where the model is one that `modeling.cost` knows."""
+    import copy
+
+    from ..modeling.cost import cost
+
+    if hasattr(model, "dense"):
+        found = cost(copy.deepcopy(model), *size)
+        return {"parameters": found.parameters, "gflops": round(found.gflops, 1)}
+    return {"parameters": sum(p.numel() for p in model.parameters()), "gflops": None}
+
+
+def _machine(device: Any) -> dict[str, Any]:
+    import torch
+
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"cpu, {torch.get_num_threads()} threads"
+    return {"device": name, "torch": torch.__version__}
+
+
+def _view(data: dict[str, Any]) -> Any:
     from rich.console import Group
     from rich.table import Table
     from rich.text import Text
 
-    parts = [Text(f"{name}: {value}") for name, value in report.machine.items()]
+    gflops = "" if data["gflops"] is None else f", {data['gflops']:.1f} GFLOPs an image"
+    work = f"{data['batch']} x {data['height']}x{data['width']}"
+    lines = [
+        f"{data['model']}: {work}, {data['device']}, PyTorch {data['torch']}",
+        f"{data['parameters'] / 1e6:.1f} M parameters{gflops}",
+    ]
     table = Table(box=None, pad_edge=False)
-    for title, justify in (
-        ("suite", "left"), ("setting", "left"), ("peer", "left"), ("peer ms", "right"), ("fcos_d2 ms", "right"),
-        ("ratio", "right"), ("memory", "right"), ("difference of the answers", "left"),
-    ):  # fmt: skip
-        table.add_column(title, justify=justify, no_wrap=title != "difference of the answers")
-    for row in report.rows:
+    for title in ("", "ms an image", "fastest to slowest", "images/s", "times faster", "first run ms", "memory MiB"):
+        table.add_column(title, justify="right" if title else "left", no_wrap=True)
+    table.add_column("detections")
+    for row in data["ways"]:
+        memory = row["memory_bytes"]
         table.add_row(
-            row.case.setting.suite,
-            row.case.setting.label,
-            row.peer,
-            f"{row.theirs.median * 1e3:.2f}",
-            f"{row.ours.median * 1e3:.2f}",
-            "not equal" if row.ratio is None else f"{row.ratio:.1f}x",
-            "" if row.memory_ratio is None else f"{row.memory_ratio:.1f}x",
-            row.agreement.text,
-        )
-    parts += [Text(""), table]
-    parts += [Text(f"{g.suite}: time ~ {g.axis}^{g.exponent:.2f} for {g.who}") for g in report.growth]
-    parts += [Text(f"Not measured: {text}.") for text in report.skipped]
-    return Group(*parts)
+            row["name"], f"{row['ms_per_image']:.1f}", f"{row['fastest_ms']:.1f} to {row['slowest_ms']:.1f}",
+            f"{row['images_per_s']:.2f}", f"{row['speed_up']:.2f}x", f"{row['first_run_ms']:.0f}",
+            "unknown" if memory is None else f"{memory / 2**20:.0f}", _same(row["detections"]),
+        )  # fmt: skip
+    return Group(*map(Text, lines), Text(""), table, Text(""), Text(_OTHERS, "dim"))
+
+
+def _same(found: dict[str, Any] | None) -> str:
+    if found is None:
+        return ""
+    if not found["total"]:
+        return "none to compare"
+    verdict = "the same" if found["equal"] else f"{found['partners']} of {found['total']} have a partner"
+    return f"{verdict}, within {found['box']:.1e} px and {found['score']:.1e}"

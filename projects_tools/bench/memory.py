@@ -24,7 +24,7 @@ from detectron2.structures import Boxes, Instances
 from torch import nn
 
 from fcos_d2.errors import FcosError
-from projects_tools.bench.timing import resident, start_anew
+from fcos_d2.evaluation.speed import reset_peak, resident
 
 __all__ = ["WAYS", "Memory", "measure", "table"]
 
@@ -161,7 +161,7 @@ def _peak(variant: str, size: tuple[int, int], way: str, batch: int, device: str
         torch.cuda.reset_peak_memory_stats()
         step(inputs)
         return torch.cuda.max_memory_allocated()
-    start_anew()
+    reset_peak()
     step(inputs)
     return resident("VmHWM") - before
 
@@ -194,9 +194,6 @@ def _size(text: str) -> tuple[int, int]:
 
 def main() -> None:
     """The command; with --child one figure for `measure`."""
-    import fcos_d2
-
-    fcos_d2.register()
     if sys.argv[1:2] == ["--child"]:
         request = json.loads(sys.argv[2])
         torch.set_num_threads(request["threads"])

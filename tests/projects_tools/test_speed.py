@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from click.testing import CliRunner
 
 from fcos_d2.errors import FcosError
+from fcos_d2.evaluation.speed import Times, alternate
 from projects_tools.bench import peers, report, speed, workload
+from projects_tools.bench.__main__ import command
 from projects_tools.bench.agreement import Agreement, compare
 from projects_tools.bench.peers import Detectron2, Job, Ours, get_peer
 from projects_tools.bench.speed import Case, Growth, Report, Row
-from projects_tools.bench.timing import Times, alternate, peak_memory
+from projects_tools.bench.timing import peak_memory
 from projects_tools.bench.workload import SCORE_THRESHOLD, Setting
 
+ROOT = Path(__file__).resolve().parents[2]
 SMALL = {"height": 128, "width": 160}
 
 
@@ -246,10 +252,29 @@ def test_an_unknown_suite() -> None:
         speed.cases("nms")
 
 
-def test_every_suite_of_the_command_is_one() -> None:
-    from fcos_d2.cli.bench import _SUITES
-
-    assert _SUITES == peers.SUITES
-    for suite in _SUITES:
+def test_every_suite_has_settings() -> None:
+    for suite in peers.SUITES:
         for quick in (False, True):
             assert {case.setting.suite for case in speed.cases(suite, quick, "folder")} == {suite}
+
+
+# -------------------------------------------------------------------------------------------------------- the command
+def test_the_command_writes_what_it_found(tmp_path: Path) -> None:
+    outputs = {name: tmp_path / f"found.{name}" for name in ("md", "json", "png")}
+    options = ["--markdown", outputs["md"], "--json-file", outputs["json"], "--chart", outputs["png"]]
+    found = CliRunner().invoke(
+        command, ["--suite", "assign", "--peer", "detectron2", "--quick", "--threads", "1", *map(str, options)]
+    )
+    assert found.exit_code == 0, found.output
+    assert "detectron2" in found.stdout
+    rows = json.loads(outputs["json"].read_text())
+    assert {row["suite"] for row in rows["rows"]} == {"assign"} and all(row["agrees"] for row in rows["rows"])
+    assert rows["command"].startswith("python -m projects_tools.bench")
+    assert "| assign | boxes | detectron2 |" in outputs["md"].read_text() and outputs["png"].stat().st_size > 1000
+
+
+def test_the_command_in_a_process_of_its_own() -> None:
+    """The package is run as README and docs say; a wrong peer is one sentence and no traceback."""
+    line = [sys.executable, "-m", "projects_tools.bench", "--quick", "--peer", "mmdet"]
+    done = subprocess.run(line, capture_output=True, text=True, cwd=ROOT, check=False)
+    assert done.returncode == 1 and "NAME=module:Class" in done.stderr and "Traceback" not in done.stderr
