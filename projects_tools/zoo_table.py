@@ -48,7 +48,7 @@ def count_costs() -> dict[str, dict[str, float]]:
 
 
 def costs_json(costs: dict[str, dict[str, float]]) -> str:
-    """`zoo_costs.json`: one line for each variant."""
+    """`zoo/costs.json`: one line for each variant."""
     lines = ",\n".join(f"  {json.dumps(name)}: {json.dumps(row)}" for name, row in costs.items())
     return "{\n" + lines + "\n}\n"
 

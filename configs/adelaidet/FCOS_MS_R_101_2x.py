@@ -1,4 +1,4 @@
-from fcos_d2.config.compose import compose
+from fcos_d2.config import compose
 
 model, dataloader, optimizer, lr_multiplier, train = compose(
     recipe="adelaidet", backbone="R_101_FPN", schedule="2x_choice"

@@ -1,4 +1,4 @@
-from fcos_d2.config.compose import compose
+from fcos_d2.config import compose
 
 model, dataloader, optimizer, lr_multiplier, train = compose(
     recipe="adelaidet", backbone="V_39_eSE_FPN", schedule="3x_choice"

@@ -1,4 +1,4 @@
-from fcos_d2.config.compose import compose
+from fcos_d2.config import compose
 
 model, dataloader, optimizer, lr_multiplier, train = compose(
     recipe="adelaidet_dcnv2", backbone="X_101_64x4d_dcnv2_zero_FPN", schedule="2x_choice"

@@ -1,4 +1,4 @@
-from fcos_d2.config.compose import compose
+from fcos_d2.config import compose
 
 model, dataloader, optimizer, lr_multiplier, train = compose(
     recipe="realtime_bn", backbone="DLA_34_FPN", schedule="4x_realtime"

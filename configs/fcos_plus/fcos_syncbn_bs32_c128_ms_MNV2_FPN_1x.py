@@ -1,4 +1,4 @@
-from fcos_d2.config.compose import compose
+from fcos_d2.config import compose
 
 model, dataloader, optimizer, lr_multiplier, train = compose(
     recipe="fcos_plus", backbone="MNV2_c128_syncbn_FPN", schedule="1x_bs32_ms"

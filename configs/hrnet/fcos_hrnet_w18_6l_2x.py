@@ -1,4 +1,4 @@
-from fcos_d2.config.compose import compose
+from fcos_d2.config import compose
 
 model, dataloader, optimizer, lr_multiplier, train = compose(
     recipe="fcos_hrnet_6l", backbone="HRNet_W18_HRFPN_6l", schedule="2x_single"

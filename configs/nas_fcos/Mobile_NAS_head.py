@@ -1,4 +1,4 @@
-from fcos_d2.config.compose import compose
+from fcos_d2.config import compose
 
 model, dataloader, optimizer, lr_multiplier, train = compose(
     recipe="nas_fcos_head", backbone="MNV2_NASFPN", schedule="1x"
