@@ -21,7 +21,7 @@ from .yacs import read_text, read_yacs, sentence
 
 __all__ = ["CHECKPOINTS", "TEXT_OF", "is_code", "load_config"]
 
-CHECKPOINTS = (".pth", ".pt", ".pkl", ".pyth", ".bin")
+CHECKPOINTS = (".pth", ".pt", ".pkl", ".pyth", ".bin", ".safetensors")
 # How to get the stored config out of a file, by its suffix; rooms that read such files fill it.
 TEXT_OF: dict[str, Callable[[Path], str]] = {}
 

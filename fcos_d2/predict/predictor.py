@@ -151,7 +151,7 @@ class Predictor:
                 f"{source} has no weights of a detector, {has}: pass the checkpoint as weights (--weights FILE), or "
                 "'random' for an untrained detector."
             )
-        names = load_model(self.model, path).get("class_names")
+        names = load_model(self.model, path).class_names
         return list(names) if names else None
 
     def _default_weights(self, source: str) -> str:

@@ -31,8 +31,8 @@ from ..errors import FcosError
 from ..evaluation.evaluate import build_loader, data_class_names, evaluate
 from ..files import write_atomically
 from ..modeling.rewrite import PARTS, prepare_training
-from ..weights.fit import load_model, load_state
-from ..weights.read import load
+from ..weights.fit import Policy, fit, load_model
+from ..weights.read import read
 from ..weights.write import Checkpointer
 from .cpu import start_threads, without_denormals
 from .hooks import AverageHook, CheckpointHook, EvaluationHook, WeightAverage
@@ -181,23 +181,17 @@ class LazyTrainer(TrainerBase):
         logger.info("Weights of %s.", path)
 
     def _resume(self, path: str) -> None:
-        payload = load(path)
-        if "trainer" not in payload or "model" not in payload:
+        weights = read(path)
+        if "trainer" not in weights.extra:
             raise FcosError(
                 f"{path} cannot be resumed: it holds weights only; pass it as train.init_checkpoint instead."
             )
-        load_state(
-            self._bare_model,
-            payload["model"],
-            path,
-            file_classes=payload.get("class_names"),
-            class_names=self.class_names,
-        )
-        self._resumed = payload["trainer"]
+        fit(self._bare_model, weights, Policy(class_names=self.class_names, averaged=False))
+        self._resumed = weights.extra["trainer"]
         self.start_iter = int(self._resumed["iteration"]) + 1
         if self.average is not None:
-            if "ema" in payload:
-                self.average.load(payload["ema"], self._resumed.get("ema_updates", 0))
+            if weights.averages is not None:
+                self.average.load(dict(weights.averages), self._resumed.get("ema_updates", 0))
             else:
                 logger.warning("%s has no averaged weights; the average starts with its weights.", path)
                 self.average = self._average()

@@ -159,8 +159,8 @@ def _traits(imported: Imported, row: Family, config: Any, path: Path) -> Traits 
     """
     if config is not None:
         return target_of(config).traits
-    if isinstance(imported.around.get("config"), str):
-        return target_of(parse_config(imported.around["config"], str(path))).traits
+    if isinstance(imported.extra.get("config"), str):
+        return target_of(parse_config(imported.extra["config"], str(path))).traits
     if imported.variant is None and imported.variants:
         can = {not _cannot(row, traits_of(variant), imported.state_dict) for variant in imported.variants}
         if len(can) > 1:
@@ -177,10 +177,10 @@ def _checkpoint(imported: Imported, config: Any) -> dict[str, Any]:
         payload["config"] = dump_config(cfg)
     elif isinstance(config, (str, Path)):
         payload["config"] = dump_config(load_config(config))
-    elif isinstance(imported.around.get("config"), str):
-        payload["config"] = imported.around["config"]
-    if imported.family == OURS.name and "class_names" in imported.around:
-        payload["class_names"] = imported.around["class_names"]
+    elif isinstance(imported.extra.get("config"), str):
+        payload["config"] = imported.extra["config"]
+    if imported.family == OURS.name and "class_names" in imported.extra:
+        payload["class_names"] = imported.extra["class_names"]
     if imported.family == TORCHVISION.name and (names := coco_names(imported.report.num_classes)):
         payload["class_names"] = names
     if imported.family != OURS.name:
@@ -190,5 +190,5 @@ def _checkpoint(imported: Imported, config: Any) -> dict[str, Any]:
 
 def _kept(imported: Imported, row: Family) -> Mapping[str, Tensor]:
     """What an earlier import into our format put aside, if it came from the same family."""
-    before = imported.around.get("imported") or {}
+    before = imported.extra.get("imported") or {}
     return before.get("unused", {}) if before.get("family") == row.name else {}

@@ -1,183 +1,163 @@
-"""Weights into a model, with nothing dropped in silence."""
+"""`fit`: weights into a model, one way for all of them, with nothing dropped in silence."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ..errors import FcosError
-from . import published
-from .families import families_of
+from .families import FAMILIES
 from .fetch import fetch
-from .imagenet import load_backbone
-from .read import load
-from .write import Checkpointer
+from .imagenet import backbone_for, backbone_prefix
+from .mapping import some
+from .published import imported
+from .read import Weights, read
+from .report import Report
 
-__all__ = ["load_model", "load_state"]
+__all__ = ["Policy", "fit", "load_model", "log_report"]
 
 logger = logging.getLogger("fcos_d2")
 
 # Missing from files of other origin without harm: counters, and the moving average of positives, which starts anew.
-_FILLED = ("num_batches_tracked", "dense.loss.average")
+_STARTS_ANEW = ("num_batches_tracked", "dense.loss.average")
 _CLASS_LAYER = ".cls_logits."
-_BOTTOM_UP = "backbone.bottom_up."
-_DETECTOR = ("backbone.", "dense.", "proposal_generator.")
+_CHOICES = ("check", "drop", "keep")
 
 
-def load_model(
-    model: nn.Module,
-    path: str,
-    *,
-    class_names: Sequence[str] | None = None,
-    classes: str = "check",
-    allow_backbone: bool = False,
-    averaged: bool = True,
-) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Policy:
+    """What is accepted when weights go into a model.
+
+    Attributes:
+        classes: "check": a file of other classes is an error; "drop": the class layer starts anew; "keep": only the
+            number of classes counts.
+        class_names: what the model's classes are called, if known.
+        allow_backbone: accept a file with a backbone alone (ImageNet weights), as a start of training.
+        averaged: take the averaged weights where the file has them.
+    """
+
+    classes: str = "check"
+    class_names: Sequence[str] | None = None
+    allow_backbone: bool = False
+    averaged: bool = True
+
+    def __post_init__(self) -> None:
+        if self.classes not in _CHOICES:
+            raise FcosError(f"classes is {self.classes!r}; it must be one of: {', '.join(_CHOICES)}.")
+
+
+def load_model(model: nn.Module, path: str, **policy: Any) -> Report:
+    """Fetch, read and fit a file of weights, and log what was done; see `fetch`, `read`, `fit` and `Policy`."""
+    report = fit(model, read(fetch(path)), Policy(**policy))
+    log_report(report)
+    return report
+
+
+def log_report(report: Report) -> None:
+    """Say what became of the weights of a file."""
+    logger.info("%s", report)
+
+
+def fit(model: nn.Module, weights: Weights, policy: Policy | None = None) -> Report:
     """Load weights into a model; if they do not suit, the model stays as it was.
 
     Args:
         model: of any architecture; may be wrapped for distributed training.
-        path: a file or an address.
-        class_names: what the model's classes are called, if known.
-        classes: "check": a file of other classes is an error; "drop": its class layer starts anew; "keep": only the
-            number of classes counts.
-        allow_backbone: accept a file with a backbone alone (ImageNet weights), as a start of training.
-        averaged: take the averaged weights where the file has them.
+        weights: of ours, of a published FCOS, ImageNet weights of a backbone, or any others with the model's own names.
+        policy: what is accepted; by default a whole detector of the same classes.
     Returns:
-        The checkpoint without its weights.
+        What was done. Every tensor of the model either comes from the file, or is named in `report.initial`.
     Raises:
-        FcosError: the file is missing, damaged, of other classes, or does not suit the model; one sentence.
+        FcosError: the weights are of other classes, incomplete, or of another model; one sentence.
     """
-    file = fetch(path)
-    payload = load(file)
-    if file.suffix == ".pkl" or payload.get("matching_heuristics"):
-        if not allow_backbone:
-            raise FcosError(f"{path} holds no detector, only a backbone to start training from.")
-        return _load_backbone(model, file)
-    state = payload.pop("model", None)
-    averages = payload.pop("ema", None)
-    if averaged and averages is not None:
-        state = averages
-    if state is None:  # weights without anything around them
-        state, payload = payload.pop("state_dict", payload), {}
-    if _is_foreign(state):
-        state, payload = _import(model, state, path, classes), {}
-    elif allow_backbone and not any(name.removeprefix("module.").startswith(_DETECTOR) for name in state):
-        return _import_backbone(model, file)
-    load_state(
-        model,
-        state,
-        path,
-        file_classes=payload.get("class_names"),
-        class_names=class_names,
-        classes=classes,
-        allow_backbone=allow_backbone,
-    )
-    return payload
-
-
-def _is_foreign(state: dict[str, Tensor]) -> bool:
-    """Whether these are weights of another project's FCOS."""
-    return bool(families_of(name.removeprefix("module.") for name in state))
-
-
-def _import_backbone(model: nn.Module, file: Path) -> dict[str, Any]:
-    """ImageNet weights of torchvision, timm or a network's authors; see `imagenet.load_backbone`."""
+    policy = policy or Policy()
     model = getattr(model, "module", model)
-    imported = load_backbone(file, config=model)
-    model.load_state_dict(imported.state_dict, strict=False)  # complete for the backbone, which is all there is
-    logger.info("%s was converted:\n%s", file, imported.report)
-    return {}
-
-
-def _import(model: nn.Module, state: dict[str, Tensor], path: str, classes: str) -> dict[str, Tensor]:
-    """Published weights under our names, for this model; see `published.load`."""
-    model = getattr(model, "module", model)
-    count = published.load(state).report.num_classes if classes == "drop" else None
-    imported = published.load(state, config=model, num_classes=count)
-    logger.info("%s was converted:\n%s", path, imported.report)
-    return imported.state_dict
-
-
-def load_state(
-    model: nn.Module,
-    state: dict[str, Tensor],
-    origin: str,
-    *,
-    file_classes: Sequence[str] | None = None,
-    class_names: Sequence[str] | None = None,
-    classes: str = "check",
-    allow_backbone: bool = False,
-) -> None:
-    """Load named weights into a model; see `load_model`."""
-    model = getattr(model, "module", model)
-    if not all(isinstance(value, Tensor) for value in state.values()):
-        raise FcosError(f"{origin} holds no weights of a model.")
-    if state and all(name.startswith("module.") for name in state):  # saved from a wrapped model
-        state = {name.removeprefix("module."): value for name, value in state.items()}
-    own = model.state_dict()
+    own = {name: value for name, value in model.state_dict().items() if isinstance(value, Tensor)}
+    report = Report(weights.path, weights.kind or "names of the model itself", class_names=weights.class_names)
+    state = _translate(model, own, weights, policy, report)
     if not any(name in own for name in state):
-        raise FcosError(f"{origin} holds no weight of this model; the first in it is {next(iter(state), 'none')!r}.")
-    state = dict(state)
-    if classes == "drop":
-        for name in [name for name in own if _CLASS_LAYER in name and name in state]:
-            del state[name]
+        raise FcosError(f"{weights.path} holds no weight of this model; the first in it is {next(iter(state))!r}.")
+    if policy.classes == "drop":
+        state = {name: value for name, value in state.items() if _CLASS_LAYER not in name or name not in own}
     else:
-        _check_classes(own, state, origin, file_classes, class_names if classes == "check" else None)
-    _check_shapes(own, state, origin)
+        _check_classes(own, state, weights, policy.class_names if policy.classes == "check" else None)
+    _check_shapes(own, state, weights.path)
+    state = _complete(own, state, weights.path, policy, report)
+    model.load_state_dict({**own, **state})
+    report.tensors = len(state)
+    report.num_classes = report.num_classes or getattr(model, "num_classes", 0)
+    return report
 
+
+def _translate(
+    model: nn.Module, own: Mapping[str, Tensor], weights: Weights, policy: Policy, report: Report
+) -> dict[str, Tensor]:
+    """The tensors under the model's names, with numbers as the model means them."""
+    chosen = dict(weights.chosen(policy.averaged))
+    if weights.averages and policy.averaged:
+        report.facts.append("the averaged weights (ema) of the training")
+    if weights.kind in FAMILIES and hasattr(model, "dense"):
+        count = None
+        if policy.classes == "drop":
+            count = imported(weights).report.num_classes
+        found = imported(weights, config=model, num_classes=count)
+        report.adopt(found.report)
+        return found.state_dict
+    known = any(name in own for name in chosen)
+    if own.keys() <= chosen.keys() or (weights.kind != "backbone" and (known or not policy.allow_backbone)):
+        return chosen
+    if not policy.allow_backbone:
+        raise FcosError(f"{weights.path} holds no detector, only a backbone to start training from.")
+    part = backbone_for(weights, model)
+    report.adopt(part.report)
+    return part.state_dict
+
+
+def _complete(
+    own: Mapping[str, Tensor], state: dict[str, Tensor], origin: str, policy: Policy, report: Report
+) -> dict[str, Tensor]:
+    """What goes into the model; `report` says which of its tensors keep their initial values.
+
+    Raises:
+        FcosError: something is missing or left over that the policy does not allow.
+    """
     missing = [name for name in own if name not in state]
-    filled = [name for name in missing if name.endswith(_FILLED)]
-    missing = [name for name in missing if not name.endswith(_FILLED)]
-    if classes == "drop":
-        dropped = [name for name in missing if _CLASS_LAYER in name]
-        missing = [name for name in missing if name not in dropped]
-        logger.info("The class layer starts anew: %s.", ", ".join(dropped))
-    unexpected = [name for name in state if name not in own]
-    if missing and not _has_detector(own, state):
-        if not allow_backbone:
+    fresh = [name for name in missing if name.endswith(_STARTS_ANEW) or name in report.initial]
+    if policy.classes == "drop":
+        fresh += [name for name in missing if _CLASS_LAYER in name]
+    missing = [name for name in missing if name not in fresh]
+    left_over = [name for name in state if name not in own]
+    if missing and not any(name in state for name in own if not name.startswith("backbone.")):
+        if not policy.allow_backbone:
             raise FcosError(f"{origin} holds no detector, only a backbone to start training from.")
-        gone = [name for name in missing if name.startswith(_BOTTOM_UP)]
-        logger.info("%s has a backbone only; %d other weights start at random.", origin, len(missing) - len(gone))
-        missing = gone
-        if unexpected:
-            logger.warning("Not used of %s: %s.", origin, _some(unexpected))
-            unexpected = []
-    if missing or unexpected:
-        parts = [f"lacks {_some(missing)}"] * bool(missing) + [f"has also {_some(unexpected)}"] * bool(unexpected)
+        prefix = backbone_prefix(own)
+        fresh += [name for name in missing if not name.startswith(prefix)]
+        missing = [name for name in missing if name.startswith(prefix)]
+        report.ignored += left_over
+        left_over = []
+    if missing or left_over:
+        parts = [f"lacks {some(missing)}"] * bool(missing) + [f"has also {some(left_over)}"] * bool(left_over)
         raise FcosError(f"{origin} was made for another model: it {' and '.join(parts)}.")
-    if filled:
-        logger.info("Not in %s, left at their defaults: %s.", origin, _some(filled))
-    model.load_state_dict({**{name: own[name] for name in own if name not in state}, **_known(state, own)})
-
-
-def _known(state: dict[str, Tensor], own: dict[str, Tensor]) -> dict[str, Tensor]:
+    report.initial = fresh
     return {name: value for name, value in state.items() if name in own}
 
 
-def _has_detector(own: dict[str, Tensor], state: dict[str, Tensor]) -> bool:
-    return any(name in state for name in own if not name.startswith("backbone."))
-
-
 def _check_classes(
-    own: dict[str, Tensor],
-    state: dict[str, Tensor],
-    origin: str,
-    file_classes: Sequence[str] | None,
-    class_names: Sequence[str] | None,
+    own: Mapping[str, Tensor], state: Mapping[str, Tensor], weights: Weights, class_names: Sequence[str] | None
 ) -> None:
     """Raise FcosError if a class layer has another number of classes, or the names differ."""
+    origin, file_classes = weights.path, weights.class_names
     for name in own:
         if _CLASS_LAYER not in name or name not in state or own[name].shape == state[name].shape:
             continue
         there, here = state[name].shape[0], own[name].shape[0]
         if own[name].shape[1:] == state[name].shape[1:]:
-            named = f" ({_some(list(file_classes))})" if file_classes else ""
+            named = f" ({some(file_classes)})" if file_classes else ""
             raise FcosError(
                 f"{origin} was trained for {there} classes{named}, but the model has {here}: set "
                 f"model.num_classes={there} (MODEL.FCOS.NUM_CLASSES) to use it as it is, or train.init_classes=drop to "
@@ -192,38 +172,16 @@ def _check_classes(
         )
 
 
-def _check_shapes(own: dict[str, Tensor], state: dict[str, Tensor], origin: str) -> None:
-    wrong = [name for name in own if name in state and own[name].shape != state[name].shape]
+def _check_shapes(own: Mapping[str, Tensor], state: Mapping[str, Tensor], origin: str) -> None:
+    both = [name for name in own if name in state]
+    wrong = [name for name in both if own[name].shape != state[name].shape]
     if wrong:
         there, here = tuple(state[wrong[0]].shape), tuple(own[wrong[0]].shape)
         raise FcosError(
             f"{origin} was made for another model: {len(wrong)} of its weights have another shape, the first "
             f"{wrong[0]} ({there} there, {here} here)."
         )
-
-
-def _load_backbone(model: nn.Module, file: Path) -> dict[str, Any]:
-    """Through Detectron2's matching of names, which knows the model zoo's.
-
-    Raises:
-        FcosError: nothing in the file suits the backbone.
-    """
-    model = getattr(model, "module", model)
-    before = {name: value.clone() for name, value in model.state_dict().items() if name.startswith(_BOTTOM_UP)}
-    quiet = logging.getLogger("fvcore.common.checkpoint")
-    level = quiet.level
-    quiet.setLevel(logging.ERROR)  # it lists every weight of the detector as missing
-    try:
-        payload = Checkpointer(model, "").load(str(file), checkpointables=[])
-    finally:
-        quiet.setLevel(level)
-    after = model.state_dict()
-    if all(torch.equal(value, after[name]) for name, value in before.items()):
-        raise FcosError(f"{file} has no weight that suits the backbone of this model.")
-    return payload
-
-
-def _some(names: Sequence[str]) -> str:
-    """The first few names and how many more."""
-    shown = ", ".join(names[:3])
-    return f"{shown} and {len(names) - 3} more" if len(names) > 3 else shown
+    for name in both:
+        there, here = state[name].dtype, own[name].dtype
+        if not torch.can_cast(there, here) or here.is_floating_point > there.is_floating_point:
+            raise FcosError(f"{origin} holds {there} at {name}, where the model has {here}.")

@@ -1,12 +1,9 @@
-"""ImageNet weights that detectors start from: Detectron2's .pkl files, torchvision's and timm's ResNets, and others.
-
-Weights whose names are those of a published detector's network (MobileNetV2, DLA, VoVNet, HRNet) are used as they are,
-as the published detectors did, even where they were trained on other pixels.
-"""
+"""`load_backbone`: ImageNet weights that detectors start from, complete and under our names."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,66 +12,16 @@ import torch
 from torch import Tensor
 
 from ..errors import FcosError
-from . import adjust
-from .adjust import Pixels
-from .families.bodies import detectron2_resnet, dla, given, hrnet, mobilenet, resnet, vovnet
-from .files import read
-from .mapping import EPSILON, Rule, difference, fields_of, some, to_ours
+from .adjust import fit_counters
+from .families.imagenet import CLASSIFIER, origin_of, without_prefixes
+from .mapping import EPSILON, difference, fields_of, some, to_ours
+from .read import Weights, read
 from .report import Report
-from .target import Target, target_of
+from .target import Target, suit_pixels, target_of
 
 _OURS = "backbone.bottom_up."
-_RGB = Pixels("RGB", (123.675, 116.28, 103.53), (58.395, 57.12, 57.375))
-_BGR = Pixels("BGR", tuple(reversed(_RGB.mean)), tuple(reversed(_RGB.std)))
-_MSRA = Pixels("BGR", (102.9801, 115.9465, 122.7717), (1.0, 1.0, 1.0))
-
-
-@dataclass(frozen=True)
-class Origin:
-    """A kind of ImageNet file.
-
-    Attributes:
-        name: how to call it.
-        mark: a name (template) that it has and no earlier kind.
-        rules: renames to ours.
-        pixels: what it was trained on; `None` to leave the first convolution as it is.
-        ignored: names (templates) of its classifier.
-    """
-
-    name: str
-    mark: str
-    rules: tuple[Rule, ...]
-    pixels: Pixels | None = None
-    ignored: tuple[str, ...] = ("fc.{*}", "classifier.{*}", "head.{*}", "last_linear.{*}")
-
-
-def _caffe2() -> tuple[Rule, ...]:
-    ours = f"{_OURS}res{{k}}.{{i}}"
-    rows = [("conv1", "res_conv1_bn", f"{_OURS}stem.conv1")]
-    branches = (("branch1", "shortcut"), ("branch2a", "conv1"), ("branch2b", "conv2"), ("branch2c", "conv3"))
-    rows += [(f"res{{k}}_{{i}}_{a}", f"res{{k}}_{{i}}_{a}_bn", f"{ours}.{b}") for a, b in branches]
-    parts = {"s": "weight", "b": "bias", "rm": "running_mean", "riv": "running_var"}
-    parts |= {"running_mean": "running_mean", "running_var": "running_var", "gamma": "weight", "beta": "bias"}
-    rules = [Rule(f"{conv}_w", f"{name}.weight") for conv, _, name in rows]
-    return (*rules, *(Rule(f"{bn}_{a}", f"{name}.norm.{b}") for _, bn, name in rows for a, b in parts.items()))
-
-
-# The same layout as torchvision's, but for the layers of a block: one row there, pairs here.
-_MOBILENET = (
-    *given("features.1.conv.3.weight", mobilenet("")),
-    Rule("features.{*}", f"{_OURS}features.{{*}}"),
-)
-_HRNET_HEAD = ("incre_modules.{*}", "downsamp_modules.{*}", "final_layer.{*}", "classifier.{*}")
-
-ORIGINS = (
-    Origin("Caffe2 (Detectron2's model zoo)", "conv1_w", _caffe2(), _MSRA, ("pred_{A}", "fc{n}_{A}", "conv1_b")),
-    Origin("Detectron2", "stem.conv1.weight", detectron2_resnet("")),
-    Origin("HRNet", "transition1.0.0.weight", hrnet(""), ignored=_HRNET_HEAD),
-    Origin("torchvision or timm", "layer1.0.conv1.weight", resnet(""), _RGB),
-    Origin("MobileNetV2", "features.0.0.weight", _MOBILENET, ignored=("features.18.{*}", "classifier.{*}", "conv.{*}")),
-    Origin("DLA", "base_layer.0.weight", dla("")),
-    Origin("VoVNet", "stem.stem_1/conv.weight", vovnet("")),
-)
+# Convolutions that compute the offsets of deformable ones: no ImageNet file has them.
+_OFFSETS = re.compile(r".*(\.|_)offset\.(weight|bias)")
 
 
 @dataclass(frozen=True)
@@ -83,7 +30,7 @@ class Backbone:
 
     Attributes:
         state_dict: our name -> tensor; all begin with `backbone.bottom_up.`.
-        report: what was done.
+        report: what was done; `report.initial` are the names of deformable convolutions' offsets, which start anew.
     """
 
     state_dict: dict[str, Tensor]
@@ -94,41 +41,76 @@ def load_backbone(path: str | Path, config: Any = None) -> Backbone:
     """Read ImageNet weights on the CPU; nothing in the file is run.
 
     Args:
-        path: .pkl of Detectron2's model zoo, or .pth of torchvision, timm, or the network's authors.
+        path: .pkl of Detectron2's or Caffe2's model zoo, or .pth of torchvision, timm, or the network's authors.
         config: what the weights are for: name of a variant, config or model. With it they are checked to be complete,
             and the first convolution is changed to the pixels that it reads.
     Raises:
         FcosError: the file is damaged, hostile, of no known network, or of another than the config's.
     """
-    path = Path(path)
-    tensors, around = read(path)
-    tensors = {
-        name.removeprefix("backbone.").removeprefix("bottom_up.").removeprefix("body."): t
-        for name, t in tensors.items()
-    }
-    origin = next((o for o in ORIGINS if o.mark in tensors), None)
-    if origin is None:
-        raise FcosError(
-            f"{path} holds no known backbone: the first of its {len(tensors)} tensors is {next(iter(tensors))!r}."
-        )
-    report = Report(str(path), origin.name)
-    report.ignored = [n for n in tensors if any(fields_of(template, n) is not None for template in origin.ignored)]
-    renamed = to_ours({n: t for n, t in tensors.items() if n not in report.ignored}, origin.rules)
+    return backbone_for(read(path), config)
+
+
+def backbone_for(weights: Weights, config: Any = None) -> Backbone:
+    """The same of weights that were read."""
+    tensors = without_prefixes(weights.tensors)
+    target = None if config is None else target_of(config)
+    origin = origin_of(tensors)
+    bare = {n: t for n, t in tensors.items() if origin is None or not origin.ignores(n)}
+    renamed = to_ours(bare, origin.rules if origin else ())
+    if origin is None or (target and not any(name in target.shapes for name in renamed.tensors)):
+        if target and (same := _same_names(weights, tensors, target)):
+            return same
+        if origin is None:
+            raise FcosError(
+                f"{weights.path} holds no known backbone: the first of its {len(tensors)} tensors is "
+                f"{next(iter(tensors))!r}{_wanted(target)}."
+            )
+    report = Report(weights.path, origin.name, ignored=[name for name in tensors if name not in bare])
     if renamed.left_over:
-        raise FcosError(f"{path} looks like {origin.name}, but has also {some(renamed.left_over)}.")
+        raise FcosError(f"{weights.path} looks like {origin.name}, but has also {some(renamed.left_over)}.")
     report.renamed = len(renamed.tensors)
-    pixels = origin.pixels
-    if origin.name == "Detectron2" and around.get("__author__") == "torchvision":
-        pixels = _RGB
-    if pixels is _MSRA and any(name.endswith(".norm.running_var") for name in renamed.tensors):
-        pixels = _BGR  # re-converted files, whose first convolution has not absorbed the deviation
     state = _fill_statistics(renamed.tensors, report)
-    if config is not None:
-        state = _fit(state, path, target_of(config), pixels, report)
-    elif pixels:
-        report.facts.append(f"input: {pixels}")
+    if target is None:
+        report.facts += [f"input: {weights.pixels}"] * (weights.pixels is not None)
+    else:
+        state = _suit(state, weights, target, report)
     report.tensors = len(state)
     return Backbone(state, report)
+
+
+def backbone_prefix(names: Iterable[str]) -> str:
+    """What the names of a model's network below the pyramid begin with; without a pyramid, of its backbone."""
+    return _OURS if any(name.startswith(_OURS) for name in names) else "backbone."
+
+
+def _same_names(weights: Weights, tensors: dict[str, Tensor], target: Target) -> Backbone | None:
+    """Weights of a network that this package does not know, if their names are those of the target's."""
+    prefix = backbone_prefix(target.shapes)
+    wanted = {name: shape for name, shape in target.shapes.items() if name.startswith(prefix)}
+    report = Report(weights.path, "names of the backbone itself")
+    report.ignored = [
+        name
+        for name in tensors
+        if f"{prefix}{name}" not in wanted and any(fields_of(template, name) is not None for template in CLASSIFIER)
+    ]
+    state = {f"{prefix}{name}": tensor for name, tensor in tensors.items() if name not in report.ignored}
+    if not any(name in wanted for name in state):
+        return None
+    state, _, report.done = fit_counters(state, wanted)
+    found = difference(state, wanted)
+    if found:
+        raise FcosError(f"{weights.path} does not suit the backbone of {target.title}: {found}.")
+    report.facts.append("the first convolution is used as it is, whatever pixels it was trained on")
+    report.tensors = len(state)
+    return Backbone(state, report)
+
+
+def _wanted(target: Target | None) -> str:
+    if target is None:
+        return ""
+    prefix = backbone_prefix(target.shapes)
+    first = next((name for name in target.shapes if name.startswith(prefix)), None)
+    return f", and the first of {target.title}'s backbone {first!r}" if first else ""
 
 
 def _fill_statistics(state: Mapping[str, Tensor], report: Report) -> dict[str, Tensor]:
@@ -144,18 +126,17 @@ def _fill_statistics(state: Mapping[str, Tensor], report: Report) -> dict[str, T
     return filled
 
 
-def _fit(
-    state: dict[str, Tensor], path: Path, target: Target, pixels: Pixels | None, report: Report
-) -> dict[str, Tensor]:
+def _suit(state: dict[str, Tensor], weights: Weights, target: Target, report: Report) -> dict[str, Tensor]:
     wanted = {name: shape for name, shape in target.shapes.items() if name.startswith(_OURS)}
-    state, _, done = adjust.fit_counters(state, wanted)
+    report.initial = [name for name in wanted if _OFFSETS.fullmatch(name) and name not in state]
+    wanted = {name: shape for name, shape in wanted.items() if name not in report.initial}
+    state, _, done = fit_counters(state, wanted)
     report.done += done
     if found := difference(state, wanted):
-        raise FcosError(f"{path} does not suit the backbone of {target.title}: {found}.")
-    if pixels is None:
+        raise FcosError(f"{weights.path} does not suit the backbone of {target.title}: {found}.")
+    if report.initial:
+        report.facts.append("the offsets of deformable convolutions start at their initial values")
+    if weights.pixels is None:
         report.facts.append("the first convolution is used as it is, whatever pixels it was trained on")
         return state
-    state, done, facts = adjust.change_pixels(state, pixels, target.pixels)
-    report.done += done
-    report.facts += facts
-    return state
+    return suit_pixels(state, {weights.pixels}, target, report)

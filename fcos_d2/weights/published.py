@@ -15,10 +15,22 @@ from ..errors import FcosError
 from . import adjust
 from .families import FAMILIES, OURS, families_of, family_of
 from .families.family import Family
-from .files import AVERAGED, read, unwrap
 from .mapping import Difference, Renamed, some, to_ours, to_theirs
+from .read import Weights, read, weights_of
 from .report import Report
-from .target import Target, describe, fitting, gap, meaning, named_like, pixels_of, target_of, traits_of, variant_target
+from .target import (
+    Target,
+    describe,
+    detects_alike,
+    fitting,
+    named_like,
+    pixels_of,
+    suit_pixels,
+    target_of,
+    traits_of,
+    variant_target,
+    without_counters,
+)
 
 
 @dataclass(frozen=True)
@@ -32,7 +44,7 @@ class Imported:
         variants: rows of the zoo that want exactly these tensors.
         variant: the one that was chosen; `None` where nothing decides, or where it was read for a config of one's own.
         unused: tensors of the file that the model does not keep, under their own names.
-        around: what else the file holds.
+        extra: what else the file holds.
     """
 
     state_dict: dict[str, Tensor]
@@ -41,7 +53,7 @@ class Imported:
     variants: tuple[zoo.Variant, ...] = ()
     variant: zoo.Variant | None = None
     unused: Mapping[str, Tensor] = field(default_factory=dict)
-    around: Mapping[str, Any] = field(default_factory=dict)
+    extra: Mapping[str, Any] = field(default_factory=dict)
 
     def _chosen(self) -> zoo.Variant:
         if self.variant is not None:
@@ -90,19 +102,26 @@ def load(
     Raises:
         FcosError: the file is damaged, hostile, of no known family, incomplete, or for another model or other classes.
     """
-    path = Path("the state dict") if isinstance(source, Mapping) else Path(source)
-    tensors, around = unwrap(source, path) if isinstance(source, Mapping) else read(path)
+    weights = weights_of(source, "the state dict") if isinstance(source, Mapping) else read(source)
+    return imported(weights, family, config, num_classes)
+
+
+def imported(
+    weights: Weights, family: str | None = None, config: Any = None, num_classes: int | None = None
+) -> Imported:
+    """The same of weights that were read."""
+    path, tensors = Path(weights.path), weights.chosen()
     families, renamed, unused = _recognise(tensors, path, family)
     report = Report(str(path), families[0].name, ignored=list(unused))
-    if families[0] is OURS and around.get(AVERAGED):
+    if weights.averages:
         report.facts.append("the averaged weights (ema) of the training")
     state, report.done = adjust.change_epsilon(renamed.tensors, renamed.epsilons)
-    if config is None and families[0] is OURS and isinstance(around.get("config"), str):
-        config = parse_config(around["config"], str(path))
+    if config is None and families[0] is OURS and weights.config is not None:
+        config = parse_config(weights.config, str(path))
     plan = _plan(state, families, path, config, num_classes, report)
     state, dropped = _adapt(state, families[0], plan, path, report)
     _account(report, state, tensors, families, plan)
-    return Imported(state, report, report.family, tuple(plan.fits), plan.chosen, {**unused, **dropped}, around)
+    return Imported(state, report, report.family, tuple(plan.fits), plan.chosen, {**unused, **dropped}, weights.extra)
 
 
 @dataclass(frozen=True)
@@ -160,8 +179,8 @@ def _adapt(
     state, counters, done = adjust.fit_counters(state, target.shapes)
     report.done += done
     if row is not OURS:
-        state = _fit_pixels(state, plan.published, target, report)
-    if found := gap(state, target):
+        state = suit_pixels(state, {pixels_of(variant) for variant in plan.published}, target, report)
+    if found := without_counters(state, target):
         raise FcosError(f"{path} does not suit {target.title}: {found}.")
     return state, to_theirs(counters, row.rules).tensors
 
@@ -259,7 +278,7 @@ def _choose(fits: Sequence[zoo.Variant], path: Path) -> tuple[zoo.Variant | None
         return fits[0], "the only one with these tensors"
     if named := named_like(path, fits):
         return named[0], f"by the name of the file, {path.name}"
-    if len({meaning(v) for v in fits}) == 1:
+    if len({detects_alike(v) for v in fits}) == 1:
         return fits[0], "the others detect alike and differ in training only"
     return None, ""
 
@@ -277,20 +296,3 @@ def _fit_classes(
         f"{path} predicts {classes} classes, but {target.title} has {wanted}: set model.num_classes={classes} "
         "(MODEL.FCOS.NUM_CLASSES) to use it as it is."
     )
-
-
-def _fit_pixels(
-    state: dict[str, Tensor], source: Sequence[zoo.Variant], target: Target, report: Report
-) -> dict[str, Tensor]:
-    """Let the first convolution read what the model is given."""
-    known = {pixels_of(v) for v in source}
-    if target.pixels in known:
-        return state
-    if len(known) != 1:
-        report.facts.append("which pixels the weights expect is not known from the file: nothing was changed")
-        return state
-    (theirs,) = known
-    state, done, facts = adjust.change_pixels(state, theirs, target.pixels)
-    report.done += done
-    report.facts += facts
-    return state

@@ -1,132 +1,154 @@
-"""Checkpoints: written so that a file is either whole or the old one, read without running anything in them.
+"""`read`: a file of weights of any project -> its tensors, and what else it says.
 
-A checkpoint is a dict: "model" (weights), "trainer" (all that `LazyTrainer` needs to go on, see there), "iteration"
-(the last one finished), "class_names", "config" (YAML text, see `configuration.parse_config`), and "ema" (averaged
+A checkpoint of ours is a dict: "model" (weights), "trainer" (all that `LazyTrainer` needs to go on, see there),
+"iteration" (the last one finished), "class_names", "config" (YAML text, see `config.stored`), and "ema" (averaged
 weights) where training kept them. Detectron2's own `DetectionCheckpointer` reads the same files.
 """
 
 from __future__ import annotations
 
-import pickle
 import re
-from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from ..config.load import CHECKPOINTS, TEXT_OF
+from ..config.load import TEXT_OF
+from ..config.stored import parse_yaml
 from ..errors import FcosError
-from ..files import os_error
+from .adjust import Pixels
+from .containers import SUFFIXES, load
+from .families import OURS, families_of
+from .families.imagenet import origin_of
 
-__all__ = ["load", "read_model_zoo"]
+__all__ = ["Weights", "load", "read", "weights_of"]
+
+# Keys of the weights in a file, and of averages of them; the first that is there.
+_WEIGHTS = ("model", "state_dict", "model_state_dict", "blobs")
+_AVERAGES = ("ema", "model_ema", "ema_model", "ema_state_dict")
+_INNER = (*_WEIGHTS, "module", "shadow", "shadow_params")
+# What wrappers of models put into names.
+_WRAPPERS = re.compile(r"^(module\.)+|_orig_mod\.|_fsdp_wrapped_module\.|_checkpoint_wrapped_module\.")
+# Counters of wrappers, and what Caffe2 keeps of its optimizer.
+_COUNTERS = re.compile(r"steps|n_averaged|updates|.*_momentum")
 
 
-# How torch says that a file names an object which it does not know as harmless.
-_UNSUPPORTED = re.compile(r"unsupported (?:global|class)[: ]+(?:GLOBAL )?([\w.]+)", re.IGNORECASE)
+@dataclass(frozen=True)
+class Weights:
+    """What a file of weights holds.
+
+    Attributes:
+        tensors: name in the file, without what wrappers put before it, -> tensor on the CPU.
+        kind: "fcos_d2" for ours, else a name in `FAMILIES`, "backbone" for ImageNet weights, "" for anything else.
+        path: the file.
+        averages: averaged weights under the same names; `None` where the file has none.
+        class_names: of the classes, where the file says them.
+        config: text of the config, where the file holds it; see `config.stored.parse_config`.
+        pixels: what the weights were trained on, where the file or its kind says it.
+        extra: the rest of the file.
+    """
+
+    tensors: Mapping[str, Tensor]
+    kind: str
+    path: str
+    averages: Mapping[str, Tensor] | None = None
+    class_names: tuple[str, ...] | None = None
+    config: str | None = None
+    pixels: Pixels | None = None
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+    def chosen(self, averaged: bool = True) -> Mapping[str, Tensor]:
+        """The averaged weights where they are wanted and there are any, else the others."""
+        return self.averages if averaged and self.averages else self.tensors
 
 
-def load(path: str | Path) -> dict[str, Any]:
-    """Read a checkpoint on the CPU; nothing in it is run.
+def read(path: str | Path) -> Weights:
+    """Read a file of weights on the CPU; nothing in it is run.
 
     Args:
-        path: a file of `torch.save`, or with the suffix .pkl one of Detectron2's model zoo.
+        path: a checkpoint of ours or of another project (.pth, .pt, .bin, .pyth, .safetensors), or ImageNet weights of
+            Detectron2's or Caffe2's model zoo (.pkl).
     Raises:
-        FcosError: the file is missing, cut off, damaged, or holds more than tensors and plain data.
+        FcosError: the file is missing, damaged, hostile, or holds no named tensors; one sentence.
     """
-    path = Path(path).expanduser()
-    if not path.is_file():
-        raise FcosError(f"The checkpoint {path} does not exist.")
-    if path.suffix == ".pkl":
-        return read_model_zoo(path)
+    return weights_of(load(path), path)
+
+
+def weights_of(payload: Mapping[str, Any], path: str | Path) -> Weights:
+    """The same of what a file holds."""
+    key = next((key for key in _WEIGHTS if isinstance(payload.get(key), Mapping)), None)
+    average = next((key for key in _AVERAGES if isinstance(payload.get(key), Mapping)), None)
+    if average == "ema_state_dict" and key == "state_dict":
+        average = None  # mmengine's: it exchanges the two when it saves, so the averages are in state_dict
+    extra = {name: value for name, value in payload.items() if name not in (*_WEIGHTS, *_AVERAGES)}
+    averages = _tensors(payload[average], path) if average else None
+    if key is None and averages is not None:
+        tensors, averages = averages, None
+    elif key is None:
+        tensors, extra = _tensors(payload, path), {}
+    else:
+        tensors = _tensors(payload[key], path)
+    if averages is not None and averages.keys() < tensors.keys():  # of the parameters only
+        averages = {**tensors, **averages}
+    names, text = extra.get("class_names"), extra.get("config")
+    text = text if isinstance(text, str) else None
+    listed = isinstance(names, (list, tuple)) and all(isinstance(name, str) for name in names)
+    kind, pixels = _kind_and_pixels(tensors, extra, text, str(path))
+    return Weights(tensors, kind, str(path), averages, tuple(names) if names and listed else None, text, pixels, extra)
+
+
+def _tensors(value: Mapping[str, Any], path: str | Path) -> dict[str, Tensor]:
+    """The named tensors of a mapping, in whatever it is wrapped."""
+    while not any(isinstance(item, (Tensor, np.ndarray)) for item in value.values()):
+        inner = next((value[key] for key in _INNER if isinstance(value.get(key), Mapping)), None)
+        if inner is None:
+            break
+        value = inner
+    tensors: dict[str, Tensor] = {}
+    for name, item in value.items():
+        if isinstance(name, str) and _COUNTERS.fullmatch(name):
+            continue
+        if isinstance(item, np.ndarray) and item.dtype.kind in "biufc":
+            item = torch.as_tensor(item)
+        if not isinstance(name, str) or not isinstance(item, Tensor):
+            raise FcosError(f"{path} holds {type(item).__name__} at {name!r} where a tensor of a model should be.")
+        bare = _WRAPPERS.sub("", name)
+        if bare in tensors:
+            raise FcosError(f"{path} holds {bare!r} twice, with and without the prefix of a wrapped model.")
+        tensors[bare] = item
+    if not tensors:
+        raise FcosError(f"{path} holds no weights.")
+    if all(name.startswith("model.") for name in tensors):  # PyTorch Lightning's
+        return {name.removeprefix("model."): tensor for name, tensor in tensors.items()}
+    return tensors
+
+
+def _kind_and_pixels(
+    tensors: Mapping[str, Tensor], extra: Mapping[str, Any], config: str | None, path: str
+) -> tuple[str, Pixels | None]:
+    if any(name.startswith(OURS.mark) for name in tensors):
+        return OURS.name, None if config is None else _pixels_of(parse_yaml(config, path))
+    if families := families_of(tensors):
+        return families[0].name, None
+    origin = origin_of(tensors)
+    return ("", None) if origin is None else ("backbone", origin.pixels_of(tensors, extra.get("__author__")))
+
+
+def _pixels_of(config: Any) -> Pixels | None:
+    """What the model of a stored config reads."""
+    node = config.get("model", config.get("MODEL")) if isinstance(config, dict) else None
+    if not isinstance(node, dict):
+        return None
+    order = node.get("input_format", (config.get("INPUT") or {}).get("FORMAT"))
+    mean, std = (node.get(f"pixel_{x}", node.get(f"PIXEL_{x.upper()}")) for x in ("mean", "std"))
     try:
-        payload = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises anything from KeyError to UnpicklingError
-        if cause := os_error(error):
-            raise FcosError(f"The checkpoint {path} cannot be read: {cause.strerror or cause}.") from error
-        if found := _UNSUPPORTED.search(str(error)):
-            raise _hostile(path, found[1]) from error
-        raise FcosError(f"The checkpoint {path} is cut off, damaged, or no checkpoint at all.") from error
-    if not isinstance(payload, dict):
-        raise FcosError(f"The checkpoint {path} holds {type(payload).__name__} instead of named weights.")
-    return payload
-
-
-def _hostile(path: Path, name: str) -> FcosError:
-    return FcosError(
-        f"The checkpoint {path} holds the object '{name}', which could run code when it is read; only tensors and "
-        "plain data are accepted, and nothing was run."
-    )
-
-
-# Detectron2's model zoo
-
-
-_PLAIN_OBJECTS: dict[tuple[str, str], Any] = {
-    ("collections", "OrderedDict"): OrderedDict,
-    ("numpy", "dtype"): np.dtype,
-    ("numpy", "ndarray"): np.ndarray,
-}
-_NUMPY_MAKERS = ("_reconstruct", "scalar")
-
-
-class _ArrayUnpickler(pickle.Unpickler):
-    """Reads pickles of numbers, strings, containers and NumPy arrays."""
-
-    path = Path()
-
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) in _PLAIN_OBJECTS:
-            return _PLAIN_OBJECTS[module, name]
-        if module in ("numpy.core.multiarray", "numpy._core.multiarray") and name in _NUMPY_MAKERS:
-            return getattr(_multiarray(), name)
-        if (module, name) == ("_codecs", "encode"):  # how Python 2 strings are written
-            return _encode
-        raise _hostile(self.path, f"{module}.{name}")
-
-
-def _multiarray() -> Any:
-    import importlib
-
-    try:
-        return importlib.import_module("numpy._core.multiarray")
-    except ImportError:  # NumPy 1
-        return importlib.import_module("numpy.core.multiarray")
-
-
-def _encode(text: str, encoding: str = "latin1") -> bytes:
-    return text.encode("latin1" if encoding == "latin1" else "utf-8")
-
-
-def read_model_zoo(path: str | Path) -> dict[str, Any]:
-    """Read a .pkl of Detectron2's or Caffe2's model zoo: NumPy arrays and plain data only.
-
-    Returns:
-        "model": {name: array}, "__author__", and "matching_heuristics" where names have to be guessed, as
-        `DetectionCheckpointer` expects.
-    Raises:
-        FcosError: the file is cut off, or holds any other object; nothing is run.
-    """
-    path = Path(path)
-    try:
-        with path.open("rb") as file:
-            reader = _ArrayUnpickler(file, encoding="latin1")
-            reader.path = path
-            data = reader.load()
-    except FcosError:
-        raise
-    except OSError as error:
-        raise FcosError(f"The checkpoint {path} cannot be read: {error.strerror or error}.") from error
-    except Exception as error:  # a damaged pickle raises anything
-        raise FcosError(f"The checkpoint {path} is cut off, damaged, or no checkpoint at all.") from error
-    if not isinstance(data, dict):
-        raise FcosError(f"The checkpoint {path} holds {type(data).__name__} instead of named weights.")
-    if "model" in data and "__author__" in data:
-        return data
-    arrays = data.get("blobs", data)
-    weights = {name: value for name, value in arrays.items() if not str(name).endswith("_momentum")}
-    return {"model": weights, "__author__": "Caffe2", "matching_heuristics": True}
+        return Pixels(str(order), tuple(mean), tuple(std))
+    except (TypeError, ValueError):  # a reference, or nothing
+        return None
 
 
 def config_text(path: Path) -> str:
@@ -144,4 +166,4 @@ def config_text(path: Path) -> str:
     return text
 
 
-TEXT_OF.update(dict.fromkeys(CHECKPOINTS, config_text))
+TEXT_OF.update(dict.fromkeys(SUFFIXES, config_text))

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from .mapping import some
+
 
 @dataclass
 class Report:
@@ -24,6 +26,8 @@ class Report:
         facts: what else one has to know to use them, a sentence each.
         ignored: names in the file that no model needs.
         missing, left_over: names that the model lacks, and names that it does not know.
+        initial: names in the model that keep their initial values.
+        class_names: of the classes, where the file says them.
     """
 
     file: str
@@ -40,13 +44,22 @@ class Report:
     ignored: list[str] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
     left_over: list[str] = field(default_factory=list)
+    initial: list[str] = field(default_factory=list)
+    class_names: tuple[str, ...] | None = None
+
+    def adopt(self, part: Report) -> None:
+        """Take over the account of the conversion that was a part of this."""
+        for name, value in vars(part).items():
+            if value and name not in ("file", "class_names"):
+                setattr(self, name, [*self.facts, *value] if name == "facts" else value)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data, e.g. for JSON."""
         return asdict(self)
 
     def __str__(self) -> str:
-        lines = [f"{self.file}: {self.family}, {self.tensors} tensors, {self.num_classes} classes"]
+        classes = f", {self.num_classes} classes" if self.num_classes else ""
+        lines = [f"{self.file}: {self.family}, {self.tensors} tensors{classes}"]
         if self.same_names:
             lines.append(f"  names: those of {' and '.join(self.same_names)} are the same")
         if self.config_name:
@@ -61,6 +74,10 @@ class Report:
         )
         lines += [f"  changed: {step}" for step in self.done or ["nothing, the tensors are used as they are"]]
         if self.ignored:
-            lines.append(f"  not needed: {', '.join(self.ignored[:3])}{', ...' if len(self.ignored) > 3 else ''}")
+            lines.append(f"  not needed: {some(self.ignored)}")
+        if self.initial:
+            lines.append(
+                f"  initial values: {len(self.initial)} tensors of the model keep theirs ({some(self.initial)})"
+            )
         lines += [f"  note: {fact}" for fact in self.facts]
         return "\n".join(lines)

@@ -6,7 +6,7 @@ Models are built on PyTorch's meta device, so even a ResNeXt-101 costs a tenth o
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
@@ -26,8 +26,9 @@ from ..modeling import FCOSHead, FCOSLoss, LocationGrid, LTRBCoder
 from ..modeling.backbone import BACKBONES
 from ..zoo.recipes import RECIPES, Recipe
 from ..zoo.schedules import SCHEDULES
-from .adjust import COUNTER, Pixels
+from .adjust import COUNTER, Pixels, change_pixels
 from .mapping import Difference, difference
+from .report import Report
 
 AVERAGE = "dense.loss.average"
 
@@ -65,8 +66,8 @@ class Target:
     Attributes:
         title: how to call it in messages.
         shapes: name -> shape of all that its state dict holds.
-        num_classes: K.
-        pixels: what it reads.
+        num_classes: K; 0 if the model has no such attribute.
+        pixels: what it reads; `None` if the model has no such attributes.
         traits: what it does; `None` if it is not made of this package's parts.
         starts: start values of buffers that only training reads.
         variant: row of the zoo, if it is one.
@@ -75,7 +76,7 @@ class Target:
     title: str
     shapes: Mapping[str, tuple[int, ...]]
     num_classes: int
-    pixels: Pixels
+    pixels: Pixels | None
     traits: Traits | None = None
     starts: Mapping[str, float] = field(default_factory=dict)
     variant: zoo.Variant | None = None
@@ -92,8 +93,7 @@ def target_of(config: Any, num_classes: int | None = None) -> Target:
     """
     if isinstance(config, nn.Module):
         model = getattr(config, "module", config)
-        mean, std = (tuple(x.flatten().tolist()) for x in (model.pixel_mean, model.pixel_std))
-        return _with_classes(_describe(model, "the model", Pixels(model.input_format, mean, std)), num_classes)
+        return _with_classes(_describe(model, "the model", _pixels_of_model(model)), num_classes)
     if isinstance(config, (str, Path)):
         return _named(str(config), num_classes)
     if isinstance(config, CfgNode):
@@ -123,10 +123,18 @@ def _classes_of(name: str) -> int:
     return zoo.get_config(name).model.num_classes
 
 
-def _describe(model: nn.Module, title: str, pixels: Pixels) -> Target:
-    shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+def _pixels_of_model(model: nn.Module) -> Pixels | None:
+    try:
+        mean, std = (tuple(x.flatten().tolist()) for x in (model.pixel_mean, model.pixel_std))
+        return Pixels(model.input_format, mean, std)
+    except AttributeError:  # another project's model
+        return None
+
+
+def _describe(model: nn.Module, title: str, pixels: Pixels | None) -> Target:
+    shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items() if isinstance(tensor, Tensor)}
     starts = {AVERAGE: float(model.dense.loss.moving_start)} if AVERAGE in shapes else {}
-    return Target(title, shapes, model.num_classes, pixels, _traits_of(model), starts)
+    return Target(title, shapes, getattr(model, "num_classes", 0), pixels, _traits_of(model), starts)
 
 
 def _with_classes(target: Target, num_classes: int | None) -> Target:
@@ -141,9 +149,9 @@ def _with_classes(target: Target, num_classes: int | None) -> Target:
 
 
 def _traits_of(model: nn.Module) -> Traits | None:
-    dense = model.dense
     blocks = [m for m in model.modules() if isinstance(m, BottleneckBlock) and m.stride == 2]
     try:
+        dense = model.dense
         return Traits(
             (dense.coder.activation, dense.coder.unit),
             dense.head.quality_on,
@@ -207,7 +215,7 @@ def _structure(recipe: Recipe) -> tuple:
     return _frozen((recipe.head_name, recipe.features, recipe.top_levels, points, moving, head))
 
 
-def meaning(variant: zoo.Variant) -> tuple:
+def detects_alike(variant: zoo.Variant) -> tuple:
     """What decides the detections of a variant, given its weights; two of one meaning differ in training only."""
     recipe, row = RECIPES[variant.recipe], BACKBONES[variant.backbone]
     arguments = {k: v for k, v in row.arguments.items() if k not in ("norm", "freeze_at") and "init" not in k}
@@ -230,7 +238,29 @@ def _frozen(value: Any) -> Any:
     return value
 
 
-def gap(tensors: Mapping[str, Tensor], target: Target) -> Difference:
+def suit_pixels(
+    tensors: dict[str, Tensor], known: Collection[Pixels], target: Target, report: Report
+) -> dict[str, Tensor]:
+    """Let the first convolution read what the model is given.
+
+    Args:
+        tensors: our names.
+        known: what they may have been trained on.
+        target: the model.
+        report: gets a sentence for each thing done, and for what the user has to know.
+    """
+    if target.pixels is None or target.pixels in known:
+        return tensors
+    if len(known) != 1:
+        report.facts.append("which pixels the weights expect is not known from the file: nothing was changed")
+        return tensors
+    tensors, done, facts = change_pixels(tensors, next(iter(known)), target.pixels)
+    report.done += done
+    report.facts += facts
+    return tensors
+
+
+def without_counters(tensors: Mapping[str, Tensor], target: Target) -> Difference:
     """The difference between tensors and what a model wants, without batch counters and start values."""
     given = {name: tensor for name, tensor in tensors.items() if not name.endswith(COUNTER)}
     wanted = {
@@ -274,7 +304,7 @@ def fitting(
     """The variants that want exactly these tensors; and the nearest with its difference, for when there is none."""
     fits, nearest, least = [], None, Difference()
     for variant in _promising(tensors, variants):
-        found = gap(tensors, variant_target(variant, num_classes))
+        found = without_counters(tensors, variant_target(variant, num_classes))
         if not found:
             fits.append(variant)
         elif nearest is None or len(found) < len(least):

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs
 
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
 
 from ..errors import FcosError
 from ..files import write_atomically
-from .read import load
+from .fetch import fetch
+from .fit import Policy, fit, log_report
+from .read import read
 
 __all__ = ["Checkpointer", "save"]
 
@@ -83,11 +85,23 @@ class Checkpointer(DetectionCheckpointer):
             )
         return path
 
-    def _load_file(self, filename: str) -> dict[str, Any]:
-        payload = load(filename)
-        if "model" not in payload:
-            payload = {"model": payload}
-        url = getattr(self, "_parsed_url_during_load", None)  # "file.pth?matching_heuristics=True"; not in 0.6
-        if url is not None and parse_qs(url.query).get("matching_heuristics") == ["True"]:
-            payload["matching_heuristics"] = True
-        return payload
+    def load(self, path: str, checkpointables: Sequence[str] | None = None) -> dict[str, Any]:
+        """Load weights into the model, and states into the checkpointables.
+
+        Args:
+            path: file or address; empty to load nothing.
+            checkpointables: names of those that are loaded; by default all that the file holds.
+        Returns:
+            What else the file holds.
+        Raises:
+            FcosError: see `fit`; nothing was changed.
+        """
+        if not path:
+            return {}
+        weights = read(fetch(path))
+        log_report(fit(self.model, weights, Policy(allow_backbone=True, averaged=False)))
+        rest = dict(weights.extra)
+        for name in self.checkpointables if checkpointables is None else checkpointables:
+            if name in rest:
+                self.checkpointables[name].load_state_dict(rest.pop(name))
+        return rest

@@ -18,7 +18,8 @@ from fcos_d2.importers import FAMILIES
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = Path(os.environ.get("FCOS_D2_SHARED") or ROOT.parent / "shared") / "reference" / "checkpoint-keys"
-LAYOUTS = sorted(path.stem for path in FOLDER.glob("*.json"))
+# "fad" is a family of its own, which nothing here imports yet.
+LAYOUTS = sorted(path.stem for path in FOLDER.glob("*.json") if not path.stem.startswith("fad__"))
 if not LAYOUTS:
     pytest.skip(f"no layouts in {FOLDER}: set FCOS_D2_SHARED to the folder that has them", allow_module_level=True)
 

@@ -18,8 +18,8 @@ from detectron2.config import instantiate
 from fcos_d2.config.load import load_config
 from fcos_d2.errors import FcosError
 from fcos_d2.weights.fetch import fetch
-from fcos_d2.weights.fit import load_model, load_state
-from fcos_d2.weights.read import load, read_model_zoo
+from fcos_d2.weights.fit import fit, load_model
+from fcos_d2.weights.read import load, read, weights_of
 from fcos_d2.weights.write import Checkpointer, save
 
 
@@ -107,14 +107,14 @@ def test_hostile_files_run_nothing(tmp_path, suffix):
 
 
 def test_model_zoo_formats(tmp_path):
-    weights = {"conv1_w": np.ones((2, 3), np.float32), "conv1_w_momentum": np.ones(1), "n": np.float64(3)}
+    weights = {"conv1_w": np.ones((2, 3), np.float32), "conv1_w_momentum": np.ones(1), "fc_b": np.ones(2)}
     path = tmp_path / "x.pkl"
     path.write_bytes(pickle.dumps({"blobs": weights}, protocol=2))
-    read = read_model_zoo(path)
-    assert read["matching_heuristics"] and read["__author__"] == "Caffe2"
-    assert set(read["model"]) == {"conv1_w", "n"} and np.array_equal(read["model"]["conv1_w"], weights["conv1_w"])
+    found = read(path)
+    assert found.kind == "backbone" and str(found.pixels).startswith("BGR, mean 102.98")
+    assert set(found.tensors) == {"conv1_w", "fc_b"} and np.array_equal(found.tensors["conv1_w"], weights["conv1_w"])
     path.write_bytes(pickle.dumps({"model": OrderedDict(weights), "__author__": "somebody"}))
-    assert read_model_zoo(path)["__author__"] == "somebody"
+    assert read(path).extra == {"__author__": "somebody"}
 
 
 def test_detectron2_reads_our_files_and_we_read_its(tmp_path):
@@ -167,27 +167,28 @@ def test_missing_unexpected_and_other_shapes():
     state = model.state_dict()
     lacking = {name: value for name, value in state.items() if "bbox_pred" not in name}
     with pytest.raises(FcosError, match=r"it lacks dense\.head\.bbox_pred\.weight"):
-        load_state(model, lacking, "F")
+        fit(model, weights_of(lacking, "F"))
     with pytest.raises(FcosError, match=r"F was made for another model: it has also extra"):
-        load_state(model, {**state, "extra": torch.zeros(1)}, "F")
+        fit(model, weights_of({**state, "extra": torch.zeros(1)}, "F"))
     with pytest.raises(FcosError, match=r"1 of its weights have another shape.*\(2,\) there"):
-        load_state(model, {**state, "dense.head.bbox_pred.bias": torch.zeros(2)}, "F")
+        fit(model, weights_of({**state, "dense.head.bbox_pred.bias": torch.zeros(2)}, "F"))
     with pytest.raises(FcosError, match="no weight of this model"):
-        load_state(model, {"a": torch.zeros(1)}, "F")
-    with pytest.raises(FcosError, match="no weights of a model"):
-        load_state(model, {"a": 3}, "F")
+        fit(model, weights_of({"a": torch.zeros(1)}, "F"))
+    with pytest.raises(FcosError, match=r"F holds int at 'a' where a tensor"):
+        weights_of({"a": 3}, "F")
     counters = [name for name in state if name.endswith("num_batches_tracked")]
     assert counters
-    load_state(model, {f"module.{n}": v for n, v in state.items() if n not in counters}, "F")
+    report = fit(model, weights_of({f"module.{n}": v for n, v in state.items() if n not in counters}, "F"))
+    assert report.initial == counters
 
 
 def test_backbone_alone(tmp_path):
-    """ImageNet weights, by name (.pth) and by Detectron2's matching (.pkl), start training but detect nothing."""
+    """ImageNet weights, of any kind of file, start training but detect nothing."""
     source, model = detector(), detector()
     bottom_up = {n: v for n, v in source.state_dict().items() if n.startswith("backbone.bottom_up.")}
     torch.save(bottom_up, tmp_path / "b.pth")
     arrays = {n.removeprefix("backbone.bottom_up."): v.numpy() for n, v in bottom_up.items()}
-    zoo = {"model": arrays, "__author__": "torchvision", "matching_heuristics": True}
+    zoo = {"model": arrays, "__author__": "somebody", "matching_heuristics": True}
     (tmp_path / "b.pkl").write_bytes(pickle.dumps(zoo))
     for name in ("b.pth", "b.pkl"):
         model = detector()
@@ -197,7 +198,7 @@ def test_backbone_alone(tmp_path):
         after = model.state_dict()
         assert all(torch.equal(after[n], bottom_up[n]) for n in bottom_up), name
     (tmp_path / "c.pkl").write_bytes(pickle.dumps({"model": {"odd": np.zeros(3)}, "__author__": "x"}))
-    with pytest.raises(FcosError, match="no weight that suits"):
+    with pytest.raises(FcosError, match=r"c\.pkl holds no known backbone: the first of its 1 tensors is 'odd'"):
         load_model(detector(), str(tmp_path / "c.pkl"), allow_backbone=True)
 
 

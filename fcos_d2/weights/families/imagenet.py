@@ -1,0 +1,109 @@
+"""ImageNet weights that detectors start from: one row for each kind of file.
+
+Detectron2's and Caffe2's .pkl files, torchvision's and timm's ResNets, and networks under their authors' names. Where
+these names are those of a published detector's network (MobileNetV2, DLA, VoVNet, HRNet) the weights are used as they
+are, as the published detectors did, even where they were trained on other pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from ..adjust import Pixels
+from ..mapping import Rule, fields_of
+from .bodies import detectron2_resnet, dla, given, hrnet, mobilenet, resnet, vovnet
+
+_OURS = "backbone.bottom_up."
+_RGB = Pixels("RGB", (123.675, 116.28, 103.53), (58.395, 57.12, 57.375))
+_BGR = Pixels("BGR", tuple(reversed(_RGB.mean)), tuple(reversed(_RGB.std)))
+_MSRA = Pixels("BGR", (102.9801, 115.9465, 122.7717), (1.0, 1.0, 1.0))
+# What parts of a detector other than its network below the pyramid are called, without "backbone.".
+_DETECTOR = ("fpn", "top_block", "neck.", "dense.", "proposal_generator.", "rpn", "roi_head", "bbox_head.")
+CLASSIFIER = ("fc.{*}", "classifier.{*}", "head.{*}", "last_linear.{*}")
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Origin:
+    """A kind of ImageNet file.
+
+    Attributes:
+        name: how to call it.
+        mark: a name that it has and no earlier kind.
+        rules: renames to ours.
+        pixels: what it was trained on; `None` to leave the first convolution as it is.
+        ignored: names (templates) of its classifier.
+    """
+
+    name: str
+    mark: str
+    rules: tuple[Rule, ...]
+    pixels: Pixels | None = None
+    ignored: tuple[str, ...] = CLASSIFIER
+
+    def ignores(self, name: str) -> bool:
+        """Whether a tensor of this name belongs to the classifier."""
+        return any(fields_of(template, name) is not None for template in self.ignored)
+
+    def pixels_of(self, names: Collection[str], author: Any) -> Pixels | None:
+        """What a file of this kind was trained on.
+
+        Args:
+            names: in the file.
+            author: what the file says of its author, if anything.
+        """
+        if self.name == "Detectron2" and author == "torchvision":
+            return _RGB
+        if self.pixels is _MSRA and any(name.endswith(("_riv", "_running_var")) for name in names):
+            return _BGR  # converted again, so that the first convolution has not absorbed the deviation
+        return self.pixels
+
+
+def _caffe2() -> tuple[Rule, ...]:
+    ours = f"{_OURS}res{{k}}.{{i}}"
+    rows = [("conv1", "res_conv1_bn", f"{_OURS}stem.conv1")]
+    branches = (("branch1", "shortcut"), ("branch2a", "conv1"), ("branch2b", "conv2"), ("branch2c", "conv3"))
+    rows += [(f"res{{k}}_{{i}}_{a}", f"res{{k}}_{{i}}_{a}_bn", f"{ours}.{b}") for a, b in branches]
+    parts = {"s": "weight", "b": "bias", "rm": "running_mean", "riv": "running_var"}
+    parts |= {"running_mean": "running_mean", "running_var": "running_var", "gamma": "weight", "beta": "bias"}
+    rules = [Rule(f"{conv}_w", f"{name}.weight") for conv, _, name in rows]
+    return (*rules, *(Rule(f"{bn}_{a}", f"{name}.norm.{b}") for _, bn, name in rows for a, b in parts.items()))
+
+
+# The same layout as torchvision's, but for the layers of a block: one row there, pairs here.
+_MOBILENET = (
+    *given("features.1.conv.3.weight", mobilenet("")),
+    Rule("features.{*}", f"{_OURS}features.{{*}}"),
+)
+_HRNET_HEAD = ("incre_modules.{*}", "downsamp_modules.{*}", "final_layer.{*}", "classifier.{*}")
+
+ORIGINS = (
+    Origin("Caffe2 (Detectron2's model zoo)", "conv1_w", _caffe2(), _MSRA, ("pred_{A}", "fc{n}_{A}", "conv1_b")),
+    Origin("Detectron2", "stem.conv1.weight", detectron2_resnet("")),
+    Origin("HRNet", "transition1.0.0.weight", hrnet(""), ignored=_HRNET_HEAD),
+    Origin("torchvision or timm", "layer1.0.conv1.weight", resnet(""), _RGB),
+    Origin("MobileNetV2", "features.0.0.weight", _MOBILENET, ignored=("features.18.{*}", "classifier.{*}", "conv.{*}")),
+    Origin("DLA", "base_layer.0.weight", dla("")),
+    Origin("VoVNet", "stem.stem_1/conv.weight", vovnet("")),
+)
+
+
+def without_prefixes(tensors: Mapping[str, T]) -> dict[str, T]:
+    """The same under the names that the network itself gives, whatever detector it was taken from."""
+    prefixes = ("backbone.", "bottom_up.", "body.")
+    bare = {}
+    for name, tensor in tensors.items():
+        for prefix in prefixes:
+            name = name.removeprefix(prefix)
+        bare[name] = tensor
+    return bare
+
+
+def origin_of(names: Mapping[str, Any]) -> Origin | None:
+    """The kind of ImageNet file that has these names; `None` if it is none, or a whole detector."""
+    bare = without_prefixes(names)
+    if any(name.startswith(_DETECTOR) for name in bare):
+        return None
+    return next((origin for origin in ORIGINS if origin.mark in bare), None)
