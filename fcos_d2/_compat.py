@@ -193,3 +193,53 @@ def create_local_process_group(processes_per_machine: int) -> None:
         group = dist.new_group(list(ranks))  # each process takes part in making every group
         if rank in ranks:
             comm._LOCAL_PROCESS_GROUP = group
+
+
+def train_loader_parts(loader: Any) -> dict[str, Any] | None:
+    """What `detectron2.data.build_detection_train_loader` put together: the fields of `data.loader.TrainLoader`.
+
+    Tested with Detectron2 0.6 and main 02b5c4e2, whose `MapDataset` keeps its parts under private names.
+
+    Returns:
+        None for any other loader, and for one of an iterable data set.
+    """
+    from detectron2.data.build import trivial_batch_collator
+    from detectron2.data.common import AspectRatioGroupedDataset, MapDataset, ToIterableDataset
+    from torch.utils.data import DataLoader, IterableDataset
+
+    collate, grouped, batch_size = trivial_batch_collator, False, None
+    if hasattr(loader, "_map_func") and isinstance(getattr(loader, "_dataset", None), AspectRatioGroupedDataset):
+        collate, loader = loader._map_func, loader._dataset
+    if isinstance(loader, AspectRatioGroupedDataset):
+        grouped, batch_size, loader = True, loader.batch_size, loader.dataset
+    if not isinstance(loader, DataLoader) or not isinstance(loader.dataset, ToIterableDataset):
+        return None
+    records, sampler, mapper = loader.dataset.dataset, loader.dataset.sampler, None
+    if isinstance(records, IterableDataset):
+        return None
+    if isinstance(records, MapDataset):
+        records, mapper = records._dataset, records._map_func
+    options = ("prefetch_factor", "timeout", "multiprocessing_context") if loader.num_workers else ()
+    return {
+        "records": records,
+        "mapper": mapper,
+        "sampler": sampler,
+        "batch_size": batch_size if grouped else loader.batch_size,
+        "grouped": grouped,
+        "collate": collate if grouped else loader.collate_fn,
+        "num_workers": loader.num_workers,
+        "pin_memory": loader.pin_memory,
+        "options": {name: getattr(loader, name) for name in options},
+    }
+
+
+def wrap_mapper(loader: Any, wrap: Callable[[Callable], Callable]) -> None:
+    """Let a loader of `build_detection_test_loader` map its records with `wrap(mapper)`; others stay as they are.
+
+    Tested with Detectron2 0.6 and main 02b5c4e2, whose `MapDataset` keeps its mapper under a private name.
+    """
+    from detectron2.data.common import MapDataset
+
+    dataset = getattr(loader, "dataset", None)
+    if isinstance(dataset, MapDataset):
+        dataset._map_func = wrap(dataset._map_func)

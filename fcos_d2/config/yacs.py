@@ -33,6 +33,7 @@ from ..options import config_reader, keyed_fields, one_of
 from ..zoo.recipes import Recipe
 from .overrides import suggestion, yacs_keys
 from .plain import check_number, nodes, parse_yaml
+from .train_options import TrainOptions
 
 _PARTS = {
     "grid": LocationGrid,
@@ -115,6 +116,22 @@ def add_fcos_config(cfg: CN) -> None:
         backbone = cfg.MODEL.setdefault(name, CN())
         for key, value in keys.items():
             backbone.setdefault(key, copy.deepcopy(value))
+    _add_train_options(cfg)
+
+
+# `TrainOptions` for which Detectron2 has keys of its own: SOLVER.MAX_ITER and so on, see `translate.train_of_yacs`.
+_DETECTRON2S = ("output_dir", "init_checkpoint", "max_iter", "eval_period", "device", "seed")
+
+
+def _add_train_options(cfg: CN) -> None:
+    """Add `TRAIN`: the fields of `TrainOptions` that Detectron2 has no key for, in capital letters."""
+    options = TrainOptions().as_dict()
+    del options["checkpointer"]["period"], options["amp"]["enabled"]
+    node = cfg.setdefault("TRAIN", CN())
+    for key, value in options.items():
+        if key not in _DETECTRON2S:
+            inner = CN({k.upper(): v for k, v in value.items()}) if isinstance(value, dict) else value
+            node.setdefault(key.upper(), inner)
 
 
 def _translate(node: CN, train: bool) -> dict[str, dict[str, Any]]:

@@ -7,16 +7,26 @@ not installed, is pycocotools' work. Detectron2's compiled `COCOeval_opt` is not
 
 from __future__ import annotations
 
+import itertools
+import json
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from functools import cache, partial
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import numpy as np
-from detectron2.evaluation import COCOEvaluator, coco_evaluation
-from pycocotools.cocoeval import COCOeval
+import torch
+from detectron2.data import MetadataCatalog
+from detectron2.evaluation import COCOEvaluator, DatasetEvaluator
+from detectron2.evaluation.coco_evaluation import instances_to_coco_json
+from detectron2.structures import Instances
+from detectron2.utils import comm
+from detectron2.utils.file_io import PathManager
+from detectron2.utils.logger import create_small_table
+from tabulate import tabulate
 
 from ..config.targets import target
 
@@ -26,43 +36,159 @@ logger = logging.getLogger("fcos_d2")
 
 _LIMITS = [1, 10, 100]  # detections of an image that COCO's metrics look at
 _LARGEST_ID = 2**53  # detections go to hotcoco as a table of float64
+_METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl")
+_BOX_FIELDS = ("pred_boxes", "scores", "pred_classes")
+_OTHER_TASKS = {"pred_masks": "segm", "pred_keypoints": "keypoints"}  # by the field that asks for them
 
 
 @target("evaluator")
-class FastCOCOEvaluator(COCOEvaluator):
-    """Detectron2's evaluator, its arguments and results, with the numbers of pycocotools whatever computes them.
+class FastCOCOEvaluator(DatasetEvaluator):
+    """Detectron2's `COCOEvaluator`, its arguments and results, with the numbers of pycocotools whatever computes them.
 
-    `use_fast_impl` has no effect.
+    Boxes are kept as tensors and evaluated here where hotcoco knows how. For the rest there is a `COCOEvaluator`, made
+    when a prediction first asks for it.
+
+    Args:
+        use_fast_impl: has no effect; the others are those of `COCOEvaluator`.
     """
 
-    def _eval_predictions(self, predictions: list[dict[str, Any]], img_ids: Sequence[int] | None = None) -> None:
-        with _boxes_by_hotcoco():
-            super()._eval_predictions(predictions, img_ids=img_ids)
+    def __init__(
+        self,
+        dataset_name: str,
+        tasks: Sequence[str] | None = None,
+        distributed: bool = True,
+        output_dir: str | None = None,
+        *,
+        max_dets_per_image: int | None = None,
+        use_fast_impl: bool = True,
+        kpt_oks_sigmas: Sequence[float] = (),
+    ) -> None:
+        self.dataset_name = dataset_name
+        self.tasks = None if tasks is None else tuple(tasks)
+        self.distributed = distributed
+        self.output_dir = output_dir
+        self.max_dets_per_image = max_dets_per_image
+        self.kpt_oks_sigmas = kpt_oks_sigmas
+        self.metadata = MetadataCatalog.get(dataset_name)
+        self._boxes: list[tuple[Any, Instances]] = []
+        self._others: COCOEvaluator | None = None
+        if not hasattr(self.metadata, "json_file"):
+            self._detectron2s()  # it converts the data set
 
+    def reset(self) -> None:
+        self._boxes, self._others = [], None
 
-@contextmanager
-def _boxes_by_hotcoco() -> Iterator[None]:
-    """Let Detectron2's evaluator, which looks its own function up by name, come here first."""
-    theirs = coco_evaluation._evaluate_predictions_on_coco
-    coco_evaluation._evaluate_predictions_on_coco = partial(_evaluate, theirs)
-    try:
-        yield
-    finally:
-        coco_evaluation._evaluate_predictions_on_coco = theirs
+    def process(self, inputs: Sequence[dict], outputs: Sequence[dict]) -> None:
+        """Keep the predictions of some images.
 
+        Args:
+            inputs: of the model, with "image_id".
+            outputs: of the model, with "instances", or "proposals".
+        """
+        for given, output in zip(inputs, outputs):
+            found = output.get("instances")
+            if "proposals" in output or (found is not None and any(found.has(name) for name in _OTHER_TASKS)):
+                self._process_others(given, output)
+            if found is not None:
+                fields = {name: found.get(name).to("cpu") for name in _BOX_FIELDS}
+                self._boxes.append((given["image_id"], Instances(found.image_size, **fields)))
 
-def _evaluate(theirs: Callable, coco_gt: Any, coco_results: list[dict], iou_type: str, **options: Any) -> Any:
-    limits = options.get("max_dets_per_image") or _LIMITS
-    if iou_type == "bbox" and list(limits) == _LIMITS:
-        found = evaluate_boxes(coco_gt.dataset, coco_results, options.get("img_ids"))
-        if found is not None:
-            found.summarize()
-            return found
-    if "use_fast_impl" in options:  # release 0.6
-        options["use_fast_impl"] = False
-    else:
-        options["cocoeval_fn"] = COCOeval
-    return theirs(coco_gt, coco_results, iou_type, **options)
+    def _process_others(self, given: dict, output: dict) -> None:
+        if self._others is None:
+            asked = [task for name, task in _OTHER_TASKS.items() if "instances" in output and output["instances"].has(name)]
+            tasks = asked if self.tasks is None else [task for task in self.tasks if task != "bbox"]
+            self._others = self._detectron2s(tuple(tasks))
+        self._others.process([given], [output])
+
+    def evaluate(self, img_ids: Sequence[int] | None = None) -> dict[str, Any]:
+        """The metrics of all predictions.
+
+        Args:
+            img_ids: of the images to look at; all by default.
+        Returns:
+            E.g. {"bbox": {"AP": 31.4, "AP50": ..., "AP-person": ...}}, in percent, not a number where there is nothing
+            to find; empty in processes other than the first, and without predictions.
+        """
+        results: dict[str, Any] = OrderedDict()
+        others = comm.all_gather(self._others is not None) if self.distributed else [self._others is not None]
+        if any(others):
+            self._others = self._others or self._detectron2s(())
+            results.update(self._others.evaluate(img_ids))
+        boxes = self._boxes
+        if self.distributed:
+            comm.synchronize()
+            boxes = list(itertools.chain(*comm.gather(self._boxes, dst=0)))
+            if not comm.is_main_process():
+                return {}
+        if not boxes:
+            if not any(others):
+                logger.warning("The evaluator of %s got no predictions.", self.dataset_name)
+            return results
+        if self.tasks is None or "bbox" in self.tasks:
+            results.update(self._evaluate_boxes(boxes, img_ids))
+        return OrderedDict(sorted(results.items()))
+
+    def _evaluate_boxes(self, boxes: list[tuple[Any, Instances]], img_ids: Sequence[int] | None) -> dict[str, Any]:
+        limit = self.max_dets_per_image
+        if (limit is None or limit == _LIMITS[-1]) and _hotcoco() is not None:
+            truth = json.loads(Path(PathManager.get_local_path(self.metadata.json_file)).read_text(encoding="utf-8"))
+            detections = [{"image_id": i, "instances": instances_to_coco_json(x, i)} for i, x in boxes]
+            rows = self._with_ids_of_the_file(list(itertools.chain(*(x["instances"] for x in detections))))
+            found = evaluate_boxes(truth, rows, img_ids) if rows and "annotations" in truth else None
+            if found is not None:
+                self._write(detections, rows)
+                found.summarize()
+                return {"bbox": self._derive(found)}
+        evaluator = self._detectron2s(("bbox",), distributed=False)
+        for image_id, instances in boxes:
+            evaluator.process([{"image_id": image_id}], [{"instances": instances}])
+        return evaluator.evaluate(img_ids)
+
+    def _detectron2s(self, tasks: tuple[str, ...] | None = None, distributed: bool | None = None) -> COCOEvaluator:
+        evaluator = COCOEvaluator(
+            self.dataset_name, tasks, self.distributed if distributed is None else distributed, self.output_dir,
+            max_dets_per_image=self.max_dets_per_image, use_fast_impl=False, kpt_oks_sigmas=self.kpt_oks_sigmas,
+        )  # fmt: skip
+        evaluator.reset()
+        return evaluator
+
+    def _with_ids_of_the_file(self, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Turn the classes of detections, in place, into category ids of the file."""
+        if (known := self.metadata.get("thing_dataset_id_to_contiguous_id")) is not None:
+            ids = {number: category for category, number in known.items()}
+            for row in rows:
+                if row["category_id"] not in ids:
+                    raise AssertionError(
+                        f"A prediction has class {row['category_id']}, but {self.dataset_name} has {len(ids)} classes."
+                    )
+                row["category_id"] = ids[row["category_id"]]
+        return rows
+
+    def _write(self, detections: list[dict[str, Any]], rows: list[dict[str, Any]]) -> None:
+        """The two files that Detectron2's evaluator writes."""
+        if self.output_dir and self._others is None:
+            PathManager.mkdirs(self.output_dir)
+            with PathManager.open(str(Path(self.output_dir) / "instances_predictions.pth"), "wb") as file:
+                torch.save(detections, file)
+            with PathManager.open(str(Path(self.output_dir) / "coco_instances_results.json"), "w") as file:
+                file.write(json.dumps(rows))
+
+    def _derive(self, found: Any) -> dict[str, float]:
+        """Detectron2's names for COCO's numbers, and the AP of each class."""
+        results = {name: float(x * 100 if x >= 0 else "nan") for name, x in zip(_METRICS, found.stats)}
+        logger.info("Evaluation results for bbox:\n%s", create_small_table(results))
+        names = self.metadata.get("thing_classes") or []
+        if len(names) <= 1:
+            return results
+        precision = found.eval["precision"]  # IoU, recall, class, area range (0: all), limit of detections
+        assert len(names) == precision.shape[2]
+        per_class = {}
+        for i, name in enumerate(names):
+            known = precision[:, :, i, 0, -1]
+            known = known[known > -1]
+            per_class[name] = float((np.mean(known) if known.size else float("nan")) * 100)
+        logger.info("Per-category bbox AP:\n%s", tabulate(per_class.items(), ("category", "AP"), "pipe", floatfmt=".3f"))
+        return results | {f"AP-{name}": ap for name, ap in per_class.items()}
 
 
 def evaluate_boxes(

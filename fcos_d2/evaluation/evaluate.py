@@ -1,57 +1,145 @@
-"""Evaluation of a LazyConfig's data, and what training and evaluation share about data sets."""
+"""Evaluation of a config's data sets, and what training and evaluation share about data sets."""
 
 from __future__ import annotations
 
+import copy
 import json
 import logging
 import math
-from collections.abc import Sequence
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from detectron2.config import instantiate
+from detectron2.config import CfgNode, instantiate
 from detectron2.data import DatasetCatalog, MetadataCatalog
-from detectron2.evaluation import inference_on_dataset, print_csv_format
+from detectron2.evaluation import DatasetEvaluator, inference_on_dataset, print_csv_format
 from detectron2.utils import comm
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from torch import nn
 
-from ..data.stream import name_images
+from .._compat import wrap_mapper
+from ..data.loader import NamedMapper
 from ..errors import FcosError
 from ..files import write_atomically
 
-__all__ = ["build_loader", "data_class_names", "evaluate"]
+__all__ = [
+    "build_evaluator",
+    "build_loader",
+    "build_test_loader",
+    "data_class_names",
+    "evaluate",
+    "test_sets",
+    "write_results",
+]
 
 logger = logging.getLogger("fcos_d2")
 
 
-def evaluate(cfg: DictConfig, model: nn.Module, output_dir: str = "", iteration: int = 0) -> dict[str, Any]:
-    """Run a model on `dataloader.test` with `dataloader.evaluator`; all processes must call it.
+def evaluate(
+    model: nn.Module,
+    names: Sequence[str | None],
+    loader_of: Callable[[Any], Any],
+    evaluator_of: Callable[[Any], Any],
+    evaluators: Sequence[DatasetEvaluator] | DatasetEvaluator | None = None,
+) -> dict[str, Any]:
+    """Run a model on data sets, one after the other; all processes must call it.
 
     Args:
-        cfg: with both nodes; without them a warning is all.
         model: not wrapped for distributed training.
-        output_dir: gets evaluation.json, unless empty.
-        iteration: of the weights, noted there.
+        names: of the data sets.
+        loader_of, evaluator_of: make the loader and the evaluator of one of them.
+        evaluators: instead of `evaluator_of`, one for each data set.
     Returns:
-        E.g. {"bbox": {"AP": 31.4, "AP50": ...}}, in percent; empty in processes other than the first.
+        E.g. {"bbox": {"AP": 31.4, "AP50": ...}}, in percent; with several data sets, that for each name. Empty in
+        processes other than the first.
     Raises:
         FcosError: the data cannot be loaded, or an image cannot be read.
+    """
+    given = [evaluators] if isinstance(evaluators, DatasetEvaluator) else evaluators
+    if given is not None and len(given) != len(names):
+        raise FcosError(f"There are {len(given)} evaluators for {len(names)} data sets: give one for each.")
+    results: dict[str, Any] = OrderedDict()
+    for i, name in enumerate(names):
+        loader = loader_of(name)
+        try:
+            evaluator = evaluator_of(name) if given is None else given[i]
+        except NotImplementedError:
+            logger.warning("There is no evaluator for %s: override build_evaluator, or pass evaluators.", name)
+            continue
+        found = inference_on_dataset(model, loader, list(evaluator) if isinstance(evaluator, ListConfig) else evaluator)
+        if comm.is_main_process():
+            logger.info("Evaluation of %s:", name)
+            print_csv_format(found)
+        results[str(name)] = found
+    return next(iter(results.values())) if len(results) == 1 else results
+
+
+def write_results(results: dict[str, Any], output_dir: str, iteration: int) -> None:
+    """Write evaluation.json, in the first process.
+
+    Args:
+        results: of `evaluate`.
+        output_dir: folder of the file.
+        iteration: of the weights.
+    """
+    if comm.is_main_process() and output_dir:
+        text = json.dumps({"iteration": iteration, **_finite(results)}, indent=2)
+        write_atomically(Path(output_dir) / "evaluation.json", lambda file: file.write(text.encode()))
+
+
+def _finite(value: Any) -> Any:
+    """The same with None for numbers that JSON cannot hold."""
+    if isinstance(value, dict):
+        return {str(key): _finite(item) for key, item in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+# The nodes of a LazyConfig
+
+
+def test_sets(cfg: DictConfig) -> list[str | None]:
+    """What `dataloader.test` evaluates on, one by one: names, or None for a data set without one.
+
+    Several names are one data set each if `dataloader.evaluator` names them, too; else the loader joins them.
     """
     nodes = cfg.get("dataloader", {})
     if "test" not in nodes or "evaluator" not in nodes:
         logger.warning("The config has no dataloader.test or no dataloader.evaluator: nothing is evaluated.")
-        return {}
-    loader = name_images(build_loader(nodes.test))
-    evaluator = instantiate(nodes.evaluator)
-    evaluator = list(evaluator) if isinstance(evaluator, (ListConfig, list)) else evaluator
-    results = inference_on_dataset(model, loader, evaluator)
-    if comm.is_main_process():
-        print_csv_format(results)
-        if output_dir:
-            text = json.dumps({"iteration": iteration, **_finite(results)}, indent=2)
-            write_atomically(Path(output_dir) / "evaluation.json", lambda file: file.write(text.encode()))
-    return results
+        return []
+    names = OmegaConf.select(cfg, "dataloader.test.dataset.names")
+    if isinstance(names, (ListConfig, list, tuple)) and "dataset_name" in nodes.evaluator:
+        return list(names)
+    return [names if isinstance(names, str) else None]
+
+
+test_sets.__test__ = False  # type: ignore[attr-defined]  # no test of pytest's
+
+
+def build_test_loader(cfg: DictConfig, name: str | None) -> Any:
+    """The loader of a data set, as `dataloader.test` says; errors name the image.
+
+    Raises:
+        FcosError: the data cannot be loaded.
+    """
+    loader = build_loader(_for(cfg, name).test)
+    wrap_mapper(loader, lambda mapper: mapper if isinstance(mapper, NamedMapper) else NamedMapper(mapper))
+    return loader
+
+
+def build_evaluator(cfg: DictConfig, name: str | None) -> Any:
+    """The evaluator of a data set, as `dataloader.evaluator` says, or several."""
+    return instantiate(_for(cfg, name).evaluator)
+
+
+def _for(cfg: DictConfig, name: str | None) -> DictConfig:
+    """The node `dataloader`, for one of its test sets."""
+    nodes = copy.deepcopy(cfg).dataloader
+    if name is not None:
+        nodes.test.dataset.names = name
+        if "dataset_name" in nodes.evaluator:
+            nodes.evaluator.dataset_name = name
+    return nodes
 
 
 def build_loader(node: DictConfig) -> Any:
@@ -71,17 +159,20 @@ def build_loader(node: DictConfig) -> Any:
         raise FcosError(f"The data cannot be loaded: {str(error).rstrip('.')}.") from error
 
 
-def data_class_names(cfg: DictConfig, parts: Sequence[str] = ("train", "test")) -> list[str] | None:
+def data_class_names(cfg: DictConfig | CfgNode, parts: Sequence[str] = ("train", "test")) -> list[str] | None:
     """Class names of the data sets that a config names; None if it names none, or these have no classes.
 
     Args:
-        cfg: with `dataloader.<part>.dataset.names`.
-        parts: of the dataloader; the first with names counts.
+        cfg: with `dataloader.<part>.dataset.names`, or with Detectron2's keys.
+        parts: the first with names counts.
     Raises:
         FcosError: Detectron2's catalog has no such data set.
     """
     for part in parts:
-        names = OmegaConf.select(cfg, f"dataloader.{part}.dataset.names")
+        if isinstance(cfg, CfgNode):
+            names = cfg.DATASETS[part.upper()]
+        else:
+            names = OmegaConf.select(cfg, f"dataloader.{part}.dataset.names")
         name = names[0] if isinstance(names, (ListConfig, list, tuple)) and names else names
         if not isinstance(name, str):
             continue
@@ -90,10 +181,3 @@ def data_class_names(cfg: DictConfig, parts: Sequence[str] = ("train", "test")) 
         if known := MetadataCatalog.get(name).get("thing_classes"):
             return list(known)
     return None
-
-
-def _finite(value: Any) -> Any:
-    """The same with None for numbers that JSON cannot hold."""
-    if isinstance(value, dict):
-        return {str(key): _finite(item) for key, item in value.items()}
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -8,11 +8,11 @@ import itertools
 import pytest
 import torch
 from detectron2.data import build_detection_test_loader, build_detection_train_loader
-from detectron2.data.samplers import TrainingSampler
-from torch.utils.data import DataLoader
+from detectron2.data.samplers import RepeatFactorTrainingSampler, TrainingSampler
 
 from fcos_d2.config.load import load_config
-from fcos_d2.data.loader import build_test_loader, build_train_loader, pinned
+from fcos_d2.data.loader import RandomSubsetSampling, RepeatFactorSampling, build_test_loader, build_train_loader
+from fcos_d2.data.random_state import seeded
 from fcos_d2.data.stream import SampleStream
 
 RECORDS = [{"width": 2 + i % 3, "height": 3, "id": i} for i in range(13)]
@@ -24,12 +24,6 @@ def as_tensor(record):
 
 def options(**more):
     return {"mapper": as_tensor, "sampler": TrainingSampler(len(RECORDS), seed=3), "total_batch_size": 2, **more}
-
-
-def inner(loader):
-    while not isinstance(loader, DataLoader):
-        loader = loader.dataset if hasattr(loader, "dataset") else loader._dataset
-    return loader
 
 
 @pytest.mark.parametrize("more", [{}, {"aspect_ratio_grouping": False}, {"collate_fn": tuple}, {"num_workers": 1}])
@@ -49,15 +43,29 @@ def test_test_batches_are_detectron2s():
 
 @pytest.mark.parametrize("more", [{}, {"aspect_ratio_grouping": False}, {"collate_fn": tuple}])
 def test_pinned(more):
-    assert inner(build_train_loader(RECORDS, **options(**more))).pin_memory is torch.cuda.is_available()
+    assert build_train_loader(RECORDS, **options(**more)).pin_memory is torch.cuda.is_available()
     for wanted in (True, False):
         loader = build_train_loader(RECORDS, pin_memory=wanted, **options(**more))
-        assert inner(loader).pin_memory is wanted
-        # The stream, which `LazyTrainer` reads from, hands it on.
-        assert SampleStream(loader, 0)._from(0).pin_memory is wanted
+        assert loader.batches(seed=0).pin_memory is wanted
         assert build_test_loader(RECORDS, mapper=None, pin_memory=wanted).pin_memory is wanted
-    theirs = build_detection_train_loader(RECORDS, **options(**more))
-    assert pinned(theirs, True) is theirs and inner(theirs).pin_memory
+
+
+def test_samplers_are_made_of_the_records():
+    """What a translated yacs config names; Detectron2's classes do the work."""
+    records = [{**r, "annotations": [{"category_id": r["id"] // 12}]} for r in RECORDS]
+    with seeded(5):
+        ours = build_train_loader(records, **options(sampler=RepeatFactorSampling(0.5)))
+    with seeded(5):
+        factors = RepeatFactorTrainingSampler.repeat_factors_from_category_frequency(records, 0.5)
+        theirs = RepeatFactorTrainingSampler(factors)
+    assert ours.order() == list(itertools.islice(theirs, 32)) and ours.order().count(12) > 3
+    subset = build_train_loader(records, **options(sampler=RandomSubsetSampling(0.3))).order()
+    assert len(set(subset)) == 3 and len(subset) == 32
+
+
+def test_a_batch_that_cannot_be_shared():
+    with pytest.raises(AssertionError, match="a batch of 0 images"):
+        build_train_loader(RECORDS, **options(total_batch_size=0))
 
 
 def test_images_arrive_pinned():

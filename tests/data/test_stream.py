@@ -10,8 +10,9 @@ import pytest
 import torch
 from detectron2.data import build_detection_train_loader
 from detectron2.data.samplers import RepeatFactorTrainingSampler, TrainingSampler
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Sampler
 
+from fcos_d2.data.loader import build_train_loader
 from fcos_d2.data.stream import SampleStream
 from fcos_d2.errors import FcosError
 
@@ -54,7 +55,7 @@ def test_position_and_number_of_processes(workers):
     whole = take(SampleStream(loader(), 5), 12)
     stream = SampleStream(loader(num_workers=workers), 5)
     assert take(stream, 7) == whole[:7]  # noise included
-    resumed = SampleStream(loader(seed=99, num_workers=workers), 77)
+    resumed = SampleStream(loader(num_workers=workers), 77)
     resumed.load_state_dict(stream.state_dict())
     assert take(resumed, 5) == whole[7:]
     assert take(SampleStream(loader(), 6), 12) != whole
@@ -101,6 +102,45 @@ def test_changes_are_reported(caplog):
     other = SampleStream(loader(total_batch_size=6), 0)
     other.load_state_dict(stream.state_dict())
     assert "batch_size" in caplog.text and other.batches == 4
+
+
+def test_another_order_of_the_sampler_is_reported(caplog):
+    stream, other = SampleStream(loader(seed=1), 0), SampleStream(loader(seed=2), 0)
+    other.load_state_dict(stream.state_dict())
+    assert "because of a change in: order" in caplog.text
+
+
+class Foreign(Sampler):
+    """Endless, without Detectron2's attributes; another order each time unless it has a seed."""
+
+    def __init__(self, seed):
+        self.seed = seed
+
+    def __iter__(self):
+        draw = random.Random(self.seed) if self.seed is not None else random
+        while True:
+            yield draw.randrange(len(RECORDS))
+
+
+def test_a_sampler_of_another_project_is_put_back_if_it_repeats_itself(caplog):
+    """Today only samplers with Detectron2's private attributes are."""
+    whole = take(SampleStream(loader(sampler=Foreign(3)), 0), 9)
+    stream = SampleStream(loader(sampler=Foreign(3)), 0)
+    take(stream, 4)
+    resumed = SampleStream(loader(sampler=Foreign(3)), 0)
+    resumed.load_state_dict(stream.state_dict())
+    assert take(resumed, 5) == whole[4:] and not caplog.text
+    resumed = SampleStream(loader(sampler=Foreign(None)), 0)
+    resumed.load_state_dict(stream.state_dict())
+    assert "cannot be put back" in caplog.text
+
+
+@pytest.mark.parametrize("grouped", [True, False])
+def test_our_loader_needs_no_taking_apart(grouped):
+    options = {"mapper": noisy, "total_batch_size": 3, "aspect_ratio_grouping": grouped, "collate_fn": tuple}
+    ours = build_train_loader([dict(r) for r in RECORDS], sampler=TrainingSampler(len(RECORDS), seed=0), **options)
+    expected = take(SampleStream(loader(aspect_ratio_grouping=grouped, collate_fn=tuple), 7), 20)
+    assert take(SampleStream(ours, 7), 20) == expected and isinstance(expected[0], tuple)
 
 
 def test_any_other_loader_is_served_and_said_not_to_resume(caplog):
