@@ -5,25 +5,8 @@ python projects_tools/lazyconfig_train_net.py --config-file configs/fcos/fcos_im
 
 from __future__ import annotations
 
-from argparse import Namespace
-
-from fcos_d2.config.load import load_config
-from fcos_d2.train import LazyTrainer
-from fcos_d2.train.distributed import main_of_script, run
-
-
-def main(args: Namespace) -> None:
-    cfg = load_config(args.config_file, args.opts)
-    trainer = LazyTrainer(cfg, resume=args.resume, eval_only=args.eval_only)
-    trainer.test() if args.eval_only else trainer.train()
-
-
-def launch() -> None:
-    from detectron2.engine import default_argument_parser
-
-    args = default_argument_parser().parse_args()
-    run(main, args.num_gpus, args.num_machines, args.machine_rank, args.dist_url, (args,))
-
+from fcos_d2.train.distributed import main_of_script
+from fcos_d2.train.script import launch
 
 if __name__ == "__main__":
     main_of_script(launch)

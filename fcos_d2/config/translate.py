@@ -31,6 +31,7 @@ from ..data.loader import RandomSubsetSampling, RepeatFactorSampling
 from ..errors import FcosError
 from ..options import one_of
 from ..paths import config_root
+from .targets import target
 from .yacs import add_fcos_config
 
 __all__ = [
@@ -56,6 +57,10 @@ _NOT_OF_MODELS = ("SOLVER", "DATALOADER", "DATASETS", "OUTPUT_DIR", "SEED", "TRA
 _CLASS_KEYS = {
     "FCOS": "FCOS", "OneStageDetector": "FCOS", "RetinaNet": "RETINANET", "GeneralizedRCNN": "ROI_HEADS",
 }  # fmt: skip
+
+
+for _sampling in (RepeatFactorSampling, RandomSubsetSampling):
+    target("data")(_sampling)
 
 
 def lazy_of_yacs(cfg: CfgNode) -> DictConfig:
@@ -102,6 +107,7 @@ def model_of_yacs(cfg: CfgNode) -> DictConfig:
     )  # fmt: skip
 
 
+@target("model")
 def model_from_keys(
     keys: Mapping[str, Any],
     pixel_mean: Iterable[float],
@@ -127,7 +133,7 @@ def model_from_keys(
     if num_classes is not None and where is not None:
         before = cfg.MODEL[where].NUM_CLASSES
         for name in set(_CLASS_KEYS.values()):
-            if cfg.MODEL[name].NUM_CLASSES == before:
+            if before == cfg.MODEL[name].NUM_CLASSES:
                 cfg.MODEL[name].NUM_CLASSES = num_classes
     return build_model(cfg)
 
@@ -276,18 +282,26 @@ def _clips_the_whole(clip: CfgNode) -> bool:
     return clip.CLIP_TYPE == "full_model"
 
 
+@target("optimizer")
 def clipping_sgd(
-    params: Any, lr: float, clip_type: str, clip_value: float, norm_type: float = 2.0, **options: Any
+    params: Any,
+    lr: float,
+    momentum: float,
+    weight_decay: float,
+    nesterov: bool,
+    clip_type: str,
+    clip_value: float,
+    norm_type: float = 2.0,
 ) -> torch.optim.SGD:
     """SGD that clips the gradient of each parameter before its step, as Detectron2's `build_optimizer` does.
 
     Args:
-        params, lr, options: of `torch.optim.SGD`.
+        params, lr, momentum, weight_decay, nesterov: of `torch.optim.SGD`.
         clip_type: "value" clips each number, "norm" the norm of each parameter's gradient.
         clip_value: the limit.
         norm_type: of the norm.
     """
-    optimizer = torch.optim.SGD(params, lr, **options)
+    optimizer = torch.optim.SGD(params, lr, momentum, weight_decay=weight_decay, nesterov=nesterov)
 
     def clip(optimizer: torch.optim.Optimizer, *unused: Any) -> None:
         for parameter in (p for group in optimizer.param_groups for p in group["params"]):

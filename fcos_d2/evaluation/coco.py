@@ -95,7 +95,9 @@ class FastCOCOEvaluator(DatasetEvaluator):
 
     def _process_others(self, given: dict, output: dict) -> None:
         if self._others is None:
-            asked = [task for name, task in _OTHER_TASKS.items() if "instances" in output and output["instances"].has(name)]
+            asked = [
+                task for name, task in _OTHER_TASKS.items() if "instances" in output and output["instances"].has(name)
+            ]
             tasks = asked if self.tasks is None else [task for task in self.tasks if task != "bbox"]
             self._others = self._detectron2s(tuple(tasks))
         self._others.process([given], [output])
@@ -187,7 +189,9 @@ class FastCOCOEvaluator(DatasetEvaluator):
             known = precision[:, :, i, 0, -1]
             known = known[known > -1]
             per_class[name] = float((np.mean(known) if known.size else float("nan")) * 100)
-        logger.info("Per-category bbox AP:\n%s", tabulate(per_class.items(), ("category", "AP"), "pipe", floatfmt=".3f"))
+        logger.info(
+            "Per-category bbox AP:\n%s", tabulate(per_class.items(), ("category", "AP"), "pipe", floatfmt=".3f")
+        )
         return results | {f"AP-{name}": ap for name, ap in per_class.items()}
 
 

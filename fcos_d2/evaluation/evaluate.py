@@ -123,7 +123,7 @@ def build_test_loader(cfg: DictConfig, name: str | None) -> Any:
         FcosError: the data cannot be loaded.
     """
     loader = build_loader(_for(cfg, name).test)
-    wrap_mapper(loader, lambda mapper: mapper if isinstance(mapper, NamedMapper) else NamedMapper(mapper))
+    wrap_mapper(loader, NamedMapper)
     return loader
 
 

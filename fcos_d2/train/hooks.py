@@ -39,8 +39,12 @@ class WeightAverage:
             raise FcosError(f"train.ema.decay is {decay}; it must be at least 0 and less than 1, for example 0.9998.")
         self.model = model
         self.decay = decay
+        self.restart()
+
+    def restart(self) -> None:
+        """Begin with the present weights."""
         self.updates = 0
-        self.weights: dict[str, Tensor] = {name: value.clone() for name, value in model.state_dict().items()}
+        self.weights: dict[str, Tensor] = {name: value.clone() for name, value in self.model.state_dict().items()}
 
     @torch.no_grad()
     def update(self) -> None:
@@ -65,6 +69,9 @@ class WeightAverage:
         finally:
             self.model.load_state_dict(own)
 
+    def state_dict(self) -> dict[str, Tensor]:
+        return self.weights
+
     def load(self, weights: dict[str, Tensor], updates: int) -> None:
         for name, value in weights.items():
             self.weights[name].copy_(value)
@@ -81,9 +88,12 @@ class AverageHook(HookBase):
 class EvaluationHook(HookBase):
     """Evaluates, keeps the best weights as model_best.pth, and ends training that no longer improves.
 
+    A checkpoint is written before each evaluation and says that this evaluation is pending; who resumes from it
+    evaluates first. So an evaluation that fails loses nothing.
+
     Args:
         period: iterations between evaluations; 0: after the last one only.
-        metric: that decides what is best, higher being better, e.g. "bbox/AP".
+        metric: that decides what is best, higher being better, e.g. "bbox/AP"; of several data sets, the first counts.
         patience: evaluations without a new best after which training ends; 0: never.
     """
 
@@ -94,26 +104,33 @@ class EvaluationHook(HookBase):
         self.best: float | None = None
         self.best_iteration = -1
         self.since_best = 0
+        self.pending = False
 
     def after_step(self) -> None:
-        done = self.trainer.iter + 1
-        if not (self.trainer.is_last or (self.period > 0 and done % self.period == 0)):
+        trainer = self.trainer
+        due = trainer.is_last or (self.period > 0 and (trainer.iter + 1) % self.period == 0)
+        if not (due or self.pending):
             return
-        results = self.trainer.test()
+        if not self.pending:
+            self.pending = True
+            trainer.save("model_final" if trainer.is_last else f"model_{trainer.iter:07d}")
+        results = trainer.evaluate()
         if comm.is_main_process() and results:
             flat = flatten_results_dict(results)
             value = self._compare(flat)
             flat = {key: number for key, number in flat.items() if math.isfinite(number)}
-            self.trainer.storage.put_scalars(**{**flat, self.metric: value}, smoothing_hint=False)
+            trainer.storage.put_scalars(**{**flat, self.metric: value}, smoothing_hint=False)
         comm.synchronize()
+        self.pending = False
         if self.patience and comm.all_gather(self.since_best >= self.patience)[0]:
-            self.trainer.stop(f"no better {self.metric} in {self.patience} evaluations")
+            trainer.stop(f"no better {self.metric} in {self.patience} evaluations")
 
     def _compare(self, flat: dict[str, float]) -> float:
         """Keep the weights if they are the best; returns the metric, 0 if nothing was detected."""
-        if self.metric not in flat:
+        names = [name for name in flat if name == self.metric or name.endswith(f"/{self.metric}")]
+        if not names:
             raise FcosError(f"train.best_metric is {self.metric!r}, but evaluation gives: {', '.join(flat)}.")
-        value = flat[self.metric]
+        value = flat[names[0]]
         value = float(value) if math.isfinite(value) else 0.0  # COCOEvaluator says NaN
         if self.best is not None and value <= self.best:
             self.since_best += 1
@@ -127,14 +144,14 @@ class EvaluationHook(HookBase):
         return value
 
     def state_dict(self) -> dict[str, Any]:
-        return {"best": self.best, "best_iteration": self.best_iteration, "since_best": self.since_best}
+        return {key: vars(self)[key] for key in ("best", "best_iteration", "since_best", "pending")}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        vars(self).update({key: state[key] for key in self.state_dict()})
+        vars(self).update({key: state[key] for key in self.state_dict() if key in state})
 
 
 class CheckpointHook(HookBase):
-    """Writes model_<iteration>.pth from time to time, and model_final.pth at the end.
+    """Writes model_<iteration>.pth from time to time and after evaluations, and model_final.pth at the end.
 
     Args:
         period: iterations between files.
@@ -142,17 +159,18 @@ class CheckpointHook(HookBase):
     """
 
     def __init__(self, period: int, max_to_keep: int | None = None) -> None:
-        if period < 1:
-            raise FcosError(f"train.checkpointer.period is {period}; it must be 1 or more.")
         self.period = period
         self.max_to_keep = max_to_keep
 
     def after_step(self) -> None:
-        iteration = self.trainer.iter
-        if self.trainer.is_last:
-            self.trainer.save("model_final")
-        elif (iteration + 1) % self.period == 0:
-            self.trainer.save(f"model_{iteration:07d}")
+        trainer, iteration = self.trainer, self.trainer.iter
+        due = (iteration + 1) % self.period == 0
+        if trainer.is_last:
+            trainer.save("model_final")
+            if not due and comm.is_main_process():  # what was written before an evaluation that ended the training
+                (Path(trainer.output_dir) / f"model_{iteration:07d}.pth").unlink(missing_ok=True)
+        elif due or trainer.evaluated == iteration:
+            trainer.save(f"model_{iteration:07d}")
             if comm.is_main_process() and self.max_to_keep:
                 self._remove_old(iteration)
 

@@ -1,0 +1,63 @@
+"""Buffers of a model that trains in several processes: each has its own, and a checkpoint holds those of the first.
+
+Weights are equal in all processes, because their gradients are. Buffers are not: each process counts its own images.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from detectron2.layers import FrozenBatchNorm2d
+from detectron2.utils import comm
+from torch import Tensor, nn
+
+__all__ = ["buffers_kept", "buffers_of_the_first", "own_buffers"]
+
+_NORMS = (nn.modules.batchnorm.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm, FrozenBatchNorm2d)
+_LARGEST = 1000  # numbers in a buffer; larger ones are tables
+
+
+def own_buffers(model: nn.Module) -> dict[str, Tensor]:
+    """Buffers that decide about later losses and may differ between processes, such as a loss's moving average.
+
+    That is what a checkpoint holds of floating-point buffers outside of batch norms, small ones. Running statistics of
+    batch norms are not among them: while training they change no loss, and evaluation uses those of the first process.
+    """
+    kept = model.state_dict(keep_vars=True)
+    found = {}
+    for prefix, module in model.named_modules():
+        if not isinstance(module, _NORMS):
+            found |= {
+                name: buffer
+                for name, buffer in module.named_buffers(prefix, recurse=False)
+                if name in kept and buffer.is_floating_point() and buffer.numel() <= _LARGEST
+            }
+    return found
+
+
+@contextmanager
+def buffers_kept(model: nn.Module) -> Iterator[None]:
+    """Whatever the block does to them: afterwards the buffers are as before."""
+    own = [(buffer, buffer.clone()) for buffer in model.buffers()]
+    try:
+        yield
+    finally:
+        for buffer, value in own:
+            buffer.copy_(value)
+
+
+@contextmanager
+def buffers_of_the_first(model: nn.Module) -> Iterator[None]:
+    """All processes have the buffers of the first one, running statistics too, until the block ends.
+
+    So what is evaluated is what checkpoints hold, whichever process evaluates an image.
+    """
+    if comm.get_world_size() == 1:
+        yield
+        return
+    with buffers_kept(model):
+        for buffer in model.buffers():
+            torch.distributed.broadcast(buffer, 0)
+        yield

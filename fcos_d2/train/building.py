@@ -1,0 +1,153 @@
+"""How a trainer gets model, optimizer, data and evaluators from a config: `DefaultTrainer`'s extension points.
+
+The methods are given the config that the trainer was given, a LazyConfig or one with Detectron2's yacs keys.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from detectron2.config import CfgNode, instantiate
+from detectron2.engine import HookBase, hooks
+from detectron2.engine.train_loop import TrainerBase
+from detectron2.evaluation import DatasetEvaluator
+from detectron2.modeling import build_model
+from detectron2.utils import comm
+from detectron2.utils.events import CommonMetricPrinter, EventWriter, JSONWriter, TensorboardXWriter
+from omegaconf import DictConfig
+from torch import nn
+
+from ..config.stored import Config, dump_config
+from ..config.translate import dataloader_of_yacs, lr_multiplier_of_yacs, optimizer_of_yacs
+from ..errors import FcosError
+from ..evaluation.evaluate import build_evaluator, build_loader, build_test_loader, evaluate, test_sets
+from ..files import write_atomically
+from .hooks import AverageHook, CheckpointHook, EvaluationHook
+
+__all__ = ["BuildingTrainer", "store_config"]
+
+logger = logging.getLogger("fcos_d2")
+
+
+class _Test:
+    """`LazyTrainer.test(cfg, model)` as in Detectron2; `trainer.test()` evaluates the trainer's own model."""
+
+    def __init__(self, function: Any) -> None:
+        self.function = function
+        functools.update_wrapper(self, function)
+
+    def __get__(self, trainer: BuildingTrainer | None, owner: type[BuildingTrainer]) -> Any:
+        @functools.wraps(self.function)
+        def call(*args: Any, **options: Any) -> dict[str, Any]:
+            if trainer is not None and not args and not options:
+                return trainer.evaluate()
+            return self.function(owner, *args, **options)
+
+        return call
+
+
+class BuildingTrainer(TrainerBase):
+    """The `build_*` methods of Detectron2's `DefaultTrainer`, and `test`."""
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if isinstance(own := vars(cls).get("test"), classmethod):  # as `DefaultTrainer`'s subclasses write it
+            cls.test = _Test(own.__func__)
+
+    def build_hooks(self) -> list[HookBase]:
+        """The usual hooks; the last one writes what the others have put into the storage."""
+        options = self.options
+        checkpointer = options.checkpointer
+        return [
+            hooks.IterationTimer(),
+            hooks.LRScheduler(self.optimizer, self.scheduler),
+            *([AverageHook()] if self.average is not None else []),
+            EvaluationHook(options.eval_period, options.best_metric, options.early_stop.patience),
+            CheckpointHook(checkpointer.period, checkpointer.max_to_keep),
+            hooks.PeriodicWriter(self.build_writers(), period=options.log_period),
+        ]
+
+    def build_writers(self) -> list[EventWriter]:
+        """Console, metrics.json, and TensorBoard where it is installed; none in processes other than the first."""
+        if not comm.is_main_process():
+            return []
+        writers: list[EventWriter] = [JSONWriter(str(Path(self.output_dir) / "metrics.json"))]
+        if self._console:
+            writers.append(CommonMetricPrinter(self.max_iter))
+        try:
+            import torch.utils.tensorboard  # noqa: F401
+        except ImportError:
+            return writers
+        return [*writers, TensorboardXWriter(self.output_dir)]
+
+    @classmethod
+    def build_model(cls, cfg: Config) -> nn.Module:
+        return build_model(cfg) if isinstance(cfg, CfgNode) else instantiate(cfg.model)
+
+    @classmethod
+    def build_optimizer(cls, cfg: Config, model: nn.Module) -> torch.optim.Optimizer:
+        node = optimizer_of_yacs(cfg) if isinstance(cfg, CfgNode) else copy.deepcopy(cfg.optimizer)
+        node.params.model = model
+        return instantiate(node)
+
+    @classmethod
+    def build_lr_scheduler(cls, cfg: Config, optimizer: torch.optim.Optimizer) -> Any:
+        """A `ParamScheduler`, which multiplies the optimizer's rates; one of PyTorch's schedulers will do, too."""
+        return instantiate(lr_multiplier_of_yacs(cfg) if isinstance(cfg, CfgNode) else cfg.lr_multiplier)
+
+    @classmethod
+    def build_train_loader(cls, cfg: Config) -> Any:
+        return build_loader(_data(cfg).dataloader.train)
+
+    @classmethod
+    def build_test_loader(cls, cfg: Config, dataset_name: str | None) -> Any:
+        return build_test_loader(_data(cfg), dataset_name)
+
+    @classmethod
+    def build_evaluator(cls, cfg: Config, dataset_name: str | None) -> Any:
+        return build_evaluator(_data(cfg), dataset_name)
+
+    def _test(
+        cls: type[BuildingTrainer], cfg: Config, model: nn.Module,
+        evaluators: Sequence[DatasetEvaluator] | DatasetEvaluator | None = None,
+    ) -> dict[str, Any]:  # fmt: skip
+        """Evaluate a model on the test sets of a config; on a trainer, `test()` evaluates its model.
+
+        Args:
+            cfg, model: what to evaluate on, and what.
+            evaluators: one for each data set, instead of those of `build_evaluator`.
+        Returns:
+            E.g. {"bbox": {"AP": 31.4, "AP50": ...}}, in percent, with several data sets for each name; empty in
+            processes other than the first.
+        """
+        loader, evaluator = functools.partial(cls.build_test_loader, cfg), functools.partial(cls.build_evaluator, cfg)
+        return evaluate(model, test_sets(_data(cfg)), loader, evaluator, evaluators)
+
+    test = _Test(_test)
+
+
+def _data(cfg: Config) -> DictConfig:
+    """A config with the node `dataloader`."""
+    if not isinstance(cfg, CfgNode):
+        return cfg
+    nodes = dataloader_of_yacs(cfg)
+    nodes.evaluator.output_dir = str(Path(cfg.OUTPUT_DIR) / "inference")
+    return DictConfig({"dataloader": nodes}, flags={"allow_objects": True})
+
+
+def store_config(cfg: Config, folder: str) -> str | None:
+    """The text that checkpoints hold, which the first process writes to config.yaml, too; None if there is none."""
+    try:
+        text = dump_config(cfg)
+    except FcosError as error:
+        logger.warning("%s Checkpoints will hold no config: predictions will need the config file.", error)
+        return None
+    if comm.is_main_process():
+        write_atomically(Path(folder) / "config.yaml", lambda file: file.write(text.encode()))
+    return text

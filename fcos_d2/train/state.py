@@ -1,0 +1,143 @@
+"""What a checkpoint holds besides the weights: all that decides how training goes on.
+
+It is complete in the first process at any moment, without asking the others. The random generators of a process are
+seeded at the start of each iteration from the seed, the iteration and the process, so no state of theirs is needed;
+buffers of the other processes arrive with the losses of each iteration (see `LossReport`).
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+import torch
+from detectron2.utils import comm
+from fvcore.common.param_scheduler import ParamScheduler
+from torch import Tensor
+
+from ..errors import FcosError
+from ..weights.fit import load_state
+from ..weights.read import load
+from .buffers import own_buffers
+
+if TYPE_CHECKING:
+    from .trainer import LazyTrainer
+
+__all__ = ["State"]
+
+logger = logging.getLogger("fcos_d2")
+
+
+class State:
+    """The entry "trainer" of a checkpoint.
+
+    Its keys: `iteration`, the last one that is done (-1: none); `seed`; `stopped`, why training ended early, or empty;
+    `optimizer`, `grad_scaler`, `stream`, `hooks`; `ema_updates`; `buffers`, those of each process that `own_buffers`
+    names; and `_trainer`, where Detectron2's main branch looks for the optimizer.
+
+    Args:
+        trainer: whose state this is.
+    """
+
+    def __init__(self, trainer: LazyTrainer) -> None:
+        self.trainer = trainer
+        self.resumed: dict[str, Any] = {}  # the state that training begins with, until it does
+        self.buffers: dict[str, Tensor] = {}  # of all processes, after the last step
+
+    def state_dict(self) -> dict[str, Any]:
+        trainer = self.trainer
+        common = {"iteration": trainer.done, "seed": trainer.seed, "stopped": trainer.stop_reason}
+        if not trainer.is_prepared:
+            return {**self.resumed, **common}
+        state = {
+            **trainer.hooks_state(),
+            **common,
+            "optimizer": trainer.optimizer.state_dict(),
+            "grad_scaler": trainer.step.scaler.state_dict(),
+            "stream": trainer.stream.state_dict(),
+            "buffers": self.buffers,
+        }
+        if trainer.average is not None:
+            state["ema_updates"] = trainer.average.updates
+        return state | {"_trainer": {key: state[key] for key in ("iteration", "optimizer", "grad_scaler")}}
+
+    def resume(self, path: str) -> None:
+        """Take the weights of a checkpoint, and what decides where training begins; `restore` does the rest.
+
+        Args:
+            path: of the checkpoint.
+        Raises:
+            FcosError: it cannot be read, does not fit, or holds weights only.
+        """
+        trainer, payload = self.trainer, load(path)
+        if "trainer" not in payload or "model" not in payload:
+            raise FcosError(
+                f"{path} cannot be resumed: it holds weights only; pass it as train.init_checkpoint instead."
+            )
+        load_state(
+            trainer.bare_model, payload["model"], path, file_classes=payload.get("class_names"),
+            class_names=trainer.class_names,
+        )  # fmt: skip
+        self.resumed = state = payload["trainer"]
+        self.buffers = state.get("buffers", {})
+        self._restore_buffers()
+        if trainer.average is not None:
+            trainer.average.restart()
+            if "ema" in payload:
+                trainer.average.load(payload["ema"], state.get("ema_updates", 0))
+            else:
+                logger.warning("%s has no averaged weights; the average starts with its weights.", path)
+        trainer.done = int(state["iteration"])
+        trainer.start_iter = trainer.done + 1
+        trainer.seed = state.get("seed", trainer.seed)
+        trainer.stop_reason = self._stopped(state)
+        logger.info("Going on from %s, at iteration %d of %d.", path, trainer.start_iter, trainer.max_iter)
+
+    def _stopped(self, state: dict[str, Any]) -> str:
+        """Why training has ended for good; a larger `train.early_stop.patience` lets it go on."""
+        reason, patience = state.get("stopped", ""), self.trainer.options.early_stop.patience
+        waited = state.get("hooks", {}).get("EvaluationHook", {}).get("since_best", 0)
+        if reason and waited and not 0 < patience <= waited:
+            logger.info("Training had ended (%s); train.early_stop.patience=%d lets it go on.", reason, patience)
+            return ""
+        return reason
+
+    def _restore_buffers(self) -> None:
+        for name, buffer in own_buffers(self.trainer.bare_model).items():
+            values = self.buffers.get(name)
+            if values is not None and values.shape[1:] == buffer.shape:
+                same = len(values) == comm.get_world_size()
+                buffer.copy_(values[comm.get_rank()] if same else values.mean(0))
+
+    def restore(self) -> None:
+        """Put optimizer, scaler, data and hooks, which are built, to where the resumed training was."""
+        state, self.resumed = self.resumed, {}
+        if not state:
+            return
+        trainer = self.trainer
+        optimizer = state.get("optimizer", state.get("_trainer", {}).get("optimizer"))
+        if optimizer is None:
+            logger.warning("The optimizer starts anew: the checkpoint does not hold its state.")
+        else:
+            self._restore_optimizer(trainer.optimizer, optimizer)
+        trainer.load_hooks_state(state)
+        if state.get("grad_scaler"):
+            trainer.step.scaler.load_state_dict(state["grad_scaler"])
+        if "stream" in state:
+            trainer.stream.load_state_dict(state["stream"])
+        else:
+            logger.warning("The training images start from the beginning: the checkpoint does not say where it was.")
+
+    def _restore_optimizer(self, optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+        """The config's options count, not the file's; but a scheduler of PyTorch's goes on from the file's rates."""
+        chosen = [{k: v for k, v in group.items() if k != "params"} for group in optimizer.param_groups]
+        try:
+            optimizer.load_state_dict(state)
+        except (ValueError, KeyError) as error:
+            raise FcosError(f"The optimizer of the checkpoint does not fit that of the config: {error}.") from error
+        derived = isinstance(self.trainer.scheduler, ParamScheduler)
+        for group, options in zip(optimizer.param_groups, chosen):
+            if derived:
+                group.update(options, initial_lr=options["lr"])
+            else:
+                group.update({key: value for key, value in options.items() if key not in ("lr", "initial_lr")})

@@ -1,0 +1,148 @@
+"""One step: the gradients of a batch, computed whole or in parts, and what the optimizer makes of them."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+from detectron2.utils import comm
+from torch import Tensor, nn
+
+from ..config.train_options import TrainOptions
+from .buffers import buffers_kept, own_buffers
+from .loss_report import LossReport
+
+__all__ = ["Step"]
+
+_NAMED = 5  # images that a message names at most
+
+
+class Step:
+    """Computes gradients and lets the optimizer step.
+
+    Args:
+        model: that is trained, wrapped for distributed training or not.
+        bare: the same without the wrapper.
+        optimizer: of its weights.
+        options: of training: amp, grad_accumulation and clip_grad count here.
+        device: of the model.
+    """
+
+    def __init__(
+        self, model: nn.Module, bare: nn.Module, optimizer: torch.optim.Optimizer, options: TrainOptions,
+        device: torch.device,
+    ) -> None:  # fmt: skip
+        self.model = model
+        self.bare = bare
+        self.optimizer = optimizer
+        self.options = options
+        self.device = device
+        self._own = list(own_buffers(bare))
+        half = options.amp.dtype == "fp16" or (options.amp.dtype == "auto" and device.type == "cuda")
+        self.dtype = torch.float16 if half else torch.bfloat16
+        self.scaler = torch.amp.GradScaler(device.type, enabled=options.amp.enabled and half and device.type == "cuda")
+
+    def gradients(self, batch: Sequence[dict], asked: bool) -> LossReport:
+        """Accumulate the gradients of a batch, part by part.
+
+        Args:
+            batch: of this process.
+            asked: whether this process was asked to end, which the report tells the others.
+        """
+        self.optimizer.zero_grad(set_to_none=True)
+        parts = _split(batch, self.options.grad_accumulation)
+        whole = self._whole_batch(batch) if len(parts) > 1 else {}
+        totals: dict[str, Tensor] = {}
+        for i, part in enumerate(parts):
+            last = i == len(parts) - 1
+            share = 1.0 if whole else len(part) / len(batch)
+            with nullcontext() if last or self.model is self.bare else self.model.no_sync():
+                losses = self._losses(self.model, part, whole)
+                for name, value in losses.items():
+                    totals[name] = totals.get(name, 0.0) + value.detach().float() * share
+                if last:
+                    report = LossReport(totals, asked, {name: self.bare.get_buffer(name) for name in self._own})
+                loss = sum(losses.values())
+                self.scaler.scale(loss if share == 1.0 else loss * share).backward()
+        return report
+
+    def _losses(self, model: nn.Module, batch: Sequence[dict], whole: Mapping[str, Any]) -> dict[str, Tensor]:
+        with torch.autocast(self.device.type, self.dtype, enabled=self.options.amp.enabled):
+            losses = model(batch, **whole)
+        return losses if isinstance(losses, dict) else {"loss": losses}
+
+    def _whole_batch(self, batch: Sequence[dict]) -> dict[str, Any]:
+        """What the model takes besides a part, so that the losses of the parts add up; empty if it cannot do that."""
+        make = getattr(self.bare, "whole_batch", None)
+        whole = None if make is None else make(batch)
+        return {} if whole is None else {"whole": whole}
+
+    def norm(self) -> float:
+        """Clip the gradient if `clip_grad` asks for it; returns the norm that it had.
+
+        The host waits here for the backward pass, the price of knowing that a gradient is not finite before it
+        reaches a weight: reading the gradient once, and on a GPU the time in which the host would have prepared the
+        step meanwhile.
+        """
+        if self.scaler.is_enabled():
+            self.scaler.unscale_(self.optimizer)
+        weights = [weight for weight in self.bare.parameters() if weight.grad is not None]
+        if self.options.clip_grad > 0 or not hasattr(nn.utils, "get_total_norm"):  # PyTorch 2.6 has it
+            norm = nn.utils.clip_grad_norm_(weights, self.options.clip_grad or math.inf)
+        else:
+            norm = nn.utils.get_total_norm([weight.grad for weight in weights])
+        return float(norm)
+
+    def skips(self) -> bool:
+        """Whether an overflow of float16 is of the usual kind: the scaler leaves the step out and lowers its scale."""
+        return self.scaler.is_enabled() and self.scaler.get_scale() >= 1
+
+    def apply(self) -> None:
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+
+    def blame(self, batch: Sequence[dict]) -> list[str]:
+        """Find the images, of all processes, whose losses or gradients are not finite; all processes must call it.
+
+        Each image is computed alone, each term's gradient by itself. The model's buffers stay as they were.
+
+        Returns:
+            E.g. ["img_7.jpg (loss_fcos_loc)"]; without terms, all images, if none alone is to blame.
+        """
+        weights = [weight for weight in self.bare.parameters() if weight.requires_grad]
+        found = []
+        with buffers_kept(self.bare):
+            for item in batch[: min(comm.all_gather(len(batch)))]:
+                losses = self._losses(self.bare, [item], {})
+                wrong = [name for name, loss in losses.items() if not _is_finite(loss, weights)]
+                if wrong:
+                    found.append(f"{_name(item)} ({', '.join(wrong)})")
+        found = list(itertools.chain(*comm.all_gather(found)))
+        if not found:
+            found = list(itertools.chain(*comm.all_gather([_name(item) for item in batch])))
+        return found[:_NAMED] + [f"{len(found) - _NAMED} more"] * (len(found) > _NAMED)
+
+
+def _is_finite(loss: Tensor, weights: list[Tensor]) -> bool:
+    """Whether a loss and its gradients are."""
+    if not loss.isfinite():
+        return False
+    if not loss.requires_grad:
+        return True
+    gradients = torch.autograd.grad(loss, weights, retain_graph=True, allow_unused=True)
+    return all(bool(gradient.isfinite().all()) for gradient in gradients if gradient is not None)
+
+
+def _name(item: Any) -> str:
+    return str(item.get("file_name", "without a name")) if isinstance(item, dict) else "without a name"
+
+
+def _split(batch: Sequence, count: int) -> list[Sequence]:
+    """Up to `count` parts of nearly equal length; fewer if the batch is shorter."""
+    count = min(count, len(batch))
+    ends = [round(len(batch) * i / count) for i in range(count + 1)]
+    return [batch[a:b] for a, b in itertools.pairwise(ends)]
