@@ -32,7 +32,7 @@ from ..errors import FcosError
 from ..options import one_of
 from ..paths import config_root
 from .targets import target
-from .yacs import add_fcos_config
+from .yacs import add_fcos_config, read_yacs
 
 __all__ = [
     "clipping_sgd",
@@ -122,10 +122,8 @@ def model_from_keys(
         pixel_mean, pixel_std, input_format: instead of those among the keys.
         num_classes: instead of that of the meta architecture, and of every part that had the same number.
     """
-    cfg = _defaults()
-    cfg.set_new_allowed(True)  # keys that another project has added
     plain = OmegaConf.to_container(keys) if isinstance(keys, DictConfig) else copy.deepcopy(dict(keys))
-    cfg.merge_from_other_cfg(CfgNode(plain))
+    cfg = read_yacs(tree=plain, origin="The node model.keys")
     cfg.MODEL.PIXEL_MEAN, cfg.MODEL.PIXEL_STD = list(pixel_mean), list(pixel_std)
     cfg.INPUT.FORMAT = input_format
     cfg.MODEL.DEVICE = "cpu"

@@ -85,7 +85,7 @@ def same(one, other, path=""):
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_three_and_three_are_six(config, tmp_path, workers):
-    options = ["train.seed=1", f"dataloader.train.num_workers={workers}"]
+    options = ["train.seed=1", f"dataloader.train.num_workers={workers}", "train.eval_period=3"]
     LazyTrainer(config("whole", *options), console=False).train()
 
     first = LazyTrainer(config("parts", *options), console=False)
