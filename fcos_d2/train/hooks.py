@@ -72,10 +72,9 @@ class WeightAverage:
     def state_dict(self) -> dict[str, Tensor]:
         return self.weights
 
-    def load(self, weights: dict[str, Tensor], updates: int) -> None:
+    def load_state_dict(self, weights: dict[str, Tensor]) -> None:
         for name, value in weights.items():
             self.weights[name].copy_(value)
-        self.updates = updates
 
 
 class AverageHook(HookBase):

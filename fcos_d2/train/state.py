@@ -16,8 +16,8 @@ from fvcore.common.param_scheduler import ParamScheduler
 from torch import Tensor
 
 from ..errors import FcosError
-from ..weights.fit import load_state
-from ..weights.read import load
+from ..weights.fit import Policy, fit
+from ..weights.read import read
 from .buffers import own_buffers
 
 if TYPE_CHECKING:
@@ -69,29 +69,33 @@ class State:
         Raises:
             FcosError: it cannot be read, does not fit, or holds weights only.
         """
-        trainer, payload = self.trainer, load(path)
-        if "trainer" not in payload or "model" not in payload:
+        trainer, weights = self.trainer, read(path)
+        if "trainer" not in weights.extra:
             raise FcosError(
                 f"{path} cannot be resumed: it holds weights only; pass it as train.init_checkpoint instead."
             )
-        load_state(
-            trainer.bare_model, payload["model"], path, file_classes=payload.get("class_names"),
-            class_names=trainer.class_names,
-        )  # fmt: skip
-        self.resumed = state = payload["trainer"]
-        self.buffers = state.get("buffers", {})
-        self._restore_buffers()
+        fit(trainer.bare_model, weights, Policy(class_names=trainer.class_names, averaged=False))
         if trainer.average is not None:
             trainer.average.restart()
-            if "ema" in payload:
-                trainer.average.load(payload["ema"], state.get("ema_updates", 0))
+            if weights.averages is not None:
+                trainer.average.load_state_dict(dict(weights.averages))
             else:
                 logger.warning("%s has no averaged weights; the average starts with its weights.", path)
+        self.load_state_dict(weights.extra["trainer"])
+        logger.info("Going on from %s, at iteration %d of %d.", path, trainer.start_iter, trainer.max_iter)
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """What decides where training begins; the rest waits for `restore`."""
+        trainer = self.trainer
+        self.resumed = state
+        self.buffers = state.get("buffers", {})
+        self._restore_buffers()
         trainer.done = int(state["iteration"])
         trainer.start_iter = trainer.done + 1
         trainer.seed = state.get("seed", trainer.seed)
         trainer.stop_reason = self._stopped(state)
-        logger.info("Going on from %s, at iteration %d of %d.", path, trainer.start_iter, trainer.max_iter)
+        if trainer.average is not None:
+            trainer.average.updates = state.get("ema_updates", 0)
 
     def _stopped(self, state: dict[str, Any]) -> str:
         """Why training has ended for good; a larger `train.early_stop.patience` lets it go on."""

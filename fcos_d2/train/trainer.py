@@ -145,6 +145,8 @@ class LazyTrainer(BuildingTrainer):
             FcosError: weights do not fit, or an evaluation has none.
         """
         path, options = self.options.init_checkpoint, self.options
+        for name in ("data_loader", "stream"):  # the seed of a checkpoint decides about them
+            vars(self).pop(name, None)
         if resume and self.checkpointer.has_checkpoint():
             path = self.checkpointer.get_checkpoint_file()
             if not self._eval_only:
