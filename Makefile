@@ -12,6 +12,9 @@ OFFICIAL := .venv-official/.set-up
 
 export UV_PROJECT_ENVIRONMENT := .venv
 export UV_HTTP_TIMEOUT ?= 300
+# Advertisements that plugins of mkdocs print with each build.
+export NO_MKDOCS_2_WARNING := 1
+export DISABLE_MKDOCS_2_WARNING := true
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-all test-official coverage lint format docs docs-serve clean
