@@ -19,9 +19,10 @@ from .stored import Config, is_lazy, parse_config
 from .train_options import TRAIN_OPTIONS, TrainOptions
 from .yacs import read_text, read_yacs, sentence
 
-__all__ = ["CHECKPOINTS", "TEXT_OF", "is_code", "load_config"]
+__all__ = ["CHECKPOINTS", "TEXT_OF", "is_code", "is_data", "is_file", "load_config"]
 
 CHECKPOINTS = (".pth", ".pt", ".pkl", ".pyth", ".bin", ".safetensors")
+_YAML = (".yaml", ".yml")
 # How to get the stored config out of a file, by its suffix; rooms that read such files fill it.
 TEXT_OF: dict[str, Callable[[Path], str]] = {}
 
@@ -58,10 +59,20 @@ def is_code(source: str | Path) -> bool:
     return Path(source).suffix.lower() == ".py"
 
 
+def is_data(source: str | Path) -> bool:
+    """Whether a config is read without running anything: a YAML file, or what a checkpoint holds."""
+    return Path(source).suffix.lower() in (*_YAML, *CHECKPOINTS)
+
+
+def is_file(source: str | Path) -> bool:
+    """Whether it is a config file, rather than a checkpoint or the name of a variant."""
+    return is_code(source) or Path(source).suffix.lower() in _YAML
+
+
 def _read(source: str) -> Config:
     path = Path(source).expanduser()
     suffix = path.suffix.lower()
-    if suffix not in (".py", ".yaml", ".yml", *CHECKPOINTS):
+    if not is_code(source) and not is_data(source):
         return zoo.get_config(source)
     if not path.is_file():
         raise FcosError(f"The {'checkpoint' if suffix in CHECKPOINTS else 'config'} file {source} does not exist.")

@@ -130,13 +130,13 @@ def nodes(tree: Any, path: Path = ()) -> Iterator[tuple[Path, Any]]:
     if isinstance(tree, dict):
         for key, value in tree.items():
             yield from nodes(value, (*path, key))
-    elif isinstance(tree, list):
+    elif isinstance(tree, (list, tuple)):
         for i, value in enumerate(tree):
             yield from nodes(value, (*path, i))
 
 
 # Names of numbers that count layers or processes.
-_COUNT = re.compile(r"num_|depth|levels|blocks|points|workers", re.IGNORECASE)
+_COUNT = re.compile(r"num_|depth|levels|blocks|points|convs|workers", re.IGNORECASE)
 _SIZE_RANGES = ("size_ranges", "SIZES_OF_INTEREST")  # the last one ends at infinity
 
 
@@ -147,18 +147,20 @@ def check_number(path: Path, value: float, origin: str) -> None:
         FcosError: it is not a number, or too large.
     """
     most = _most(path)
-    if math.isnan(value) or (abs(value) > most and not set(_SIZE_RANGES) & set(path)):
-        raise FcosError(f"{origin} has {value!r} at {dotted(path)}; a detector has {most:g} at most there.")
+    if math.isnan(value):
+        raise FcosError(f"{origin} has {value!r} at {dotted(path)}, which is not a number.")
+    if abs(value) > most and not set(_SIZE_RANGES) & set(path):
+        raise FcosError(f"{origin} has {value!r} at {dotted(path)}; a detector has {most:,} at most there.")
 
 
-def _most(path: Path) -> float:
+def _most(path: Path) -> int:
     name = str(next((key for key in reversed(path) if isinstance(key, str)), ""))
     if "augmentations" in path or (path[0] == "INPUT" and name.startswith("MIN_SIZE")):
         return sys.maxsize if name == "max_size" else 16_384
     if path[0] in ("model", "MODEL", "dataloader", "DATALOADER"):
         if name.lower() == "num_classes":
             return 100_000
-        return 1_000 if _COUNT.search(name) else 1e6
+        return 1_000 if _COUNT.search(name) else 1_000_000
     return sys.maxsize
 
 

@@ -16,6 +16,7 @@ import torch
 import yaml
 from detectron2.config import CfgNode
 from detectron2.config.instantiate import dump_dataclass
+from detectron2.modeling import BACKBONE_REGISTRY, META_ARCH_REGISTRY, build_model
 from omegaconf import DictConfig, ListConfig, OmegaConf, SCMode
 from torch import nn
 from torch.overrides import TorchFunctionMode
@@ -251,13 +252,25 @@ def build(node: Any, origin: str = "The config", *, kind: str = "model", element
     """Instantiate a node of a stored config, after checking it once more as it is resolved now.
 
     Args:
-        node: of what `parse_config` gave, overrides applied.
+        node: of what `parse_config` gave, overrides applied; or a `CfgNode`, whose model is built.
         origin: what to call the config in messages.
         kind: of its targets, one of `targets.KINDS`.
         elements: numbers that its weights and buffers may have together.
     Raises:
         FcosError: the node is not what a stored config may hold, or nothing can be made of it; one sentence.
     """
+    if isinstance(node, CfgNode):
+        for key, name, registry in (
+            ("META_ARCHITECTURE", node.MODEL.META_ARCHITECTURE, META_ARCH_REGISTRY),
+            ("BACKBONE.NAME", node.MODEL.BACKBONE.NAME, BACKBONE_REGISTRY),
+        ):
+            if name not in registry:
+                raise FcosError(
+                    f"{origin} has MODEL.{key} {name!r}, which nothing here registers: add --plugin MODULE if it is a "
+                    "part of a project that you trust."
+                )
+        with limited_memory(elements, origin):
+            return build_model(node)
     plain = OmegaConf.to_container(node, resolve=True) if isinstance(node, (DictConfig, ListConfig)) else node
     check = _Check(origin)
     check(plain, (kind if kind == "model" else "augmentations",), (kind,))

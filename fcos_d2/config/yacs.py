@@ -309,12 +309,10 @@ def read_yacs(path: Path | None = None, tree: dict[str, Any] | None = None, orig
     add_fcos_config(cfg)
     origin = origin or str(path)
     if path is not None:
-        tree = _with_base(path, ())
+        if not (tree := _with_base(path, ())):
+            raise FcosError(f"{path} holds no config: it is empty.")
     elif _BASE in (tree or {}):
         raise FcosError(f"{origin} builds on another file ({_BASE}), which only a config file can.")
-    for at, value in nodes(tree):
-        if isinstance(value, (int, float)) and not isinstance(value, bool):
-            check_number(at, value, origin)
     try:
         _merge(cfg, CN(tree), origin)
     except KeyError as error:
@@ -322,6 +320,9 @@ def read_yacs(path: Path | None = None, tree: dict[str, Any] | None = None, orig
         raise FcosError(f"{origin} has the unknown key {key}{suggestion(key, list(yacs_keys(cfg)))}") from error
     except Exception as error:
         raise FcosError(f"{origin} is not a config: {sentence(error)}") from error
+    for at, value in nodes(cfg):
+        if isinstance(value, (int, float)) and not isinstance(value, bool):
+            check_number(at, value, origin)
     return cfg
 
 

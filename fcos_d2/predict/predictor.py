@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,17 +12,20 @@ import numpy as np
 import torch
 from detectron2.config import CfgNode, instantiate
 from detectron2.data import MetadataCatalog
-from detectron2.modeling import build_model
 from detectron2.structures import Instances
 from omegaconf import DictConfig, OmegaConf
+from torch import nn
 
-from ..config.load import CHECKPOINTS, load_config
+from ..config.load import CHECKPOINTS, is_data, is_file, load_config
+from ..config.plugins import load_plugins
+from ..config.stored import build
 from ..data.images import ImageLike, to_array
 from ..errors import FcosError
 from ..modeling import Selector
 from ..visualize import draw_boxes
-from ..weights.fetch import is_backbone_only
-from ..weights.fit import load_model
+from ..weights.fetch import fetch, is_backbone_only
+from ..weights.fit import fit, log_report
+from ..weights.read import read
 
 __all__ = ["Predictor"]
 
@@ -32,15 +35,22 @@ class Predictor:
 
         predictor = Predictor("output/model_best.pth")
         instances = predictor("street.jpg")["instances"]
+        print(predictor.describe(instances))
+
+    A checkpoint or a YAML file may come from a stranger: nothing in it runs, and of its config only the model and the
+    resizing of test images are built. A .py config is code and runs.
 
     Args:
         source: the name of a variant, a LazyConfig (.py), a YAML file, or a checkpoint that holds its config.
-        weights: a checkpoint; by default the source itself, or what its config starts from; "random" for none.
+        weights: a checkpoint; by default the source itself, or what its config starts from; "random" for none. A config
+            file takes its number of classes from them.
         device: by default "cuda" where there is one, else "cpu".
         overrides: of the config, `key=value` each.
         score_threshold: keep what has a higher score; by default as the config says.
         optimize: run a faster copy of the model (`FCOS.optimize`): `True` or "fp32" with the same detections, "bf16" or
             {"backbone": "bf16"} with nearly the same, in less time.
+        allow_py: whether the source may be a .py file.
+        plugins: modules of other projects whose classes a checkpoint or a YAML file may name.
 
     Attributes:
         model, cfg, device: as built.
@@ -58,22 +68,41 @@ class Predictor:
         overrides: Sequence[str] = (),
         score_threshold: float | None = None,
         optimize: bool | str | Mapping[str, str] = False,
+        *,
+        allow_py: bool = True,
+        plugins: Sequence[str] = (),
     ) -> None:
-        self.cfg = load_config(source, overrides)
+        if score_threshold is not None and not 0 <= score_threshold < 1:
+            raise FcosError(f"score_threshold is {score_threshold}; it must be in 0..1, 1 excluded, for example 0.3.")
+        load_plugins(plugins)
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        lazy = isinstance(self.cfg, DictConfig)
-        self._resize, self._input_format, data_set = (_lazy_input if lazy else _yacs_input)(self.cfg)
-        self.model = (instantiate(self.cfg.model) if lazy else _yacs_model(self.cfg, self.device)).to(self.device)
-        names = self._load_weights(str(source), None if weights is None else str(weights))
-        numbered = self._numbered()
-        named = names or _data_names(data_set) or []
-        self.class_names: list[str] = named if len(named) == len(numbered) or not numbered else numbered
+        self.cfg = load_config(source, overrides, allow_py=allow_py)
+        path = _weights_path(str(source), self.cfg, None if weights is None else str(weights))
+        weights_read = read(fetch(path)) if path else None
+        names = weights_read and weights_read.class_names
+        if is_file(source) and not any("num_classes" in override.lower() for override in overrides):
+            _set_classes(self.cfg, len(names or ()))
+        elements = sum(tensor.numel() for tensor in weights_read.tensors.values()) if weights_read else 0
+        parts = _parts(self.cfg, str(source), self.device, elements)
+        self.model = parts.model.to(self.device)
+        self._resize = parts.resize
+        self._input_format = parts.input_format
+        if weights_read is not None:
+            log_report(fit(self.model, weights_read))
+        self.class_names = list(names or _names_of(parts, self.model))
         self.model.eval()
         self.score_threshold = score_threshold
-        if score_threshold is not None:
-            self._set_threshold(score_threshold)
+        dense = getattr(self.model, "dense", None)
+        if score_threshold is not None and dense is not None and isinstance(dense.selector, Selector):
+            # Final scores are compared, whatever the selector's own threshold was on; other models are filtered.
+            dense.selector = replace(dense.selector, threshold_on="score", score_threshold=score_threshold)
         if optimize:
-            self.model = self._optimized("fp32" if optimize is True else optimize)
+            self.model = _optimized(self.model, "fp32" if optimize is True else optimize)
+
+    def __repr__(self) -> str:
+        count = len(self.class_names)
+        shown = ", ".join(self.class_names[:5]) + (", ..." if count > 5 else "")
+        return f"Predictor({type(self.model).__name__} on {self.device}, {count} classes: {shown})"
 
     def __call__(self, image: ImageLike, image_format: str = "BGR") -> dict[str, Any]:
         """Detect objects in one image.
@@ -128,44 +157,20 @@ class Predictor:
             picture, found.pred_boxes.tensor, found.pred_classes, found.scores, self.class_names, **options
         )
 
-    def _optimized(self, precision: str | Mapping[str, str]) -> torch.nn.Module:
-        if not hasattr(self.model, "optimize"):
-            raise FcosError(
-                f"optimize works for FCOS only, but the model is {type(self.model).__name__}: leave it out."
-            )
-        try:
-            return self.model.optimize(precision)
-        except ValueError as error:
-            raise FcosError(f"optimize: {error}") from error
+    def describe(self, instances: Instances) -> list[dict[str, Any]]:
+        """Detections as plain data, best first.
 
-    # Weights
-
-    def _load_weights(self, source: str, weights: str | None) -> list[str] | None:
-        """Load the weights and return the class names that came with them."""
-        if weights == "random":
-            return None
-        path = weights or self._default_weights(source)
-        if not path or is_backbone_only(path):
-            has = f"only a backbone ({path})" if path else "none"
-            raise FcosError(
-                f"{source} has no weights of a detector, {has}: pass the checkpoint as weights (--weights FILE), or "
-                "'random' for an untrained detector."
-            )
-        names = load_model(self.model, path).class_names
-        return list(names) if names else None
-
-    def _default_weights(self, source: str) -> str:
-        if Path(source).suffix.lower() in CHECKPOINTS:
-            return source
-        if isinstance(self.cfg, CfgNode):
-            return self.cfg.MODEL.WEIGHTS
-        return OmegaConf.select(self.cfg, "train.init_checkpoint") or ""
-
-    def _numbered(self) -> list[str]:
-        count = getattr(self.model, "num_classes", 0)
-        if not count and isinstance(self.cfg, CfgNode):
-            count = self.cfg.MODEL.ROI_HEADS.NUM_CLASSES
-        return [f"class {i}" for i in range(count)]
+        Args:
+            instances: what `__call__` gave.
+        Returns:
+            For each "class" (its name), "score" (0..1) and "box" [left, top, right, bottom] in pixels of the image.
+        """
+        found = instances.to("cpu")
+        rows = zip(found.scores.tolist(), found.pred_classes.tolist(), found.pred_boxes.tensor.tolist())
+        return [
+            {"class": self.class_names[label], "score": round(score, 6), "box": [round(x, 3) for x in box]}
+            for score, label, box in sorted(rows, reverse=True)
+        ]
 
     # Images
 
@@ -194,44 +199,99 @@ class Predictor:
         found = result["instances"]
         return {**result, "instances": found[found.scores > self.score_threshold]}
 
-    def _set_threshold(self, threshold: float) -> None:
-        """Let the selector compare final scores, whatever its own threshold was on; other models are filtered."""
-        if not 0 <= threshold < 1:
-            raise FcosError(f"score_threshold is {threshold}; it must be in 0..1, 1 excluded, for example 0.3.")
-        dense = getattr(self.model, "dense", None)
-        if dense is not None and isinstance(dense.selector, Selector):
-            dense.selector = replace(dense.selector, threshold_on="score", score_threshold=threshold)
+
+@dataclass(frozen=True)
+class _Parts:
+    """What detecting needs of a config.
+
+    Attributes:
+        model: as built.
+        resize: of images, before they go into it.
+        input_format: order of the channels it reads.
+        num_classes: of the model.
+        data_set: in Detectron2's catalog, which may know the names of the classes.
+    """
+
+    model: nn.Module
+    resize: T.AugmentationList
+    input_format: str
+    num_classes: int
+    data_set: str | None
 
 
-def _lazy_input(cfg: DictConfig) -> tuple[T.AugmentationList, str, str | None]:
-    """Resizing, channel order, and data set of a LazyConfig."""
-    mapper = OmegaConf.select(cfg, "dataloader.test.mapper")
-    augmentations = instantiate(mapper.augmentations) if mapper is not None and "augmentations" in mapper else []
-    order = cfg.model.get("input_format") or (mapper.get("image_format") if mapper is not None else None) or "BGR"
-    return (
-        T.AugmentationList(list(augmentations)),
-        order,
-        _first(OmegaConf.select(cfg, "dataloader.test.dataset.names")),
-    )
+def _parts(cfg: DictConfig | CfgNode, source: str, device: torch.device, elements: int) -> _Parts:
+    """Build what detecting needs; of a config that is data within the size of its weights.
+
+    Args:
+        cfg: of either system.
+        source: where it is from.
+        device: that the model is for.
+        elements: numbers in the weights; 0 if there are none.
+    """
+    most = 2 * elements + 2**24 if elements else 2**31
+    if isinstance(cfg, CfgNode):
+        cfg.MODEL.DEVICE = str(device)
+        model = build(cfg, source, elements=most)
+        resize = T.ResizeShortestEdge([cfg.INPUT.MIN_SIZE_TEST] * 2, cfg.INPUT.MAX_SIZE_TEST)
+        count = getattr(model, "num_classes", 0) or cfg.MODEL.ROI_HEADS.NUM_CLASSES
+        return _Parts(model, T.AugmentationList([resize]), cfg.INPUT.FORMAT, count, _first(cfg.DATASETS.TEST))
+    mapper = OmegaConf.select(cfg, "dataloader.test.mapper") or {}
+    augmentations = mapper.get("augmentations") or []
+    if is_data(source):
+        model = build(cfg.model, source, elements=most)
+        resizes = build(augmentations, source, kind="transform")
+    else:
+        model, resizes = instantiate(cfg.model), instantiate(augmentations)
+    order = cfg.model.get("input_format") or mapper.get("image_format") or "BGR"
+    names = OmegaConf.select(cfg, "dataloader.test.dataset.names")
+    return _Parts(model, T.AugmentationList(list(resizes)), order, getattr(model, "num_classes", 0), _first(names))
 
 
-def _yacs_input(cfg: CfgNode) -> tuple[T.AugmentationList, str, str | None]:
-    """The same of Detectron2's YAML keys."""
-    resize = T.ResizeShortestEdge([cfg.INPUT.MIN_SIZE_TEST] * 2, cfg.INPUT.MAX_SIZE_TEST)
-    return T.AugmentationList([resize]), cfg.INPUT.FORMAT, _first(cfg.DATASETS.TEST)
+def _weights_path(source: str, cfg: DictConfig | CfgNode, weights: str | None) -> str:
+    """File or address of the weights; empty for random ones.
+
+    Raises:
+        FcosError: neither the caller nor the config names weights of a detector.
+    """
+    if weights == "random":
+        return ""
+    path = weights or (source if Path(source).suffix.lower() in CHECKPOINTS else "")
+    if not path:
+        path = cfg.MODEL.WEIGHTS if isinstance(cfg, CfgNode) else OmegaConf.select(cfg, "train.init_checkpoint") or ""
+    if not path or is_backbone_only(path):
+        has = f"only a backbone ({path})" if path else "none"
+        raise FcosError(
+            f"{source} has no weights of a detector, {has}: pass the checkpoint as weights (--weights FILE), or "
+            "'random' for an untrained detector."
+        )
+    return path
 
 
-def _yacs_model(cfg: CfgNode, device: torch.device) -> torch.nn.Module:
-    cfg.MODEL.DEVICE = str(device)
-    return build_model(cfg)
+def _set_classes(cfg: DictConfig | CfgNode, count: int) -> None:
+    """Let a config file have the number of classes of its weights; 0 leaves it as it is."""
+    if count and isinstance(cfg, CfgNode):
+        cfg.MODEL.FCOS.NUM_CLASSES = count
+    elif count and "num_classes" in cfg.model:
+        cfg.model.num_classes = count
+
+
+def _names_of(parts: _Parts, model: nn.Module) -> list[str]:
+    """Class names of the config's data set where they are as many as the model's classes, else numbers."""
+    known = parts.data_set and parts.data_set in MetadataCatalog.list()
+    names = list(MetadataCatalog.get(parts.data_set).get("thing_classes") or []) if known else []
+    return names if names and len(names) in (parts.num_classes, 0) else [f"class {i}" for i in range(parts.num_classes)]
+
+
+def _optimized(model: nn.Module, precision: str | Mapping[str, str]) -> nn.Module:
+    if not hasattr(model, "optimize"):
+        raise FcosError(f"optimize works for FCOS only, but the model is {type(model).__name__}: leave it out.")
+    try:
+        return model.optimize(precision)
+    except ValueError as error:
+        raise FcosError(f"optimize: {error}") from error
 
 
 def _first(names: Any) -> str | None:
     if isinstance(names, str):
         return names
     return names[0] if names else None
-
-
-def _data_names(name: str | None) -> list[str] | None:
-    known = MetadataCatalog.get(name).get("thing_classes") if name and name in MetadataCatalog.list() else None
-    return list(known) if known else None
