@@ -173,6 +173,8 @@ def _safetensors(file: BinaryIO) -> dict[str, Tensor]:
     base = file.tell()
     spans = {name: row["data_offsets"] for name, row in header.items()}
     places = {name: (base + first, last - first) for name, (first, last) in spans.items()}
+    if any(start < base for start, _ in places.values()):
+        raise ValueError("numbers in the header")
     numbers, tensors = _Numbers(file, places.__getitem__, sys.byteorder == "big"), {}
     for name, row in header.items():
         dtype, shape = _SAFETENSORS[row["dtype"]], row["shape"]

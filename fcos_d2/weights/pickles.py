@@ -13,6 +13,7 @@ import math
 import pickle
 import pickletools
 import re
+from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING  # names of Python 2, as pickles have them that it can read
 from collections.abc import Callable
 from pathlib import PurePosixPath
 from typing import Any, BinaryIO, NamedTuple
@@ -61,7 +62,7 @@ class Foreign:
     add = append
 
     def __call__(self, *args: Any, **named: Any) -> Any:
-        raise Refused(f"{self.name}()")
+        raise Refused(self.name)
 
     def __repr__(self) -> str:
         return f"<{self.name}, not loaded>"
@@ -105,8 +106,6 @@ _HARMLESS = re.compile(
 )
 # Methods of these classes lie as getattr(class, name) in their pickles.
 _METHODS = re.compile(r"mm(engine|cv)\.[\w.]*(HistoryBuffer|LogBuffer)")
-# Names of modules in pickles that Python 2 can read.
-_OLDER_MODULES = {"__builtin__": "builtins", "copy_reg": "copyreg"}
 _NUMBERS = re.compile(r"[<>=|]?[biufcSU]\d+")
 
 
@@ -137,7 +136,8 @@ class _Unpickler(pickle.Unpickler):
     persistent: Callable[[Any], Any] | None = None
 
     def find_class(self, module: str, name: str) -> type[Foreign]:
-        full = f"{_OLDER_MODULES.get(module, module)}.{name}"
+        module, name = NAME_MAPPING.get((module, name), (IMPORT_MAPPING.get(module, module), name))
+        full = f"{module}.{name}"
         if full in _MEANINGS or _HARMLESS.fullmatch(full) or _is_dtype(full) or _STORAGE.fullmatch(full):
             return type(name, (Foreign,), {"name": full})
         raise Refused(full)
