@@ -1,51 +1,80 @@
-"""Files from addresses."""
+"""Files from addresses and from names of published weights."""
 
 from __future__ import annotations
 
+import hashlib
+from difflib import get_close_matches
 from pathlib import Path
 from urllib.parse import urlparse
 
-from detectron2.checkpoint.catalog import ModelCatalog
+from detectron2.checkpoint import catalog  # noqa: F401  # teaches Detectron2's PathManager catalog://
 from detectron2.utils.file_io import PathManager
 
 from ..errors import FcosError
+from ..zoo.addresses import ADDRESSES, Address
 
 __all__ = ["fetch", "is_address", "is_backbone_only"]
 
-_ZOO_PREFIXES = ("detectron2://ImageNetPretrained/", "catalog://ImageNetPretrained/")
-_MODEL_ZOO = "https://dl.fbaipublicfiles.com/detectron2/"
+# Prefixes of ImageNet weights, and of tables that are data here; other names with them cannot be looked up.
+_IMAGENET = ("detectron2://ImageNetPretrained/", "catalog://ImageNetPretrained/")
+_TABLES = ("torchvision://", "open-mmlab://")
 
 
 def is_address(path: str) -> bool:
-    """Whether it names something to download (https://, detectron2://, catalog://) rather than a file."""
+    """Whether it names something to download (https://, detectron2://, torchvision://, ...) rather than a file."""
     return len(urlparse(path).scheme) > 1
 
 
 def is_backbone_only(path: str) -> bool:
     """Whether an address names ImageNet weights, which hold no detector."""
-    return path.startswith(_ZOO_PREFIXES)
+    return path.startswith(_IMAGENET) or (path in ADDRESSES and ADDRESSES[path].backbone)
 
 
-def fetch(path: str) -> Path:
-    """The local file of a path or an address; what is downloaded is kept in the cache of iopath.
+def fetch(path: str | Path) -> Path:
+    """The local file of a path, an address, or a name in `zoo.addresses`.
+
+    What is downloaded is kept in the cache of iopath, written whole or not at all. A file whose digest is known is
+    checked each time, before anything reads it.
 
     Raises:
-        FcosError: there is no such file, or it cannot be downloaded; the message names the address.
+        FcosError: there is no such file, it cannot be downloaded, or its bytes are others than published; the message
+            names the address.
     """
+    path = str(path)
     if not is_address(path):
         file = Path(path).expanduser()
-        if not file.is_file():
+        if not file.exists():
             raise FcosError(f"The weights {path} do not exist.")
         return file
-    address = path
-    if path.startswith("detectron2://"):
-        address = _MODEL_ZOO + path.removeprefix("detectron2://")
+    row = ADDRESSES.get(path, Address(path))
+    if ".." in urlparse(row.url).path.split("/"):  # iopath would keep it outside its cache
+        raise FcosError(f"The address {path} leads upwards (..): give the address that it stands for.")
+    if row.url.startswith(_TABLES):
+        near = get_close_matches(path, ADDRESSES, 3, 0.5) or [name for name in ADDRESSES if name.startswith(_TABLES)]
+        raise FcosError(f"{path} names no weights that are known here; there are: {', '.join(near)}.")
     try:
-        if path.startswith("catalog://"):
-            address = ModelCatalog.get(path.removeprefix("catalog://"))
-        return Path(PathManager.get_local_path(path))
+        file = Path(PathManager.get_local_path(row.url))
     except Exception as error:  # whatever the network or the catalog says
         raise FcosError(
-            f"The weights {address} cannot be fetched ({type(error).__name__}): pass train.init_checkpoint= "
-            "(MODEL.WEIGHTS= with YAML keys) to train from scratch, or the path of a local file."
+            f"The weights {_for_people(row.url)} cannot be fetched ({type(error).__name__}): pass "
+            "train.init_checkpoint= (MODEL.WEIGHTS= with YAML keys) to train from scratch, or the path of a local file."
         ) from error
+    if row.sha256 and not (found := _digest(file)).startswith(row.sha256):
+        file.unlink()
+        raise FcosError(
+            f"The weights from {row.url} have the SHA-256 {found[: max(8, len(row.sha256))]}, but {row.sha256} was "
+            "published: the file was deleted; try again, or pass the path of a local file."
+        )
+    return file
+
+
+def _for_people(url: str) -> str:
+    return url.replace("detectron2://", "https://dl.fbaipublicfiles.com/detectron2/")
+
+
+def _digest(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
