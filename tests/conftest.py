@@ -14,11 +14,13 @@ import torch
 
 import fcos_d2  # noqa: F401  # isort: skip  # before detectron2, whose 0.6 needs mending
 
+from detectron2.config import CfgNode
 from omegaconf import DictConfig
 
 from fcos_d2.config import load_config
 from fcos_d2.data import DatasetNames, register
 from fcos_d2.data.synthetic import generate
+from fcos_d2.paths import config_root
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -91,5 +93,30 @@ def small(data: DatasetNames, tmp_path: Path) -> Callable[..., DictConfig]:
             f"train.output_dir={tmp_path / output}",
         )
         return load_config("fcos_R_18_slim_FPN_small", [*fixed, *overrides])
+
+    return config
+
+
+@pytest.fixture
+def yaml(data: DatasetNames, tmp_path: Path) -> Callable[..., CfgNode]:
+    """`yaml(output, *overrides)`: the twin of `small`, with Detectron2's yacs keys."""
+
+    def config(output: str = "out", *overrides: str) -> CfgNode:
+        fixed = (
+            "MODEL.FCOS.NUM_CLASSES=5",
+            f"DATASETS.TRAIN=('{data.train}',)",
+            f"DATASETS.TEST=('{data.val}',)",
+            "SOLVER.IMS_PER_BATCH=2",
+            "DATALOADER.NUM_WORKERS=0",
+            "INPUT.MIN_SIZE_TRAIN=(48,64)",
+            "INPUT.MIN_SIZE_TEST=64",
+            "SOLVER.MAX_ITER=6",
+            "SOLVER.STEPS=()",
+            "TRAIN.LOG_PERIOD=1",
+            "MODEL.DEVICE=cpu",
+            "SEED=1",
+            f"OUTPUT_DIR={tmp_path / output}",
+        )
+        return load_config(config_root() / "yaml" / "small" / "fcos_R_18_slim_FPN_small.yaml", [*fixed, *overrides])
 
     return config

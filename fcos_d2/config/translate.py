@@ -237,7 +237,9 @@ def _sampler(cfg: CfgNode) -> DictConfig | None:
             raise FcosError("DATALOADER.REPEAT_SQRT is False, which is not available: set it to True.")
         return L(RepeatFactorSampling)(threshold=cfg.DATALOADER.REPEAT_THRESHOLD)
     if name == "RandomSubsetTrainingSampler":
-        return L(RandomSubsetSampling)(ratio=cfg.DATALOADER.RANDOM_SUBSET_RATIO)
+        if (ratio := cfg.DATALOADER.get("RANDOM_SUBSET_RATIO")) is None:
+            raise FcosError("DATALOADER.RANDOM_SUBSET_RATIO is missing: RandomSubsetTrainingSampler needs it.")
+        return L(RandomSubsetSampling)(ratio=ratio)
     return None
 
 
