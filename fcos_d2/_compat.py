@@ -243,3 +243,56 @@ def wrap_mapper(loader: Any, wrap: Callable[[Callable], Callable]) -> None:
     dataset = getattr(loader, "dataset", None)
     if isinstance(dataset, MapDataset):
         dataset._map_func = wrap(dataset._map_func)
+
+
+# What PyTorch has under private names only. Each function says what it was tested with.
+
+
+@cache
+def can_pack_convolutions() -> bool:
+    """Whether this PyTorch has the operators of `pack_convolution` and `convolve_packed` (tested with 2.14.1)."""
+    import torch
+
+    operators = getattr(torch.ops, "mkldnn", None)
+    return torch.backends.mkldnn.is_available() and hasattr(operators, "_convolution_pointwise_")
+
+
+def pack_convolution(weight: Any, padding: Any, stride: Any, dilation: Any, groups: int, size: Any) -> Any:
+    """Weights of a 2-D convolution as oneDNN lays them for inputs of a size; `to_dense()` gives them back.
+
+    `torch._C._nn.mkldnn_reorder_conv2d_weight`, tested with PyTorch 2.14.1, float32 and bfloat16 on the CPU.
+    """
+    import torch
+
+    return torch._C._nn.mkldnn_reorder_conv2d_weight(weight.to_mkldnn(), padding, stride, dilation, groups, list(size))
+
+
+def convolve_packed(
+    x: Any,
+    weight: Any,
+    bias: Any,
+    padding: Any,
+    stride: Any,
+    dilation: Any,
+    groups: int,
+    clamp: tuple[float, float | None] | None,
+    added: Any,
+    overwrite: bool,
+) -> Any:
+    """Convolution with packed weights, sum with `added` unless that is `None`, and clamp, in one pass.
+
+    `torch.ops.mkldnn._convolution_pointwise`, tested with PyTorch 2.14.1.
+
+    Args:
+        clamp: (0, None), (0, 6) or `None`; with `added`, not (0, 6).
+        overwrite: whether the result may take the place of `added`.
+    """
+    import torch
+
+    operators, shape = torch.ops.mkldnn, (padding, stride, dilation, groups)
+    name, scalars = ("none", []) if clamp is None else ("relu", []) if clamp[1] is None else ("hardtanh", list(clamp))
+    if added is None:
+        return operators._convolution_pointwise(x, weight, bias, *shape, name, scalars, "")
+    if overwrite:
+        return operators._convolution_pointwise_.binary(added, x, weight, bias, *shape, "add", None, name, scalars, "")
+    return operators._convolution_pointwise.binary(x, added, weight, bias, *shape, "add", None, name, scalars, "")

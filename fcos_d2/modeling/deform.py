@@ -46,7 +46,7 @@ class DeformConv(nn.Module):
         ValueError: channels that groups do not divide, or no such `offset_init`.
     """
 
-    traits = Traits(reads_neighbours=True)
+    traits = Traits(reads_neighbours=True, any_precision=True)
 
     def __init__(
         self,

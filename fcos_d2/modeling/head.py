@@ -144,6 +144,8 @@ class FCOSHead(nn.Module):
         ValueError: an option has no such value, or GroupNorm cannot split the channels into 32 groups.
     """
 
+    traits = Traits(exact=("cls_logits", "bbox_pred", "quality"))
+
     num_classes: int = option(80, key="NUM_CLASSES")
     in_channels: int = option(256)
     num_levels: int = option(5)

@@ -17,8 +17,8 @@ from ..options import read_config
 from ..structures import Detections
 from .dense import DenseFCOS
 from .inputs import check_images, ground_truth, without_waiting
-from .rewrite.fuse import optimized
-from .rewrite.invariant import Padding, hide_padding, make_invariant, running
+from .rewrite import rewrite, rewrites_of
+from .rewrite.invariant import Padding, hide_padding, is_prepared, running
 from .whole_batch import WholeBatch, padded_size
 
 
@@ -35,8 +35,11 @@ class FCOS(DenseDetector):
         in_features: names of the feature maps to predict on, finest first; by default all that the backbone has.
         pixel_mean, pixel_std: of the channels, in the range 0..255 and the order of `input_format`.
         input_format: "BGR" or "RGB"; used by those who read images for the model.
-        batch_invariant: padding never changes a detection, so that an image alone and in any batch has the same boxes;
-            see `padding.py`. Training is as without it.
+        batch_invariant: padding never changes a detection: an image has the same boxes alone and in any batch (see
+            `rewrite/invariant.py`). Backbone and head are then prepared copies that share the tensors of the given
+            ones. Training is as without it.
+        one_by_one: with `batch_invariant`, run the images of a batch one after the other, which leaves no rounding;
+            `None` does so on the CPU, where a batch gains little.
 
     Raises:
         ValueError: `num_classes` is not the head's; a feature is unknown to the backbone or its channels do not suit; a
@@ -55,6 +58,7 @@ class FCOS(DenseDetector):
         pixel_std: Sequence[float] = (1.0, 1.0, 1.0),
         input_format: str = "BGR",
         batch_invariant: bool = False,
+        one_by_one: bool | None = None,
     ) -> None:
         names = None if in_features is None else list(in_features)
         super().__init__(
@@ -75,8 +79,25 @@ class FCOS(DenseDetector):
                 f"The model has num_classes={num_classes}, but its head has {head_classes}: set only model.num_classes."
             )
         self.batch_invariant = batch_invariant
-        if batch_invariant:
-            make_invariant(backbone, dense)
+        self.one_by_one = one_by_one
+
+    @property
+    def batch_invariant(self) -> bool:
+        """Whether padding changes no detection. Setting it to True puts prepared copies, which share their tensors, in
+        the places of backbone and head.
+
+        Raises:
+            ValueError: a part cannot be made batch invariant.
+        """
+        return self._batch_invariant
+
+    @batch_invariant.setter
+    def batch_invariant(self, wanted: bool) -> None:
+        self._batch_invariant = False
+        if wanted and not is_prepared(self):
+            prepared = rewrite(self, invariant=True, share_tensors=True)
+            self.backbone, self.dense, self._rewrites = prepared.backbone, prepared.dense, rewrites_of(prepared)
+        self._batch_invariant = bool(wanted)
 
     @classmethod
     def from_config(cls, cfg) -> dict[str, Any]:
@@ -113,10 +134,11 @@ class FCOS(DenseDetector):
             ValueError: an image or its annotations are unusable; the message names the image.
         """
         check_images(batched_inputs)
-        if self.batch_invariant and not self.training and self.device.type == "cpu" and len(batched_inputs) > 1:
-            # Sums are rounded as the shapes of maps have it, so that only equal shapes give equal bits. On a CPU they
-            # cost little: what a batch gains, its padding takes.
-            return [self.forward([inputs])[0] for inputs in batched_inputs]
+        if self.batch_invariant and not self.training and len(batched_inputs) > 1:
+            # How sums are rounded depends on the shapes of maps: only equal shapes give equal bits.
+            on_cpu = self.device.type == "cpu"
+            if on_cpu if self.one_by_one is None else self.one_by_one:
+                return [self.forward([inputs])[0] for inputs in batched_inputs]
         images = self.preprocess_image(batched_inputs)
         images = images if whole is None else whole.pad(images)
         size = tuple(images.tensor.shape[-2:])
@@ -142,8 +164,15 @@ class FCOS(DenseDetector):
         ]
 
     def optimize(self, precision: str | Mapping[str, str] = "fp32", compile: bool = False) -> FCOS:
-        """A copy that only infers, faster; see `optimize.optimized`."""
-        return optimized(self, precision, compile)
+        """A copy that detects the same, faster, but can be neither trained nor saved: `rewrite` with `fuse`.
+
+        Args:
+            precision: "fp32", "bf16" or "fp16" of the convolutions of backbone and head, or of each, e.g. {"backbone":
+                "bf16"}; the last convolutions of the head, scores and boxes are float32 in any case.
+            compile: put backbone and head through `torch.compile`, on CUDA with CUDA graphs; the first image of each
+                size then takes minutes.
+        """
+        return rewrite(self, fuse=True, precision=precision, compile=compile)
 
     def _laid_out(self, images: Tensor) -> Tensor:
         """The batch in the memory format that convolutions are fast in; what follows keeps it."""

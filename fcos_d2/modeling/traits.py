@@ -20,6 +20,8 @@ class Traits:
         recomputable: a block whose activations gradient checkpointing may drop and compute again.
         norm_after: convolution -> norm, both by the name of the submodule: `forward` gives the convolution's output to
             that norm and to nothing else.
+        any_precision: it takes and returns maps of any floating type, whatever type its weights have.
+        exact: submodules that stay in float32 in any precision: a rounded logit is off by up to 1/256 of itself.
     """
 
     reads_neighbours: bool = False
@@ -27,3 +29,5 @@ class Traits:
     crosses_border: str = ""
     recomputable: bool = False
     norm_after: Mapping[str, str] = field(default_factory=dict)
+    any_precision: bool = False
+    exact: tuple[str, ...] = ()

@@ -8,23 +8,26 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import nn
 
+from ...errors import FcosError
 from ...options import one_of
 from .copying import plain, rebuilt
 from .fold import folding
 from .freeze import freezing, without_sync_bn
-from .precision import guarding
+from .fuse import fusing, norms_left
+from .invariant import without_padding
+from .precision import Guarded, guarding, lower, precision_of_parts
 from .recompute import PARTS, Recomputed, recomputing
 
 __all__ = ["PARTS", "STEPS", "prepare_training", "rewrite", "rewrites_of"]
 
 logger = logging.getLogger("fcos_d2")
 
-STEPS = ("freeze", "fold", "recompute", "precision")
+STEPS = ("freeze", "fold", "invariant", "fuse", "recompute", "precision")
 """In the order in which they are applied."""
 
 
@@ -34,55 +37,98 @@ def rewrite(
     freeze: Sequence[str] = (),
     sync_bn: bool = True,
     fold: bool = False,
+    invariant: bool = False,
+    fuse: bool = False,
     recompute: str = "none",
-    precision: str | None = None,
+    precision: str | Mapping[str, str] | None = None,
+    compile: bool = False,
     share_tensors: bool = False,
 ) -> nn.Module:
     """A new module that computes what the given one computes, in another way.
 
-    The steps are applied in the order of `STEPS`, whatever was applied before is known from the module's record, and
-    the given module, its submodules, hooks and tensors stay as they were. Names in the state dict stay, too.
+    Steps are applied in the order of `STEPS`; what was applied before is known from the module's record. The given
+    module, its submodules, hooks and tensors stay as they were. Names in the state dict stay, too, but with `fuse`:
+    what it makes can be neither trained nor saved as weights, and is in evaluation mode.
 
     Args:
         module: a detector, or a part of one.
         freeze: names of submodules that shall not train; their batch norms become `FrozenBatchNorm2d`.
         sync_bn: False to have `nn.BatchNorm2d` in the place of `nn.SyncBatchNorm`, which trains on GPUs only.
         fold: fold frozen batch norms into Detectron2's convolutions, each time they run.
+        invariant: let padding change no detection, see `invariant.py`.
+        fuse: let convolutions do the work of norms, activations and sums after them, see `fuse.py`. Gradient
+            checkpointing and what was prepared for autocast are taken back before.
         recompute: gradient checkpointing of "none", "backbone" (blocks of the bottom-up network) or "all" (head, too).
-        precision: "autocast" to prepare convolutions for training under autocast on the CPU.
+        precision: with `fuse`, "fp32", "bf16" or "fp16" of all convolutions, or of "backbone" and "head", each;
+            without, "autocast" to prepare convolutions for training under autocast on the CPU.
+        compile: with `fuse`, put backbone and head through `torch.compile`, on CUDA with CUDA graphs.
         share_tensors: let the result have the given module's parameters and buffers instead of copies: for a module
             that takes the place of the given one.
     Raises:
-        ValueError: there is no such value.
-        FcosError: a step meets what it does not know.
+        ValueError: there is no such value, a step meets what it does not know, or steps contradict each other.
     """
+    _check(
+        rewrites_of(module),
+        {
+            "freeze": bool(freeze) or not sync_bn,
+            "fold": fold,
+            "invariant": invariant,
+            "fuse": fuse,
+            "recompute": recompute != "none",
+            "precision": precision is not None,
+        },
+    )
     one_of("recompute", recompute, PARTS)
-    one_of("precision", precision, (None, "autocast"))
-    done = list(rewrites_of(module))
+    dtypes = precision_of_parts(precision or "fp32") if fuse else {}
+    if not fuse:
+        one_of("precision without fuse", precision, (None, "autocast"))
     new = rebuilt(module, lambda part: None) if share_tensors else copy.deepcopy(module)
+    done = {_step(entry): entry for entry in rewrites_of(module)}
     if freeze:
-        new = freezing(new, freeze)
-        done.append(f"freeze: {', '.join(freeze)}")
-    if not sync_bn:
-        new, count = without_sync_bn(new)
-        done += [f"freeze: {count} SyncBN layers became BN layers"] if count else []
+        new, done["freeze"] = freezing(new, freeze), f"freeze: {', '.join(freeze)}"
+    if not sync_bn and (count := sum(isinstance(part, nn.SyncBatchNorm) for part in new.modules())):
+        new, done["freeze"] = without_sync_bn(new), f"freeze: {count} SyncBN layers became BN layers"
     if fold:
-        new = folding(new)
-        done.append("fold")
+        new, done["fold"] = folding(new), "fold"
+    if invariant:
+        new, done["invariant"] = without_padding(new), "invariant"
+    if fuse:
+        new = fusing(plain(new, Recomputed, Guarded).eval().requires_grad_(False))
+        done = {step: entry for step, entry in done.items() if step not in ("recompute", "precision")}
+        done["fuse"] = f"fuse: left are {', '.join(left)}" if (left := norms_left(new)) else "fuse"
+        done["precision"] = lower(new, dtypes, compile)
     if recompute != "none":
-        new = recomputing(plain(new, Recomputed), recompute)
-        done = [x for x in done if not x.startswith("recompute")] + [f"recompute: {recompute}"]
+        new, done["recompute"] = recomputing(plain(new, Recomputed), recompute), f"recompute: {recompute}"
     if precision == "autocast":
-        new = guarding(new)
-        done.append("precision: autocast")
-    new._rewrites = tuple(dict.fromkeys(done))
+        new, done["precision"] = guarding(new), "precision: autocast"
+    new._rewrites = tuple(done.values())
+    if invariant and hasattr(type(new), "batch_invariant"):
+        new.batch_invariant = True
     return new
+
+
+def _check(done: Sequence[str], asked: Mapping[str, bool]) -> None:
+    """Refuse steps that contradict each other, or what was done before."""
+    before, wanted = {_step(entry) for entry in done}, [step for step, now in asked.items() if now]
+    if "fuse" in before and wanted:
+        raise FcosError(
+            f"A fused model cannot be rewritten again ({', '.join(wanted)}): give all steps, fuse included, to the "
+            "model that it was made of."
+        )
+    if asked["fuse"] and asked["recompute"]:
+        raise FcosError("fuse and recompute contradict each other: a fused model does not train.")
+    if asked["fold"] and "precision" in before:
+        raise FcosError("fold comes before precision: give both at once to the model as it was before.")
 
 
 def rewrites_of(module: nn.Module) -> tuple[str, ...]:
     """What `rewrite` has done to a module or parts of it: each entry is a step's name, and details after a colon."""
     found = [entry for part in module.modules() for entry in getattr(part, "_rewrites", ())]
-    return tuple(sorted(dict.fromkeys(found), key=lambda entry: STEPS.index(entry.partition(":")[0])))
+    return tuple(sorted(dict.fromkeys(found), key=lambda entry: STEPS.index(_step(entry))))
+
+
+def _step(entry: str) -> str:
+    return entry.partition(":")[0]
 
 
 def prepare_training(model: nn.Module, *, device: torch.device | str, amp: bool, recompute: str = "none") -> nn.Module:
@@ -97,8 +143,14 @@ def prepare_training(model: nn.Module, *, device: torch.device | str, amp: bool,
         FcosError: gradient checkpointing knows no blocks of the backbone.
     """
     cpu = torch.device(device).type == "cpu"
-    count = sum(isinstance(part, nn.SyncBatchNorm) for part in model.modules()) if cpu else 0
-    if count:
-        logger.warning("%d SyncBN layers became BN layers, because SyncBN does not train on the CPU.", count)
-    precision = "autocast" if cpu and amp else None
-    return rewrite(model, sync_bn=not cpu, recompute=recompute, precision=precision, share_tensors=True)
+    new = rewrite(
+        model,
+        sync_bn=not cpu,
+        recompute=recompute,
+        precision="autocast" if cpu and amp else None,
+        share_tensors=True,
+    )
+    for entry in set(rewrites_of(new)) - set(rewrites_of(model)):
+        if _step(entry) == "freeze":
+            logger.warning("%s, because SyncBN does not train on the CPU.", entry.partition(": ")[2])
+    return new

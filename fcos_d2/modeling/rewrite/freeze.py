@@ -49,12 +49,7 @@ def _as_buffers(norm: nn.Module) -> None:
         norm.register_buffer(name, value)
 
 
-def without_sync_bn(module: nn.Module) -> tuple[nn.Module, int]:
-    """A copy of a module with `nn.BatchNorm2d` in the place of `nn.SyncBatchNorm`, which trains on GPUs only.
-
-    Returns:
-        the copy, and the number of these norms.
-    """
-    count = sum(isinstance(part, nn.SyncBatchNorm) for part in module.modules())
+def without_sync_bn(module: nn.Module) -> nn.Module:
+    """A copy of a module with `nn.BatchNorm2d` in the place of `nn.SyncBatchNorm`, which trains on GPUs only."""
     kind = Replacement(nn.BatchNorm2d)
-    return rebuilt(module, lambda part: kind if isinstance(part, nn.SyncBatchNorm) else None), count
+    return rebuilt(module, lambda part: kind if isinstance(part, nn.SyncBatchNorm) else None)

@@ -1,107 +1,71 @@
-"""Makes a trained detector fast in inference: same detections, fewer passes over memory.
+"""Convolutions that do the work of what follows them: for detectors that only infer.
 
-Norms with fixed statistics are folded into convolutions for good, ReLU and the sums of residual blocks become a part of
-the convolution before them, maps are laid as channels_last, weights are packed for oneDNN where PyTorch has it, and
-each part runs in the precision asked for.
+Norms with fixed statistics are folded into convolutions for good; ReLU and the sums of residual blocks become a part of
+the convolution before them. That is done only where the order of execution is certain: within Detectron2's `Conv2d` and
+its residual blocks, in sequences, and in blocks that declare it (`Traits.norm_after`). All else stays as it is.
 """
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable, Mapping
-from typing import Any
+import functools
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NoReturn
 
 import torch
 import torch.nn.functional as F
-from detectron2.layers import FrozenBatchNorm2d
+from detectron2.layers import Conv2d, FrozenBatchNorm2d, NaiveSyncBatchNorm
 from detectron2.modeling.backbone.resnet import BasicBlock, BasicStem, BottleneckBlock, ResNet
 from torch import Tensor, nn
 
-from ...options import one_of
-from .fold import folded
+from ..._compat import can_pack_convolutions, convolve_packed, pack_convolution
+from ...errors import FcosError
+from ..norm import BATCH_NORMS
+from .copying import Derived, Replacement, derived, rebuilt
+from .fold import FoldedConv2d, folded
+from .foreign import traits_of
 
-__all__ = ["PARTS", "PRECISIONS", "FusedConv2d", "optimized"]
-
-PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-PARTS = ("backbone", "head")
-# What stays in float32: a rounded logit or distance would be off by up to 1/256 of itself.
-_PREDICTORS = ("cls_logits", "bbox_pred", "quality")
+__all__ = ["FusedConv2d", "fusing", "norms_left"]
 
 Clamp = tuple[float, "float | None"]
+Activation = Callable[[Tensor], Tensor]
 _RELU: Clamp = (0.0, None)
-# clamp -> name, scalars and algorithm of oneDNN's operators
-_ACTIVATIONS = {None: ("none", [], ""), _RELU: ("relu", [], ""), (0.0, 6.0): ("hardtanh", [0.0, 6.0], "")}
-
-
-def optimized(model: nn.Module, precision: str | Mapping[str, str] = "fp32", compile: bool = False) -> nn.Module:
-    """A copy of a detector that only infers, faster.
-
-    Args:
-        model: an `FCOS`; it stays as it is.
-        precision: "fp32", "bf16" or "fp16" of the convolutions of all `PARTS`, or of each, e.g. {"backbone": "bf16"};
-            parts left out are "fp32". The last convolutions of the head, scores and boxes are float32 in any case.
-        compile: put backbone and head through `torch.compile`, on CUDA with CUDA graphs; the first image of each size
-            then takes minutes.
-    Returns:
-        A model of the same class, in evaluation mode. It can be neither trained nor saved: keep the original for that.
-    Raises:
-        ValueError: there is no such part or precision.
-    """
-    wanted = dict.fromkeys(PARTS, precision) if isinstance(precision, str) else {**precision}
-    for part, name in wanted.items():
-        one_of("a part in precision", part, PARTS)
-        one_of(f"precision of {part}", name, list(PRECISIONS))
-    model = copy.deepcopy(model).eval().requires_grad_(False)
-    pack = model.device.type == "cpu" and not compile and _has_packing()
-    for part, module in (("backbone", model.backbone), ("head", model.dense.head)):
-        dtype = PRECISIONS[wanted.get(part, "fp32")]
-        _fuse(module)
-        for name, conv in module.named_modules():
-            if isinstance(conv, FusedConv2d):
-                conv.prepare(torch.float32 if part == "head" and name in _PREDICTORS else dtype, pack)
-        module.register_forward_pre_hook(_Cast(dtype))
-        if compile:
-            module.compile(mode=None if model.device.type == "cpu" else "reduce-overhead")
-    return model
-
-
-def _has_packing() -> bool:
-    operators = getattr(torch.ops, "mkldnn", None)
-    return torch.backends.mkldnn.is_available() and hasattr(operators, "_convolution_pointwise_")
+_CONVOLUTIONS = (nn.Conv2d, Conv2d, FoldedConv2d)
+# What norms do in inference is known where they inherit it from these.
+_NORM_FORWARDS = {kind.forward for kind in (FrozenBatchNorm2d, NaiveSyncBatchNorm, *BATCH_NORMS)}
 
 
 class FusedConv2d(nn.Conv2d):
     """Convolution, norm with fixed statistics, sum with another map, and ReLU in one pass.
 
-    Made of a convolution in place, by `_fuse_conv`; it brings its input to the precision of its weights. A norm or
-    activation that cannot be a part of it follows, as in Detectron2's `Conv2d`.
+    It brings its input to the precision of its weights. A norm or activation that cannot be a part of it follows, as in
+    Detectron2's `Conv2d`.
     """
 
     pack: bool
     packed: Tensor | None
     clamp: Clamp | None
     norm: nn.Module | None
-    activation: Callable[[Tensor], Tensor] | None
+    activation: Activation | None
 
     def prepare(self, dtype: torch.dtype, pack: bool) -> None:
         """Bring the weights to their precision and layout.
 
         Args:
             dtype: of the weights, and so of the results.
-            pack: let the first input decide on a layout of oneDNN's own; from then on weights can only be used.
+            pack: let the first input decide on a layout of oneDNN's own, if it has one for this precision.
         """
         weight = self.weight.detach().to(dtype, memory_format=torch.channels_last)
         self.weight = nn.Parameter(weight, requires_grad=False)
         if self.bias is not None:
             self.bias = nn.Parameter(self.bias.detach().to(dtype), requires_grad=False)
-        self.pack = pack and dtype != torch.float16
+        self.pack = pack and dtype != torch.float16 and weight.device.type == "cpu" and can_pack_convolutions()
 
-    def _lay(self, size: list[int]) -> None:
-        """Pack the weights for inputs (N, Cin, H, W) of this size; others can be convolved with them, too."""
-        self.packed = torch._C._nn.mkldnn_reorder_conv2d_weight(
-            self.weight.detach().to_mkldnn(), self.padding, self.stride, self.dilation, self.groups, size
-        )
-        self.weight = None
+    def __getstate__(self) -> dict[str, Any]:
+        """Packed weights can be neither copied nor pickled: the next input packs them again."""
+        if self.packed is not None:
+            self.weight, self.packed = nn.Parameter(self.packed.to_dense(), requires_grad=False), None
+        return self.__dict__
 
     def forward(self, x: Tensor, added: Tensor | None = None, overwrite: bool = False) -> Tensor:
         """Convolve.
@@ -116,33 +80,32 @@ class FusedConv2d(nn.Conv2d):
         return x if self.activation is None else self.activation(x)
 
     def _convolve(self, x: Tensor, added: Tensor | None, overwrite: bool) -> Tensor:
+        shape = (self.padding, self.stride, self.dilation, self.groups)
         if not self.pack:
             x = x.to(self.weight.dtype)
             x = F.conv2d(x, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
             x = x if added is None else x.add_(added)
             return x if self.clamp is None else x.clamp_(*self.clamp)
-        if self.packed is None:
-            self._lay(list(x.shape))
-        x = x.to(self.packed.dtype)
-        weights = (self.packed, self.bias, self.padding, self.stride, self.dilation, self.groups)
-        activation = _ACTIVATIONS[self.clamp]
-        if added is None:
-            return torch.ops.mkldnn._convolution_pointwise(x, *weights, *activation)
-        if overwrite:
-            return torch.ops.mkldnn._convolution_pointwise_.binary(added, x, *weights, "add", None, *activation)
-        return torch.ops.mkldnn._convolution_pointwise.binary(x, added, *weights, "add", None, *activation)
+        if self.packed is None:  # for inputs of this size; others can be convolved with them, too
+            self.packed, self.weight = pack_convolution(self.weight.detach(), *shape, x.shape), None
+        return convolve_packed(x.to(self.packed.dtype), self.packed, self.bias, *shape, self.clamp, added, overwrite)
 
 
-class _Cast:
-    """Forward pre-hook that brings maps, one or a sequence, to a type."""
+def _fused(norm: nn.Module | None, activation: Activation | None, own: bool) -> Replacement:
+    """What stands for a convolution that `norm` and `activation` follow; `own` if its `forward` applies them itself."""
 
-    def __init__(self, dtype: torch.dtype) -> None:
-        self.dtype = dtype
+    def edit(conv: nn.Module) -> None:
+        left = norm
+        if _is_fixed(norm):
+            weight, bias = folded(conv.weight, conv.bias, norm)
+            conv.weight, conv.bias = nn.Parameter(weight, requires_grad=False), nn.Parameter(bias, requires_grad=False)
+            left = None
+        conv.clamp = _clamp_of(activation) if left is None else None
+        conv.norm = conv.norm if left is not None else None
+        conv.activation = conv.activation if own and hasattr(conv, "activation") and conv.clamp is None else None
+        conv.pack, conv.packed = False, None
 
-    def __call__(self, module: nn.Module, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
-        first, *others = arguments
-        first = first.to(self.dtype) if isinstance(first, Tensor) else [x.to(self.dtype) for x in first]
-        return first, *others
+    return Replacement(FusedConv2d, edit)
 
 
 class _FusedResidual:
@@ -178,69 +141,109 @@ class _FusedStem(BasicStem):
 _BLOCKS = {BottleneckBlock: _FusedBottleneck, BasicBlock: _FusedBasicBlock, BasicStem: _FusedStem}
 
 
-def _fuse(module: nn.Module) -> None:
-    """Fuse the convolutions of a module in place.
+class Shortened(Derived):
+    """A sequence whose norms and activations have become a part of the convolutions before them."""
 
-    In place, because Detectron2's networks hold some parts in lists of their own, too.
+    def forward(self, x: Tensor) -> Tensor:
+        for part in super().__iter__():
+            x = part(x)
+        return x
+
+    def __iter__(self) -> NoReturn:
+        raise FcosError("The layers of a fused sequence cannot be looked at one by one: look at the plain model's.")
+
+    def __getitem__(self, index: int | slice) -> NoReturn:
+        self.__iter__()
+
+    def __len__(self) -> NoReturn:
+        self.__iter__()
+
+
+def fusing(module: nn.Module) -> nn.Module:
+    """A copy of a module whose convolutions do the work of the norms, activations and sums that follow them.
+
+    Args:
+        module: stays as it is; in evaluation mode.
     """
-    children = dict(module.named_children())
-    if type(module) in _BLOCKS and all(isinstance(x, nn.Conv2d) and _is_fixed(x.norm) for x in children.values()):
-        for name, conv in children.items():
-            _fuse_conv(conv, conv.norm, None if name == "shortcut" else F.relu)
-        module.__class__ = _BLOCKS[type(module)]
-        return
-    if isinstance(module, ResNet):
-        for stage in module.stages:
-            for block in list(stage)[1:]:
-                block.owns_input = True
-    for name, child in children.items():
-        if not isinstance(child, nn.Conv2d) or child.padding_mode != "zeros":
-            _fuse(child)
+    found: dict[int, Replacement] = {}
+    used = Counter(id(part) for _, part in module.named_modules(remove_duplicate=False))
+    nets = [part for part in module.modules() if type(part) is ResNet]
+    owners = {id(block) for net in nets for stage in net.stages for block in list(stage)[1:]}
+    for part in module.modules():  # parents before their children
+        if type(part) in _BLOCKS:
+            found |= _in_residual(part, id(part) in owners)
+        elif isinstance(part, nn.Sequential) and type(part).forward is nn.Sequential.forward:
+            found |= _in_sequence(part, used)
+        elif pairs := _declared_pairs(part):
+            found |= {id(conv): _fused(norm, None, own=False) for conv, norm in pairs.values()}
+            found[id(part)] = Replacement(type(part), functools.partial(_leave_out, pairs))
+        if _is_known(part, _CONVOLUTIONS) and id(part) not in found:
+            found[id(part)] = _fused(getattr(part, "norm", None), getattr(part, "activation", None), own=True)
+    return rebuilt(module, lambda part: found.get(id(part)))
+
+
+def norms_left(module: nn.Module) -> list[str]:
+    """Names of norms with fixed statistics that are applied on their own."""
+    return [name for name, part in module.named_modules() if _is_fixed(part)]
+
+
+def _in_residual(block: nn.Module, owns_input: bool) -> dict[int, Replacement]:
+    """What stands for a residual block or stem of Detectron2 and its convolutions."""
+    convs = dict(block.named_children())
+    if not all(_is_known(x, _CONVOLUTIONS[1:]) and x.activation is None and _is_fixed(x.norm) for x in convs.values()):
+        return {}
+    found = {
+        id(conv): _fused(conv.norm, None if name == "shortcut" else F.relu, own=True) for name, conv in convs.items()
+    }
+    found[id(block)] = Replacement(_BLOCKS[type(block)], lambda new: setattr(new, "owns_input", owns_input))
+    return found
+
+
+def _in_sequence(sequence: nn.Sequential, used: Mapping[int, int]) -> dict[int, Replacement]:
+    """What stands for a sequence and its convolutions; `used` says how often each module stands somewhere."""
+    layers = [x for x in sequence.named_modules(remove_duplicate=False) if x[0] and "." not in x[0]]
+    found, absorbed = {}, []
+    for i, (_, conv) in enumerate(layers):
+        following = layers[i + 1 : i + 3]
+        if not _is_known(conv, (nn.Conv2d,)) or used[id(conv)] > 1 or not following or not _is_fixed(following[0][1]):
             continue
-        norm, activation = getattr(child, "norm", None), getattr(child, "activation", None)
-        if type(child) is nn.Conv2d:
-            norm, activation = _take_following(module, name)
-        _fuse_conv(child, norm, activation)
+        activation = following[1][1] if len(following) > 1 else None
+        found[id(conv)] = _fused(following[0][1], activation, own=False)
+        absorbed += [name for name, _ in following[: 1 if _clamp_of(activation) is None else 2]]
+    if absorbed:
+        found[id(sequence)] = Replacement(derived(Shortened, type(sequence)), functools.partial(_remove, absorbed))
+    return found
 
 
-def _take_following(module: nn.Module, name: str) -> tuple[nn.Module | None, nn.Module | None]:
-    """Norm and activation that a module applies after its convolution `name`; it no longer does so."""
-    children = dict(module.named_children())
-    if isinstance(module, nn.Sequential):
-        order = list(children)
-        following = order[order.index(name) + 1 :][:2]
-    else:  # conv1 and bn1, as in torchvision's networks
-        following = [name.replace("conv", "bn")] if "conv" in name else []
-    norm = children.get(following[0]) if following else None
-    if not _is_fixed(norm):
-        return None, None
-    setattr(module, following[0], nn.Identity())
-    activation = children[following[1]] if len(following) > 1 else None
-    if _clamp_of(activation) is None:
-        return norm, None
-    setattr(module, following[1], nn.Identity())
-    return norm, activation
+def _declared_pairs(part: nn.Module) -> dict[str, tuple[nn.Module, nn.Module]]:
+    """Name of the norm -> convolution and norm, of the pairs that a class with its own `forward` declares."""
+    declares = next((kind for kind in type(part).__mro__ if "forward" in vars(kind) or "traits" in vars(kind)), None)
+    if declares is None or "traits" not in vars(declares):
+        return {}  # an heir with another `forward`
+    pairs = {norm: (getattr(part, conv), getattr(part, norm)) for conv, norm in traits_of(part).norm_after.items()}
+    return {name: pair for name, pair in pairs.items() if _is_known(pair[0], (nn.Conv2d,)) and _is_fixed(pair[1])}
 
 
-def _fuse_conv(conv: nn.Conv2d, norm: nn.Module | None, activation: Callable[[Tensor], Tensor] | None) -> None:
-    """Turn a convolution into one that does the work of norm and activation, too, as far as it can."""
-    if _is_fixed(norm):
-        weight, bias = folded(conv.weight, conv.bias, norm)
-        conv.weight, conv.bias = nn.Parameter(weight, requires_grad=False), nn.Parameter(bias, requires_grad=False)
-        norm = None
-    clamp = _clamp_of(activation) if norm is None else None
-    conv.__class__ = FusedConv2d
-    conv.norm, conv.activation = norm, None if clamp is not None else activation
-    conv.clamp, conv.pack, conv.packed = clamp, False, None
+def _remove(names: Iterable[str], sequence: nn.Module) -> None:
+    for name in names:
+        delattr(sequence, name)
+
+
+def _leave_out(names: Iterable[str], block: nn.Module) -> None:
+    for name in names:
+        setattr(block, name, nn.Identity())
+
+
+def _is_known(part: nn.Module, kinds: tuple[type[nn.Module], ...]) -> bool:
+    return type(part) in kinds and part.padding_mode == "zeros"
 
 
 def _is_fixed(norm: nn.Module | None) -> bool:
     """Whether all that a norm does in inference is to multiply and add constants."""
-    known = (FrozenBatchNorm2d, nn.modules.batchnorm._BatchNorm)
-    return isinstance(norm, known) and norm.running_mean is not None
+    return getattr(type(norm), "forward", None) in _NORM_FORWARDS and norm.running_mean is not None
 
 
-def _clamp_of(activation: Callable[[Tensor], Tensor] | None) -> Clamp | None:
-    if activation in (F.relu, F.relu_) or isinstance(activation, nn.ReLU):
+def _clamp_of(activation: Activation | None) -> Clamp | None:
+    if activation in (F.relu, F.relu_) or type(activation) is nn.ReLU:
         return _RELU
-    return (0.0, 6.0) if activation is F.relu6 or isinstance(activation, nn.ReLU6) else None
+    return (0.0, 6.0) if activation is F.relu6 or type(activation) is nn.ReLU6 else None

@@ -1,55 +1,53 @@
-"""What padding does to an image, undone: with it, an image has one result in any batch and any padding.
+"""Batch invariance: an image has one result in any batch and in any padding.
 
-Images of a batch are padded with zeros to one size, and a network makes something else of these zeros: a norm adds its
-bias, a convolution carries image and bias over the border, and the next one carries that back into the image. Means
-over a whole map, as in GroupNorm, count the padding too. An image then has other features beside a larger one.
+The images of a batch are padded with zeros to one size. Within the network that padding does not stay zero: a norm adds
+its bias there, a convolution carries the image over its border, and the next convolution carries both back into the
+image. Means over a whole map, as GroupNorm takes them, count the padding, too. So the features of an image change with
+the size of the largest image beside it.
 
-`make_invariant` prepares the modules, once: before a convolution or pool that reads neighbouring cells, the padding is
-zero again, and means are taken over the image alone. Within `running(padding)` they act; outside, and where images
-fill their batch, the modules do what they always did. Nothing is added to the state dict, and copies of a model act
-like it.
+`without_padding` prepares a network against that. Before a convolution or pool that reads neighbouring cells, the
+padding is set to zero again, and means are taken over each image alone. Prepared modules do so within
+`running(padding)`; outside, and where images fill their batch, they do what they did before. Nothing is added to the
+state dict.
 
-On a map of stride s, the cells of an image of `size` pixels are the first ceil(size / s): what convolutions and pools
-of stride 2 make of the image when it is not padded at all.
+On a map of stride s, an image of `size` pixels has the first ceil(size / s) cells: as many as convolutions and pools of
+stride 2 make of the image when it is not padded at all.
 
-What is left is rounding: libraries add in an order that depends on the shape of the batch, about 1e-6 of a feature in
-float32. `FCOS` therefore takes the images of a batch one by one on a CPU, where a batch gains little. It leaves
-training as published, where the padding is background; batch norms that train could not be made invariant.
+What remains is rounding: libraries add in an order that depends on the shape of the batch, which changes a feature by
+about 1e-6 of itself in float32. Training stays as published, with the padding as background: batch norms that train
+could not be made invariant.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 
 import torch
 import torch.nn.functional as F
 from detectron2.layers import FrozenBatchNorm2d
-from detectron2.modeling.backbone.resnet import BasicStem
 from torch import Tensor, nn
 
-from ..backbone.dla import Tree
-from ..backbone.hrnet import HRFPN
-from ..backbone.nas_fpn import NASFPN
-from ..backbone.vovnet import VoVNet
-from ..deform import DeformConv
-from ..dense import DenseFCOS
+from ..norm import BATCH_NORMS
+from .copying import Replacement, rebuilt
+from .foreign import traits_of
 
 # A logit of which the sigmoid is 0 in every precision; unlike infinity it can be calculated with.
 _NEVER = -1e4
 
 _ONE_BY_ONE = "and run images one by one (batch size 1)"
 
-# Their input is made zero in the padding. What max pools read has passed a ReLU, so that zero can win nowhere.
-_READS_NEIGHBOURS = (nn.Conv2d, nn.ConvTranspose2d, nn.MaxPool2d, nn.AvgPool2d, DeformConv, Tree)
-# Parts of a network that hand their output to a max pool which is a function: it is made zero in the padding.
-_POOLED = {BasicStem: ("conv1",), VoVNet: ("stem", "stage2", "stage3", "stage4")}
+# Their input is set to zero in the padding. What max pools read has passed a ReLU, so that zero can win nowhere.
+_READS_NEIGHBOURS = (nn.Conv2d, nn.ConvTranspose2d, nn.MaxPool2d, nn.AvgPool2d)
 # They work on each cell alone (batch norms while they do not train).
 _POINTWISE = (
-    nn.modules.batchnorm._BatchNorm,
+    *BATCH_NORMS,
     FrozenBatchNorm2d,
-    nn.modules.dropout._DropoutNd,
+    nn.Dropout,
+    nn.Dropout2d,
+    nn.AlphaDropout,
+    nn.FeatureAlphaDropout,
     nn.Identity,
     nn.PReLU,
     nn.ReLU,
@@ -169,38 +167,56 @@ def hide_padding(padding: Padding, logits: Sequence[Tensor]) -> None:
             padding.fill(values, _NEVER)
 
 
-def make_invariant(backbone: nn.Module, dense: DenseFCOS) -> None:
-    """Prepare a detector, in place, for batches whose padding shall not count; doing it again changes nothing.
+def without_padding(module: nn.Module) -> nn.Module:
+    """A copy of a module, with its tensors, for which padding counts nothing within `running`.
 
     Args:
-        backbone: images -> feature maps.
-        dense: its head is prepared.
+        module: a detector, of which backbone and head are prepared, or a network; it stays as it is.
     Raises:
         ValueError: there is a part whose result depends on the padding whatever is done, or of which that is not
             known; the message names it.
     """
-    if getattr(dense.grid, "origin", "center") == "corner":
+    grid = getattr(getattr(module, "dense", None), "grid", None)
+    if getattr(grid, "origin", "center") == "corner":
         raise ValueError(
             "batch_invariant is True, but LocationGrid.origin 'corner' spreads locations over the padded input: set "
             f"batch_invariant=False {_ONE_BY_ONE}, or origin 'center'."
         )
-    networks = (("backbone", backbone), ("dense.head", dense.head))
-    modules = [(f"{top}.{name}".rstrip("."), m) for top, network in networks for name, m in network.named_modules()]
-    for name, module in modules:
-        reason = _obstacle(module)
+    parts = _parts(module)
+    for name, part in parts.items():
+        reason = _obstacle(part)
         if reason is not None:
             raise ValueError(
-                f"batch_invariant is True, but {name} ({type(module).__name__}) {reason}: set batch_invariant=False "
+                f"batch_invariant is True, but {name} ({type(part).__name__}) {reason}: set batch_invariant=False "
                 f"{_ONE_BY_ONE}."
             )
-    for _, module in modules:
-        _prepare(module)
+    prepared = _replacements(parts)
+    return rebuilt(module, lambda part: prepared.get(id(part)))
+
+
+def is_prepared(module: nn.Module) -> bool:
+    """Whether `without_padding` has nothing to do."""
+    return not _replacements(_parts(module))
+
+
+def _parts(module: nn.Module) -> dict[str, nn.Module]:
+    """All modules that compute maps, by name: of a detector those of backbone and head."""
+    tops = {"": module}
+    if hasattr(module, "backbone") and hasattr(module, "dense"):
+        tops = {"backbone": module.backbone, "dense.head": module.dense.head}
+    return {f"{top}.{name}".strip("."): part for top, x in tops.items() for name, part in x.named_modules()}
+
+
+def _replacements(parts: Mapping[str, nn.Module]) -> dict[int, Replacement]:
+    pooled = {id(part.get_submodule(name)) for part in parts.values() for name in traits_of(part).pooled}
+    found = {id(part): _prepared(part, id(part) in pooled) for part in parts.values()}
+    return {key: value for key, value in found.items() if value is not None}
 
 
 def _obstacle(module: nn.Module) -> str | None:
     """Why a module cannot be made invariant; `None` if it can."""
-    if isinstance(module, (HRFPN, NASFPN)):
-        return "resizes maps bilinearly, across the border of an image"
+    if traits_of(module).crosses_border:
+        return traits_of(module).crosses_border
     if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)) and module.padding_mode != "zeros":
         return f"pads its maps by {module.padding_mode!r}, not with zeros"
     if isinstance(module, nn.AdaptiveAvgPool2d) and module.output_size not in (1, (1, 1), [1, 1]):
@@ -208,27 +224,29 @@ def _obstacle(module: nn.Module) -> str | None:
     if isinstance(module, nn.Upsample) and module.mode != "nearest":
         return f"resizes maps by {module.mode!r}, across the border of an image"
     known = isinstance(module, (*_READS_NEIGHBOURS, *_POINTWISE, nn.Upsample, *_CONTAINERS))
-    if known or type(module) in (*_MEANS, *_MEANS.values()) or any(True for _ in module.children()):
+    means = type(module) in (*_MEANS, *_MEANS.values())
+    if known or means or traits_of(module).reads_neighbours or any(True for _ in module.children()):
         return None
     return "is not known to leave the padding out"
 
 
-def _prepare(module: nn.Module) -> None:
-    if type(module) in _MEANS:
-        module.__class__ = _MEANS[type(module)]
-    for network, parts in _POOLED.items():
-        if isinstance(module, network):
-            for part in parts:
-                _hook(module.get_submodule(part), _fill_output)
-    if isinstance(module, _READS_NEIGHBOURS) and getattr(module, "kernel_size", 0) not in (1, (1, 1)):
-        _hook(module, _fill_input)
+def _prepared(part: nn.Module, pooled: bool) -> Replacement | None:
+    """What stands for a part; one that has been prepared before stays so."""
+    if type(part) in _MEANS:
+        return Replacement(_MEANS[type(part)])
+    reads = isinstance(part, _READS_NEIGHBOURS) or traits_of(part).reads_neighbours
+    reads = reads and getattr(part, "kernel_size", 0) not in (1, (1, 1))
+    if getattr(part, "hides_padding", False) or not (reads or pooled):
+        return None
 
+    def register(new: nn.Module) -> None:
+        new.hides_padding = True
+        if reads:
+            new.register_forward_pre_hook(_fill_input)
+        if pooled:
+            new.register_forward_hook(_fill_output)
 
-def _hook(module: nn.Module, hook) -> None:
-    before = hook is _fill_input
-    hooks = module._forward_pre_hooks if before else module._forward_hooks
-    if hook not in hooks.values():
-        (module.register_forward_pre_hook if before else module.register_forward_hook)(hook)
+    return Replacement(type(part), register)
 
 
 def _fill_input(module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:

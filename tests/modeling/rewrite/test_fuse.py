@@ -1,18 +1,28 @@
 from __future__ import annotations
 
+import copy
+import io
+from typing import Any
+
 import pytest
 import torch
+import torch.nn.functional as F
 from detectron2.config import instantiate
-from detectron2.layers import FrozenBatchNorm2d
+from detectron2.layers import Conv2d, FrozenBatchNorm2d
 from detectron2.modeling import FPN
 from scenes import image_inputs
 from torch import Tensor, nn
+from torchvision.ops import Conv2dNormActivation
 
 from fcos_d2.config.compose import compose
+from fcos_d2.errors import FcosError
 from fcos_d2.modeling import FCOS
-from fcos_d2.modeling.rewrite import rewrite
+from fcos_d2.modeling.backbone.dla import Block as DLABlock
+from fcos_d2.modeling.rewrite import rewrite, rewrites_of
 from fcos_d2.modeling.rewrite.fold import FoldedConv2d, folded
 from fcos_d2.modeling.rewrite.fuse import FusedConv2d
+from fcos_d2.modeling.rewrite.precision import Guarded
+from fcos_d2.modeling.rewrite.recompute import Recomputed
 
 SIZE = (96, 128)
 # Every kind of network and of head.
@@ -107,7 +117,7 @@ def convolutions(module: nn.Module) -> list[FusedConv2d]:
 
 def test_without_packed_weights(monkeypatch: pytest.MonkeyPatch) -> None:
     """As on a GPU, or where PyTorch has no oneDNN."""
-    monkeypatch.setattr("fcos_d2.modeling.rewrite.fuse._has_packing", lambda: False)
+    monkeypatch.setattr("fcos_d2.modeling.rewrite.fuse.can_pack_convolutions", lambda: False)
     model = model_of("detectron2", "R_50_FPN")
     fast = model.optimize()
     torch.manual_seed(1)
@@ -129,6 +139,7 @@ def test_images_of_other_sizes_follow_the_first(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_batches_that_do_not_depend_on_padding_stay_so() -> None:
+    """Both images at once, so that the padding is masked in fused convolutions, too."""
     node = compose("detectron2", "R_18_slim_FPN", "1x").model
     node.batch_invariant = True
     model = instantiate(node).eval()
@@ -136,11 +147,151 @@ def test_batches_that_do_not_depend_on_padding_stay_so() -> None:
         model.dense.head.cls_logits.weight.normal_(std=0.1)
         model.dense.head.cls_logits.bias.fill_(-3)
     fast = model.optimize()
+    fast.one_by_one = False
     small, large = image_inputs((64, 90)), image_inputs((128, 128))
-    with torch.inference_mode():
-        alone, together = fast([small])[0]["instances"], fast([small, large])[0]["instances"]
+    found = {}
+    for wanted in (True, False):
+        fast.batch_invariant = wanted
+        with torch.inference_mode():
+            found[wanted] = [batch[0]["instances"] for batch in (fast([small]), fast([small, large]))]
+    alone, together = found[True]
     assert len(alone) == len(together) > 0
     assert (alone.pred_boxes.tensor - together.pred_boxes.tensor).abs().max() < 1e-3
+    alone, together = found[False]
+    assert len(alone) != len(together) or (alone.pred_boxes.tensor - together.pred_boxes.tensor).abs().max() > 1e-2
+
+
+@pytest.mark.parametrize(
+    "way", [{"recompute": "backbone"}, {"recompute": "all"}, {"precision": "autocast"}, {"invariant": True}], ids=repr
+)
+@pytest.mark.parametrize(("recipe", "backbone"), [NETWORKS[1], NETWORKS[4]])
+def test_after_other_rewrites(recipe: str, backbone: str, way: dict[str, Any]) -> None:
+    """What training prepared is taken back first: the maps are those of the plain model."""
+    plain = model_of(recipe, backbone)
+    before = rewrite(plain, **way)
+    fast = before.optimize()
+    assert not [m for m in fast.modules() if isinstance(m, (Recomputed, Guarded))]
+    steps = {x.partition(":")[0] for x in rewrites_of(fast)} - {"freeze"}
+    assert steps == {"fuse", "precision", *(set(way) & {"invariant"})}
+    reference = before.eval() if "invariant" in way else plain
+    assert gap(maps_of_one(fast), maps_of_one(reference)) < 1e-3
+
+
+class PreActivation(nn.Module):
+    """ResNet v2: norm and ReLU before the convolution, under the names that others give to those after it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bn1, self.conv1 = nn.BatchNorm2d(8), nn.Conv2d(8, 8, 3, padding=1)
+        self.bn2, self.conv2 = nn.BatchNorm2d(8), nn.Conv2d(8, 8, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.conv2(F.relu(self.bn2(self.conv1(F.relu(self.bn1(x))))))
+
+
+class Standardized(nn.Conv2d):
+    """A convolution with another `forward`."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight = self.weight - self.weight.mean((1, 2, 3), keepdim=True)
+        return F.conv2d(x, weight, self.bias, self.stride, self.padding)
+
+
+class AskedTwice(DLABlock):
+    """An heir of a block that declares its pairs, which does something else with them."""
+
+    def forward(self, x: Tensor, residual: Tensor) -> Tensor:
+        y = self.conv1(x)
+        return F.relu(self.bn2(self.conv2(F.relu(self.bn1(y)))) + y + residual)
+
+
+def shared_convolution() -> nn.Module:
+    conv = nn.Conv2d(8, 8, 3, padding=1)
+    norms = [nn.BatchNorm2d(8) for _ in range(2)]
+    return nn.Sequential(nn.Sequential(conv, norms[0], nn.ReLU()), nn.Sequential(conv, norms[1], nn.ReLU()))
+
+
+class Twice(nn.Module):
+    def __init__(self, block: nn.Module) -> None:
+        super().__init__()
+        self.block = block
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.block(x, x)
+
+
+@pytest.mark.parametrize(
+    ("module", "left"),
+    [
+        (PreActivation(), 2),
+        (nn.Sequential(nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.BatchNorm2d(8)), 1),
+        (nn.Sequential(Standardized(8, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU()), 1),
+        (nn.Sequential(nn.Conv2d(8, 8, 3, padding=1, padding_mode="reflect"), nn.BatchNorm2d(8)), 1),
+        (nn.Sequential(nn.Conv2d(8, 8, 1), nn.ReLU(), nn.BatchNorm2d(8), nn.Conv2d(8, 8, 1), nn.ReLU6()), 1),
+        (shared_convolution(), 2),
+        (Twice(AskedTwice(8, 8, "BN")), 2),
+        (Twice(DLABlock(8, 8, "BN")), 0),
+        (nn.Sequential(Conv2d(8, 8, 3, norm=nn.BatchNorm2d(8), activation=F.gelu), nn.Conv2d(8, 8, 1)), 0),
+        (Conv2dNormActivation(8, 8, activation_layer=nn.ReLU6), 0),
+        (nn.Sequential(nn.Conv2d(8, 8, 1), nn.GroupNorm(2, 8), nn.ReLU()), 0),
+    ],
+    ids=lambda x: type(x).__name__ if isinstance(x, nn.Module) else None,
+)
+def test_only_what_the_order_of_execution_proves(module: nn.Module, left: int) -> None:
+    module.eval()
+    for part in module.modules():
+        if isinstance(part, nn.BatchNorm2d):
+            part.running_var.uniform_(0.5, 2), part.running_mean.normal_(), nn.init.normal_(part.weight)
+    fast = rewrite(module, fuse=True)
+    x = torch.randn(2, 8, 12, 12)
+    with torch.no_grad():
+        assert torch.allclose(fast(x), module(x), rtol=1e-4, atol=1e-4)
+    record = rewrites_of(fast)[0]
+    assert record == "fuse" if left == 0 else record.startswith("fuse: left are ") and record.count(",") == left - 1
+
+
+def test_the_layers_of_a_fused_sequence_cannot_be_looked_at() -> None:
+    class Walks(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layers = nn.Sequential(nn.Conv2d(8, 8, 1), nn.BatchNorm2d(8), nn.ReLU())
+
+        def forward(self, x: Tensor) -> list[Tensor]:
+            return [x := layer(x) for layer in self.layers]
+
+    model = Walks().eval()
+    with pytest.raises(FcosError, match="layers of a fused sequence cannot be looked at one by one"):
+        rewrite(model, fuse=True)(torch.rand(1, 8, 4, 4))
+    assert len(model(torch.rand(1, 8, 4, 4))) == 3
+
+
+def test_a_fused_model_is_copied_and_pickled() -> None:
+    model = model_of("detectron2", "R_18_slim_FPN")
+    fast = model.optimize()
+    expected = maps_of_one(fast)  # the weights are packed now
+    file = io.BytesIO()
+    torch.save(fast, file)
+    file.seek(0)
+    for other in (copy.deepcopy(fast), torch.load(file, weights_only=False), fast):
+        assert gap(maps_of_one(other), expected) < 1e-5
+    for again in ({"recompute": "all"}, {"fuse": True}, {"freeze": ("backbone",)}, {"precision": "autocast"}):
+        with pytest.raises(FcosError, match="A fused model cannot be rewritten again"):
+            rewrite(fast, **again)
+    with pytest.raises(FcosError, match="fuse and recompute contradict"):
+        rewrite(model, fuse=True, recompute="all")
+
+
+def maps_of_one(model: FCOS) -> list[Tensor]:
+    torch.manual_seed(1)
+    return maps(model)
+
+
+def test_layers_that_are_not_known_in_a_lower_precision_are_named() -> None:
+    model = model_of("detectron2", "R_18_slim_FPN")
+    model.backbone.top_block.p6 = nn.ConvTranspose2d(64, 64, 3)
+    with pytest.raises(ValueError, match=r"backbone\.top_block\.p6 \(ConvTranspose2d\) is not known to compute in "):
+        model.optimize("bf16")
+    model.optimize({"head": "bf16"})
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from detectron2.layers import Conv2d, FrozenBatchNorm2d, ShapeSpec
 from detectron2.modeling import build_model
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scenes import dense_of, detector, image_inputs, random_boxes, relative, total
+from scenes import detector, image_inputs, random_boxes, relative, total
 from torch import Tensor, nn
 
 from fcos_d2 import add_fcos_config
@@ -36,9 +36,9 @@ from fcos_d2.modeling.rewrite.invariant import (
     PaddedMean,
     Padding,
     hide_padding,
-    make_invariant,
     padded_group_norm,
     running,
+    without_padding,
 )
 from fcos_d2.structures import Detections, Predictions
 
@@ -269,7 +269,7 @@ def test_filling_writes_the_padding_alone() -> None:
 )
 def test_what_lies_in_the_padding_is_not_read(module: nn.Module, record: bool) -> None:
     module = copy.deepcopy(module).eval()
-    make_invariant(module, dense_of("improved"))
+    module = without_padding(module)
     maps = torch.rand(2, 4, 16, 16)
     padding, cells = Padding([(64, 64), (35, 49)], (64, 64)), [(16, 16), (9, 13)]
     results = []
@@ -357,8 +357,7 @@ def test_preparing_changes_neither_the_state_nor_what_is_not_padded(network: Cal
 
 def test_preparing_twice_and_copying(network: Callable[[str], FCOS]) -> None:
     model = network("GN head")
-    again = copy.deepcopy(model)
-    make_invariant(again.backbone, again.dense)
+    again = without_padding(copy.deepcopy(model))
     hooks = [[len(m._forward_pre_hooks) + len(m._forward_hooks) for m in x.modules()] for x in (model, again)]
     assert hooks[0] == hooks[1]
     images = noise((60, 90), (100, 50))
@@ -461,16 +460,15 @@ class Surprise(nn.Module):
     ],
 )
 def test_parts_that_cannot_are_named(part: nn.Module, message: str) -> None:
-    backbone = nn.ModuleDict({"stem": nn.Sequential(nn.Conv2d(3, 3, 3, padding=1), part)})
+    backbone = nn.ModuleDict({"backbone": nn.ModuleDict({"stem": nn.Sequential(nn.Conv2d(3, 3, 3, padding=1), part)})})
     start, end = "batch_invariant is True, but backbone.stem.1 ", "and run images one by one (batch size 1)."
     with pytest.raises(ValueError, match=f"^{re.escape(start + message)}.*{re.escape(end)}$"):
-        make_invariant(backbone, dense_of("improved"))
-    assert not backbone.stem[0]._forward_pre_hooks  # nothing was done by halves
+        without_padding(backbone)
 
 
 def test_locations_that_follow_the_padding_are_refused() -> None:
     with pytest.raises(ValueError, match=r"^batch_invariant is True, but LocationGrid\.origin 'corner' spreads"):
-        make_invariant(nn.Identity(), dense_of("torchvision"))
+        detector("torchvision").batch_invariant = True
 
 
 def test_the_key_in_yaml_and_the_argument_in_lazy_config() -> None:
