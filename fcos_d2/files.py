@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import math
 import os
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from .errors import FcosError
 
-__all__ = ["os_error", "write_atomically"]
+__all__ = ["os_error", "plain", "write_atomically", "write_json"]
 
 
 def write_atomically(path: str | Path, write: Any) -> None:
@@ -39,6 +42,27 @@ def write_atomically(path: str | Path, write: Any) -> None:
     finally:
         with suppress(OSError):
             temporary.unlink()
+
+
+def write_json(path: str | Path, data: Mapping[str, Any]) -> None:
+    """Write data, made `plain`, as JSON in a file that is whole or not there; raises as `write_atomically` does."""
+    text = json.dumps(plain(data), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    write_atomically(path, lambda file: file.write(text.encode()))
+
+
+def plain(value: Any) -> Any:
+    """A value as JSON has it: paths as text, tensors and arrays as lists, and null for what is not finite."""
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    if hasattr(value, "tolist"):
+        return plain(value.tolist())
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, os.PathLike):
+        return str(value)
+    return value
 
 
 def os_error(error: BaseException | None) -> OSError | None:

@@ -32,9 +32,6 @@ LINES_BEFORE = 18_632  # of the package at commit aef350d
 # What is still to be mended. Empty is the aim; nothing is added.
 KNOWN: dict[str, set[str] | set[tuple[str, str]]] = {
     "names": {
-        ("cli/training", "train"),
-        ("cli/training", "train/trainer"),
-        ("cli/train", "cli/training"),
         ("data/mapper", "weights/mapping"),
     },
     "duplicates": {
@@ -42,13 +39,9 @@ KNOWN: dict[str, set[str] | set[tuple[str, str]]] = {
         "modeling/head.py ~ modeling/nas_head.py",
     },
     "functions": {
-        "cli/demo.py command",
-        "cli/detect.py command",
         "data/synthetic.py generate",
         "modeling/backbone/resnet.py resnet",
         "train/own_data.py configure",
-        "visualize/draw.py draw_comparison",
-        "visualize/draw.py draw_curves",
     },
 }
 

@@ -8,24 +8,20 @@ from typing import Any
 
 import click
 
+from .options import device_option, model_option, output_option, weights_option
 from .session import Result, Session, fcos_command
 
 
 @fcos_command("detect", short_help="Find objects in images, folders of images and URLs.")
 @click.argument("images", nargs=-1, required=True, metavar="IMAGE_OR_URL_OR_FOLDER...")
-@click.option("--weights", metavar="FILE", help="Checkpoint of the detector.")
-@click.option(
-    "--model", metavar="NAME|FILE", help="Variant or config of the weights; by default what they hold themselves."
-)
+@weights_option()
+@model_option()
 @click.option(
     "--threshold", type=click.FloatRange(0, 1), default=0.5, show_default=True, help="Least score that is reported."
 )
-@click.option(
-    "-o", "--output", type=click.Path(path_type=Path), default=Path("output", "detections"), show_default=True,
-    help="Folder for the pictures with boxes.",
-)  # fmt: skip
+@output_option(Path("output", "detections"), "Folder for the pictures with boxes.")
 @click.option("--pictures/--no-pictures", default=True, help="Whether to write them.")
-@click.option("--device", help="cuda or cpu; by default what the machine has.")
+@device_option
 @click.option(
     "--optimize", type=click.Choice(["fp32", "bf16"]),
     help="Run a faster copy of the model: fp32 with the same detections, bf16 with nearly the same.",
@@ -46,7 +42,8 @@ def command(
 ) -> Result:  # fmt: skip
     """Find objects in images, in all images of a folder, and at http(s) addresses.
 
-    An image that cannot be read is named and left out; the exit code is 1 then. With --json, boxes are
+    Of the files in the output folder, only pictures of an earlier run are replaced; others make a picture take another
+    name. An image that cannot be read is named and left out; the exit code is 1 then. With --json, boxes are
     [left, top, right, bottom] in pixels of the image.
     """
     from ..errors import FcosError
@@ -57,15 +54,11 @@ def command(
             "`fcos train`, `fcos demo` or `fcos convert`."
         )
 
-    import fcos_d2
-
-    fcos_d2.register()
-    from PIL import Image
-
+    session.start()
+    from ..data.sources import expand, read
     from ..predict.predictor import Predictor
     from ..train.own_data import holds_config
-    from .progress import Progress
-    from .sources import expand, read
+    from ..visualize import free_name, save_picture
 
     sources = expand(images)
     if model is None and not holds_config(str(weights)):
@@ -76,7 +69,7 @@ def command(
     found: list[dict[str, Any]] = []
     failed: list[dict[str, str]] = []
     taken: set[Path] = set()
-    with Progress(session.log, "detecting", len(sources)) as progress:
+    with session.progress("detecting", len(sources)) as progress:
         for done, source in enumerate(sources, start=1):
             try:
                 pixels = read(source, int(limit_mb * (1 << 20)), timeout)
@@ -93,10 +86,8 @@ def command(
                 "detections": _detections(instances, predictor.class_names),
             }
             if pictures:
-                row["picture"] = path = _free(output, source.stem, taken)
-                output.mkdir(parents=True, exist_ok=True)
-                drawn = predictor.draw(pixels, instances, image_format="RGB")
-                Image.fromarray(drawn).save(path, quality=92)
+                row["picture"] = path = free_name(output, source.stem, taken)
+                save_picture(predictor.draw(pixels, instances, image_format="RGB"), path)
             found.append(row)
             progress.update(done)
     data = {"images": found, "failed": failed, "threshold": threshold, "classes": predictor.class_names}
@@ -110,14 +101,6 @@ def _detections(instances: Any, names: list[str]) -> list[dict[str, Any]]:
         {"class": names[label], "score": round(score, 6), "box": [round(x, 3) for x in box]}
         for score, label, box in sorted(rows, reverse=True)
     ]
-
-
-def _free(folder: Path, stem: str, taken: set[Path]) -> Path:
-    """A name for a picture that no other image of this run has."""
-    names = [f"{stem}.jpg", *(f"{stem}-{i}.jpg" for i in range(2, len(taken) + 3))]
-    path = next(folder / name for name in names if folder / name not in taken)
-    taken.add(path)
-    return path
 
 
 def _view(found: list[dict[str, Any]], failed: list[dict[str, str]], threshold: float) -> Any:

@@ -9,23 +9,25 @@ from __future__ import annotations
 import functools
 import json
 import logging
-import math
 import os
 import sys
 import traceback
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext, redirect_stdout
+from contextlib import AbstractContextManager, contextmanager, nullcontext, redirect_stdout
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 import click
 
+from ..files import plain
+from .progress import Progress
+
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
-__all__ = ["Result", "Session", "fcos_command", "plain", "report"]
+__all__ = ["Result", "Session", "fcos_command", "report"]
 
 _PACKAGE = str(Path(__file__).resolve().parent.parent)
 _PLAIN_WIDTH = 120  # of what is written to files and pipes
@@ -55,6 +57,20 @@ class Session:
     def say(self, text: str) -> None:
         """Tell the user what is going on."""
         self.log.print(text, highlight=False, markup=False, soft_wrap=True)
+
+    def start(self) -> None:
+        """Register all parts with Detectron2: what a command does once its options have turned out right."""
+        import fcos_d2
+
+        fcos_d2.register()
+
+    def progress(self, title: str, total: int) -> Progress:
+        """A bar or lines on standard error; a context with `update(done, note)`."""
+        return Progress(self.log, title, total)
+
+    def waiting(self, title: str) -> AbstractContextManager[Any]:
+        """Shows that something of unknown length goes on."""
+        return self.log.status(title) if self.log.is_terminal else nullcontext()
 
     @contextmanager
     def running(self) -> Iterator[IO[str]]:
@@ -106,21 +122,6 @@ def fcos_command(name: str, **settings: Any) -> Callable[[Callable[..., Result]]
 def _keep(context: click.Context, parameter: click.Parameter, value: bool) -> None:
     session = context.ensure_object(Session)
     setattr(session, parameter.name or "", value)
-
-
-def plain(value: Any) -> Any:
-    """A value as JSON has it: paths as text, tensors and arrays as lists, and null for what is not finite."""
-    if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [plain(item) for item in value]
-    if hasattr(value, "tolist"):
-        return plain(value.tolist())
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    if isinstance(value, os.PathLike):
-        return str(value)
-    return value
 
 
 # Standard output and logs

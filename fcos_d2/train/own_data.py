@@ -104,6 +104,12 @@ class OwnData:
     images: dict[str, int]  # of each part
     boxes: dict[str, int]  # of each part, crowd regions aside
 
+    def described(self) -> str:
+        """What is in it, in one sentence."""
+        parts = ", ".join(f"{count} {part} images with {self.boxes[part]} boxes" for part, count in self.images.items())
+        shown = ", ".join(self.class_names[:8]) + (", ..." if len(self.class_names) > 8 else "")
+        return f"{self.folder}: {len(self.class_names)} classes ({shown}); {parts}."
+
 
 def open_data(
     folder: str | Path, val_fraction: float | None = None, need: Collection[str] = ("train", "val")

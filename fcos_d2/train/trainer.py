@@ -67,6 +67,7 @@ class LazyTrainer(BuildingTrainer):
         resume: go on from the last checkpoint in the output folder, if there is one.
         eval_only: prepare for `test` alone: no training data is needed, but the weights must be a detector's.
         console: whether progress is printed.
+        folder: where files are written, if that is not `train.output_dir` (where they will lie in the end).
 
     Attributes:
         model, class_names, output_dir, start_iter, max_iter: ready after construction.
@@ -79,12 +80,19 @@ class LazyTrainer(BuildingTrainer):
         FcosError: something in the config, the data or a checkpoint does not fit.
     """
 
-    def __init__(self, cfg: Config, resume: bool = False, eval_only: bool = False, console: bool = True) -> None:
+    def __init__(
+        self,
+        cfg: Config,
+        resume: bool = False,
+        eval_only: bool = False,
+        console: bool = True,
+        folder: str | None = None,
+    ) -> None:
         super().__init__()
         self.cfg = scaled(cfg) if isinstance(cfg, CfgNode) else cfg
         self._yacs = isinstance(cfg, CfgNode)
         self.options = TrainOptions.of(train_of_yacs(self.cfg) if self._yacs else self.cfg.get("train", {}))
-        self.output_dir = str(Path(self.options.output_dir).expanduser())
+        self.output_dir = str(Path(folder or self.options.output_dir).expanduser())
         self.max_iter = self.options.max_iter
         self.done = self.evaluated = -1
         self.stop_reason = ""

@@ -1,8 +1,19 @@
-"""Pictures: boxes on images, and curves of training.
+"""Pictures: boxes on images, and curves of training; drawn without a display.
 
 What may be changed here: what is seen. Nothing here computes a detection or a metric.
 """
 
-from .draw import Drawable, class_color, draw_boxes, draw_comparison, draw_curves
+from .boxes import Drawable, draw_boxes
+from .comparison import draw_comparison
+from .curves import draw_curves
+from .style import class_color, free_name, save_picture
 
-__all__ = ["Drawable", "class_color", "draw_boxes", "draw_comparison", "draw_curves"]
+__all__ = [
+    "Drawable",
+    "class_color",
+    "draw_boxes",
+    "draw_comparison",
+    "draw_curves",
+    "free_name",
+    "save_picture",
+]

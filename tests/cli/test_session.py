@@ -13,8 +13,9 @@ import pytest
 import torch
 from rich.text import Text
 
-from fcos_d2.cli.session import Result, Session, fcos_command, plain, report
+from fcos_d2.cli.session import Result, Session, fcos_command, report
 from fcos_d2.errors import FcosError
+from fcos_d2.files import plain
 from fcos_d2.options import one_of
 from fcos_d2.train.interrupt import TrainingInterrupted
 

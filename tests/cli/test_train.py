@@ -10,14 +10,12 @@ from pathlib import Path
 import pytest
 import torch
 from detectron2.config import instantiate
-from detectron2.data import DatasetCatalog, MetadataCatalog
 from PIL import Image
 
 from fcos_d2 import zoo
-from fcos_d2.cli import demo
-from fcos_d2.cli.training import scores
 from fcos_d2.config.stored import dump_config
 from fcos_d2.data.synthetic import generate
+from fcos_d2.train import job
 from fcos_d2.train.own_data import configure, open_data
 from fcos_d2.weights.read import load
 from fcos_d2.weights.write import save
@@ -175,8 +173,8 @@ def test_convert_there_and_back(fcos, weights, shapes):
 
 
 def test_demo_writes_its_files_and_runs_again(fcos, monkeypatch, tmp_path):
-    small = dataclasses.replace(demo.DemoSettings(), train_images=6, val_images=2, image_size=64, batch_size=2)
-    monkeypatch.setattr(demo, "DemoSettings", lambda: small)
+    small = dataclasses.replace(job.DemoSettings(), train_images=6, val_images=2, image_size=64, batch_size=2)
+    monkeypatch.setattr(job, "DemoSettings", lambda: small)
     outcome = fcos("demo", "--iterations", 2, "--device", "cpu", "--json")
     assert outcome.code == 0, outcome.err
     folder = tmp_path / "output" / "demo"
@@ -193,36 +191,84 @@ def test_demo_writes_its_files_and_runs_again(fcos, monkeypatch, tmp_path):
     assert json.loads((folder / "metrics.json").read_text())["settings"]["seed"] == 5
 
 
-def test_demo_leaves_other_data_alone(fcos, tmp_path):
-    folder = tmp_path / "output" / "demo" / "data"
-    folder.mkdir(parents=True)
-    (folder / "mine.txt").write_text("x")
-    assert "something other than a synthetic data set" in sentence(fcos("demo", "--iterations", 1))
-    assert (folder / "mine.txt").is_file()
-
-
-# Numbers
+# Nothing is lost
 
 
 @pytest.fixture
-def boxes():
-    """Registers a data set with one box of class "a" and none of "b"."""
-    name = "cli_scores"
-    DatasetCatalog.register(name, lambda: [{"annotations": [{"category_id": 0}, {"category_id": 1, "iscrowd": 1}]}])
-    MetadataCatalog.get(name).thing_classes = ["a", "b"]
-    yield name
-    DatasetCatalog.remove(name)
-    MetadataCatalog.remove(name)
+def keep(own: Path, tmp_path: Path, weights: Path) -> Path:
+    """A finished training, with a file of the user's."""
+    folder = tmp_path / "keep"
+    folder.mkdir()
+    for name in ("model_final.pth", "model_best.pth"):
+        shutil.copy(weights, folder / name)
+    (folder / "last_checkpoint").write_text("model_final.pth")
+    (folder / "notes.txt").write_text("mine")
+    return folder
 
 
-def test_scores_are_shares(boxes):
-    found = scores(
-        {"bbox": {"AP": 50.0, "AP50": 75.0, "AP75": 40.0, "APs": -1.0, "AP-a": 50.0, "AP-b": float("nan")}}, boxes
-    )
-    assert (found["AP"], found["AP50"], found["AP75"], found["AP_small"]) == (0.5, 0.75, 0.4, None)
-    assert found["per_class"] == {"a": 0.5, "b": None}
+def snapshot(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def test_nothing_found_is_zero_where_there_is_something(boxes):
-    found = scores({"bbox": {"AP": float("nan"), "AP50": float("nan")}}, boxes)
-    assert found["AP"] == found["AP50"] == 0.0 and found["per_class"] == {"a": 0.0, "b": None}
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--data", "typo"],
+        ["--data", "empty"],
+        ["--model", "no_such_model"],
+        ["--weights", "typo.pth"],
+        ["optimizer.lrr=1"],
+        ["train.device=cuda:99"],
+        ["optimizer.lr=1e30"],
+    ],
+)
+def test_overwrite_deletes_nothing_before_it_has_something_better(fcos, own, keep, tmp_path, words):
+    (tmp_path / "empty").mkdir()
+    before = snapshot(keep)
+    words = [*TINY[:-1], 8, *words] if "--data" in words else ["--data", own, *TINY[:-1], 8, *words]
+    sentence(fcos("train", "-o", "keep", "--overwrite", *words))
+    assert snapshot(keep) == before
+    assert not (tmp_path / "keep.new").exists()
+
+
+def test_overwrite_may_start_from_the_weights_that_it_replaces(fcos, own, keep):
+    words = ["--weights", "keep/model_best.pth", "--batch-size", 2, "--workers", 0, "--iterations", 1]
+    outcome = fcos("train", "--data", own, *words, "-o", "keep", "--overwrite", "--json")
+    assert outcome.code == 0, outcome.err
+    assert "keep stays as it is until the new training is complete" in outcome.err
+    summary = json.loads(outcome.out)
+    assert summary["output"] == "keep" and summary["checkpoint"] == "keep/model_final.pth"
+    assert (keep / "notes.txt").read_text() == "mine" and not keep.with_name("keep.new").exists()
+    payload = load(keep / "model_final.pth")
+    assert payload["iteration"] == 0 and "output_dir: keep\n" in payload["config"]
+    assert "output_dir: keep\n" in (keep / "config.yaml").read_text()
+    assert "keep.new" not in (keep / "log.txt").read_text()
+
+
+def test_demo_refuses_a_folder_of_something_else(fcos, keep, tmp_path):
+    before = snapshot(keep)
+    assert "keep holds a training" in sentence(fcos("demo", "-o", "keep", "--iterations", 1))
+    assert snapshot(keep) == before
+    (tmp_path / "mine" / "data").mkdir(parents=True)
+    (tmp_path / "mine" / "data" / "mine.txt").write_text("x")
+    assert "did not write" in sentence(fcos("demo", "-o", "mine", "--iterations", 1))
+    assert snapshot(tmp_path / "mine") == {"data/mine.txt": b"x"}
+
+
+def test_eval_writes_into_no_training(fcos, own, keep):
+    before = snapshot(keep)
+    words = ("--weights", "keep/model_final.pth", "--data", own, "--workers", 0)
+    assert "keep holds a training" in sentence(fcos("eval", *words, "-o", "keep"))
+    assert snapshot(keep) == before
+
+
+def test_detect_replaces_no_picture_but_its_own(fcos, own, weights, tmp_path):
+    photos = own / "images"
+    before = snapshot(photos)
+    words = ("detect", photos / "val_000000.jpg", "--weights", weights, "-o", photos, "--json")
+    for _ in range(2):  # the second replaces the picture of the first
+        outcome = fcos(*words)
+        assert outcome.code == 0, outcome.err
+        assert json.loads(outcome.out)["images"][0]["picture"] == str(photos / "val_000000-2.jpg")
+    after = snapshot(photos)
+    assert after.pop("val_000000-2.jpg") and after == before

@@ -1,4 +1,4 @@
-"""What `fcos detect` is asked to look at: files, folders and addresses -> images."""
+"""Files, folders and addresses -> images."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from ..data.images import read_image, to_array
 from ..errors import FcosError
+from .images import read_image, to_array
 
 __all__ = ["Source", "download", "expand", "read"]
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fcos_d2.cli.sources import Source, download, expand, read
+from fcos_d2.data.sources import Source, download, expand, read
 from fcos_d2.errors import FcosError
 
 

@@ -1,0 +1,44 @@
+"""COCO's numbers as this package tells them: from 0 to 1, with one for each class, and none where there is nothing."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+from detectron2.data import DatasetCatalog, MetadataCatalog
+
+__all__ = ["scores", "true_boxes"]
+
+
+def scores(results: Mapping[str, Any], dataset: str) -> dict[str, Any]:
+    """The COCO numbers of an evaluation, from 0 to 1; None where there is nothing to find.
+
+    Args:
+        results: of Detectron2's `COCOEvaluator`, in percent; not a number where nothing was found.
+        dataset: name in Detectron2's catalog of what was evaluated on.
+    Returns:
+        AP, AP50, AP75, AP_small, AP_medium, AP_large, and `per_class` {name: AP}.
+    """
+    boxes = results.get("bbox", {})
+    names = MetadataCatalog.get(dataset).get("thing_classes") or []
+    objects = Counter(names[box["category_id"]] for record in DatasetCatalog.get(dataset) for box in true_boxes(record))
+
+    def share(key: str, count: int) -> float | None:
+        value = float(boxes.get(key, math.nan))
+        if math.isfinite(value) and value >= 0:
+            return round(value / 100, 6)
+        return 0.0 if count else None
+
+    found: dict[str, Any] = {key: share(key, objects.total()) for key in ("AP", "AP50", "AP75")}
+    found |= {f"AP_{size}": share(f"AP{size[0]}", 0) for size in ("small", "medium", "large")}
+    found["per_class"] = {name: share(f"AP-{name}", objects[name]) for name in names}
+    if len(names) == 1:  # which Detectron2 does not list
+        found["per_class"] = {names[0]: found["AP"]}
+    return found
+
+
+def true_boxes(record: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The annotations of an image that are objects, crowd regions left out."""
+    return [box for box in record.get("annotations", ()) if not box.get("iscrowd", 0)]

@@ -1,0 +1,303 @@
+"""The folder of a training, a demo or an evaluation: whose it is, and how a new one takes the place of an old one.
+
+A folder tells by a marker (`.fcos_d2.json`) what it holds. Files that are not of that kind are the user's and stay.
+A training that replaces another is written into a folder of its own beside it; when it is complete, its files are
+renamed into the target, and what is left of the old training is removed. Until then the old one is whole, whatever
+happens; from then on the new one is, and whoever opens the folder next finishes the exchange.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..errors import FcosError
+from ..files import write_json
+
+__all__ = ["DEMO", "DEMO_IMAGES", "EVALUATION", "TRAINING", "Kind", "Workspace", "is_first_process"]
+
+_MARKER = ".fcos_d2.json"
+_TEXTS = ("log.txt",)  # which name the folder that they were written in
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What a folder can hold.
+
+    Attributes:
+        name: as sentences call it.
+        command: that makes it.
+        files: patterns of what it writes.
+        resumable: whether an interrupted one is worth keeping once it has a checkpoint.
+        alone: whether it wants a folder without anything else.
+    """
+
+    name: str
+    command: str
+    files: tuple[str, ...]
+    resumable: bool = False
+    alone: bool = False
+
+
+_TRAINED = (
+    "model_final.pth", "model_best.pth", f"model_{'[0-9]' * 7}.pth", "last_checkpoint", "metrics.json", "config.yaml",
+    "evaluation.json", "log.txt", "curves.png", "detections.png", "events.out.tfevents.*", ".*.[0-9]*.part",
+)  # fmt: skip
+TRAINING = Kind("training", "fcos train", (*_TRAINED, "summary.json"), resumable=True)
+DEMO = Kind("demo", "fcos demo", (*_TRAINED, "training.jsonl"), alone=True)
+# The data set of a demo, which another demo with the same settings uses as it is.
+DEMO_IMAGES = (
+    "data/synthetic.json", "data/train.json", "data/val.json",
+    *(f"data/images/{part}_{'[0-9]' * 6}.jpg" for part in ("train", "val")),
+)  # fmt: skip
+EVALUATION = Kind("evaluation", "fcos eval", ("summary.json", "evaluation.json", "config.yaml", "log.txt"))
+
+
+@dataclass
+class Workspace:
+    """Where a command writes.
+
+    Attributes:
+        target: where the results lie in the end, as the user named it.
+        folder: where they are written; another one than `target` while they are to replace earlier ones.
+        kind: of the results.
+        extra: patterns of more files that belong to the results.
+    """
+
+    target: Path
+    folder: Path
+    kind: Kind
+    extra: tuple[str, ...] = ()
+
+    @classmethod
+    def open(
+        cls, target: Path, kind: Kind, *, overwrite: bool = False, resume: bool = False, inputs: Sequence[Path] = ()
+    ) -> Workspace:
+        """Decide where to write; nothing but an exchange that was cut off is changed on disk.
+
+        Args:
+            target: the folder that the user named.
+            kind: what will be written.
+            overwrite: replace what is there, if it is of the same kind.
+            resume: go on where an interrupted one stopped.
+            inputs: files and folders that will be read.
+        Raises:
+            FcosError: the folder holds something else, or what the user did not ask to replace.
+        """
+        target = target.expanduser()
+        if target.exists() and not target.is_dir():
+            raise FcosError(f"The output folder {target} is a file: choose another --output.")
+        fresh = _folder_beside(target)
+        if is_first_process():
+            _recover(fresh, target)
+        left = _marker(fresh)
+        pending = "replaces" in left and left.get("holds") == kind.name
+        _refuse_strangers(target, kind)
+        _refuse_inputs(inputs, fresh if pending and overwrite and not resume else None)
+        there = _matching(target, kind.files)
+        if resume:
+            return cls(target, fresh if pending else target, kind)
+        if not overwrite and kind is TRAINING and (pending or "last_checkpoint" in there):
+            held = f"{target} holds an earlier training" if there else f"{fresh} holds an interrupted training"
+            held += f", and {fresh} an interrupted one that was to replace it" if there and pending else ""
+            raise FcosError(f"{held}: go on with --resume, replace it with --overwrite, or choose another --output.")
+        if overwrite and (there or pending):
+            if fresh.exists() and not pending:
+                raise FcosError(f"{fresh} is needed for the new {kind.name}, but holds something else: move it away.")
+            return cls(target, fresh, kind)
+        return cls(target, target, kind)
+
+    @property
+    def replaces(self) -> bool:
+        """Whether results are there that stay until the new ones are complete."""
+        return self.folder != self.target
+
+    @property
+    def can_go_on(self) -> bool:
+        """Whether the folder has a checkpoint to go on from."""
+        return self.kind.resumable and (self.folder / "last_checkpoint").is_file()
+
+    @contextmanager
+    def writing(self, resume: bool = False) -> Iterator[Path]:
+        """Prepare the folder, and put what was written in its place when the block ends well; in one process only.
+
+        Raises:
+            FcosError: the folder cannot be written, or the exchange fails; nothing is lost.
+        """
+        if self.replaces and not resume and self.folder.exists():
+            self.folder.rename(_displaced(self.folder))
+        note: dict[str, Any] = {"holds": self.kind.name}
+        if self.replaces:
+            note["replaces"] = str(self.target.resolve())
+        try:
+            _write_marker(self.folder, note)
+            yield self.folder
+        except BaseException:
+            if self.replaces:
+                if not self.can_go_on and not resume:
+                    shutil.rmtree(self.folder, ignore_errors=True)
+                _recover(self.folder, self.target)
+            raise
+        if self.replaces:
+            _write_marker(self.folder, {**note, **self._contents()})
+            _exchange(self.folder, self.target)
+            shutil.rmtree(_displaced(self.folder), ignore_errors=True)
+
+    def remove(self, patterns: Sequence[str]) -> None:
+        """Remove files of the folder that match."""
+        for name in _matching(self.folder, patterns):
+            (self.folder / name).unlink()
+
+    def _contents(self) -> dict[str, Any]:
+        files = sorted(str(path.relative_to(self.folder)) for path in self.folder.rglob("*") if path.is_file())
+        files.remove(_MARKER)
+        return {"complete": files, "patterns": [*self.kind.files, *self.extra]}
+
+
+def is_first_process() -> bool:
+    """Whether this is the only process, or the first of those that torchrun has started."""
+    return os.environ.get("RANK", "0") == "0" or not {"WORLD_SIZE", "LOCAL_RANK"} <= os.environ.keys()
+
+
+def _folder_beside(target: Path) -> Path:
+    """Where a new training is written: `<target>.new`, or `.new` inside where no folder can be made beside the target
+    or where that is another file system."""
+    real = target.resolve()
+    inside = target / ".new"
+    if inside.is_dir() or not real.name:
+        return inside
+    named = real if target.is_symlink() or target.name in ("", "..") else target
+    beside = named.with_name(f"{named.name}.new")
+    if beside.is_dir() or not target.exists():
+        return beside
+    same = real.stat().st_dev == real.parent.stat().st_dev
+    return beside if same and os.access(real.parent, os.W_OK) else inside
+
+
+def _displaced(fresh: Path) -> Path:
+    """Where an interrupted training goes while another one takes its folder."""
+    return fresh.with_name(f"{fresh.name}.old")
+
+
+# Whose files
+
+
+def _marker(folder: Path) -> dict[str, Any]:
+    try:
+        found = json.loads((folder / _MARKER).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _write_marker(folder: Path, note: dict[str, Any]) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise FcosError(f"The output folder {folder} cannot be written: {error.strerror or error}.") from error
+    write_json(folder / _MARKER, note)
+
+
+def _matching(folder: Path, patterns: Sequence[str]) -> set[str]:
+    """Names below `folder` of the files that match."""
+    return {str(path.relative_to(folder)) for pattern in patterns for path in folder.glob(pattern) if path.is_file()}
+
+
+def _holds(folder: Path) -> Kind | None:
+    """What is in a folder; for one without a marker, what its files say."""
+    kinds = {kind.name: kind for kind in (DEMO, TRAINING, EVALUATION)}
+    kind = kinds.get(str(_marker(folder).get("holds")))
+    if kind is None:
+        if (folder / "data" / "synthetic.json").is_file() and (folder / "training.jsonl").is_file():
+            kind = DEMO
+        elif (folder / "last_checkpoint").is_file():
+            kind = TRAINING
+        elif _is_evaluation(folder / "summary.json"):
+            kind = EVALUATION
+    return kind if kind is not None and _matching(folder, kind.files) else None
+
+
+def _is_evaluation(summary: Path) -> bool:
+    with suppress(OSError, ValueError):
+        found = json.loads(summary.read_text(encoding="utf-8"))
+        return isinstance(found, dict) and {"dataset", "weights", "AP50"} <= found.keys()
+    return False
+
+
+def _refuse_strangers(target: Path, kind: Kind) -> None:
+    """Raise FcosError if the folder holds what `kind` neither wrote nor may stand beside."""
+    held = _holds(target)
+    if held is not None and held is not kind:
+        raise FcosError(f"{target} holds a {held.name}, which `{kind.command}` leaves alone: choose another --output.")
+    if held is not None or _marker(target).get("holds") == kind.name:
+        return
+    found = sorted(_matching(target, ("[!.]*", "[!.]*/**/*") if kind.alone else kind.files))
+    if found:
+        listed = ", ".join(found[:3]) + (", ..." if len(found) > 3 else "")
+        raise FcosError(f"{target} holds {listed}, which `{kind.command}` did not write: choose another --output.")
+
+
+def _refuse_inputs(inputs: Sequence[Path], fresh: Path | None) -> None:
+    for path in inputs if fresh is not None else ():
+        if fresh.resolve() in path.expanduser().resolve().parents:
+            raise FcosError(
+                f"{path} belongs to the interrupted training in {fresh}, which --overwrite replaces: copy it elsewhere "
+                "first, or go on with --resume."
+            )
+
+
+# The exchange
+
+
+def _recover(fresh: Path, target: Path) -> None:
+    """Bring into order what a killed process left: finish an exchange, or put an interrupted training back."""
+    if "complete" in _marker(fresh):
+        _exchange(fresh, target)
+    displaced = _displaced(fresh)
+    if "replaces" not in _marker(displaced):
+        return
+    if (fresh / "last_checkpoint").is_file():
+        shutil.rmtree(displaced, ignore_errors=True)
+    else:
+        shutil.rmtree(fresh, ignore_errors=True)
+        displaced.rename(fresh)
+
+
+def _exchange(fresh: Path, target: Path) -> None:
+    """Rename the files of a complete training into the target, and remove what is left of the old one there."""
+    note = _marker(fresh)
+    own = _matching(target, note["patterns"])
+    try:
+        for name in note["complete"]:
+            source, destination = fresh / name, target / name
+            if not source.is_file():
+                continue
+            if name in _TEXTS:
+                _name_target(source, fresh, target)
+            if destination.exists() and name not in own:  # the user's
+                destination = destination.with_name(f"{destination.name}.new")
+            destination.parent.mkdir(parents=True, exist_ok=True)
+            os.replace(source, destination)
+        for name in _matching(target, note["patterns"]) - set(note["complete"]):
+            (target / name).unlink()
+        write_json(target / _MARKER, {"holds": note["holds"]})
+        shutil.rmtree(fresh)
+    except OSError as error:
+        raise FcosError(
+            f"The new {note['holds']} is complete, but cannot be moved from {fresh} to {target}: "
+            f"{error.strerror or error}; running the command again with --resume finishes that."
+        ) from error
+
+
+def _name_target(path: Path, fresh: Path, target: Path) -> None:
+    """Write the final place into a text, without giving it another inode: a log may still be open."""
+    text = path.read_text(encoding="utf-8").replace(str(fresh), str(target))
+    with path.open("r+", encoding="utf-8") as file:
+        file.write(text)
+        file.truncate()

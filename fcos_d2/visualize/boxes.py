@@ -1,0 +1,181 @@
+"""Boxes with labels, on a copy of an image."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from ..errors import FcosError
+from .style import Color, class_color, class_name, load_font
+
+__all__ = ["Drawable", "draw_boxes"]
+
+_OVERSAMPLING = 2  # strokes are drawn this much larger and reduced, which smooths them
+
+
+@dataclass(frozen=True)
+class Drawable:
+    """Boxes of one image."""
+
+    boxes: Any  # (n, 4) xyxy pixels
+    classes: Any  # (n,) class indices
+    scores: Any = None  # (n,) in 0..1, or None
+
+    @classmethod
+    def of(cls, boxes: Any) -> Drawable:
+        """From Detectron2's `Instances` with `gt_*` or `pred_*` fields, or a tuple of the fields here."""
+        if isinstance(boxes, Drawable):
+            return boxes
+        if hasattr(boxes, "get_fields"):
+            fields = boxes.get_fields()
+            kind = "pred" if "pred_boxes" in fields else "gt"
+            if f"{kind}_boxes" not in fields:
+                raise FcosError(f"Instances to draw have neither 'pred_boxes' nor 'gt_boxes' but {sorted(fields)}.")
+            return cls(fields[f"{kind}_boxes"].tensor, fields[f"{kind}_classes"], fields.get("scores"))
+        return cls(*boxes)
+
+    def arrays(self) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+        """Boxes (n, 4) float64, classes (n,) int64 and scores (n,) float64 or None, from tensors, arrays or lists."""
+
+        def array(values: Any, kind: type) -> np.ndarray:
+            values = values.detach().cpu().numpy() if hasattr(values, "detach") else values
+            return np.asarray(values, dtype=kind)
+
+        boxes = array(self.boxes, np.float64).reshape(-1, 4)
+        classes = array(self.classes, np.int64).reshape(-1)
+        scores = None if self.scores is None else array(self.scores, np.float64).reshape(-1)
+        if len(classes) != len(boxes) or (scores is not None and len(scores) != len(boxes)):
+            count = "" if scores is None else f" and {len(scores)} scores"
+            raise FcosError(f"There are {len(boxes)} boxes to draw but {len(classes)} classes{count}.")
+        return boxes, classes, scores
+
+
+def draw_boxes(
+    image: np.ndarray,
+    boxes: Any,
+    classes: Any,
+    scores: Any = None,
+    names: Sequence[str] | None = None,
+    labels: bool = True,
+    size: float = 1.0,
+) -> np.ndarray:
+    """Draw boxes with labelled chips on a copy of an image.
+
+    Strokes and text grow with the image. A chip stands above its box, else inside or below it, where it does not
+    cover another chip and never outside the image. Higher scores are drawn over lower ones.
+
+    Args:
+        image: (H, W, 3) uint8 RGB.
+        boxes: (n, 4) xyxy pixels; n may be 0. A box that is not finite is left out.
+        classes: (n,) class indices.
+        scores: (n,) in 0..1, shown beside the name; None for ground truth.
+        names: names of the classes; a class without one is shown by its number.
+        labels: whether chips are drawn.
+        size: factor on the thickness of strokes and the height of text.
+    Returns:
+        (H, W, 3) uint8 RGB.
+    Raises:
+        FcosError: the image is not (H, W, 3) uint8, or the lengths differ.
+    """
+    image = np.asarray(image)
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or 0 in image.shape:
+        raise FcosError(f"The image to draw on is {image.dtype} {image.shape}; it must be uint8 (height, width, 3).")
+    boxes, classes, scores = Drawable(boxes, classes, scores).arrays()
+    height, width = image.shape[:2]
+    length = math.sqrt(height * width)
+    stroke = max(1.6, length / 200 * size)
+    font = load_font(round(_OVERSAMPLING * max(9.0, length / 42 * size)))
+
+    overlay = Image.new("RGBA", (width * _OVERSAMPLING, height * _OVERSAMPLING), (0, 0, 0, 0))
+    pen = ImageDraw.Draw(overlay)
+    order = np.argsort(scores, kind="stable") if scores is not None else np.argsort(-_areas(boxes), kind="stable")
+    order = [row for row in order if np.isfinite(boxes[row]).all()]
+    for row in order:
+        _outline(pen, boxes[row], class_color(int(classes[row])), stroke, width, height)
+    taken: list[tuple[float, float, float, float]] = []
+    chips = []
+    for row in reversed(order) if labels else ():  # the best score chooses its place first
+        text = class_name(int(classes[row]), names)
+        text += f" {scores[row]:.2f}" if scores is not None else ""
+        chips.append((_place(font, text, boxes[row], stroke, overlay.size, taken), text, int(classes[row])))
+        taken.append(chips[-1][0])
+    for place, text, label in reversed(chips):
+        _chip(pen, font, place, text, class_color(label))
+    overlay = overlay.resize((width, height), Image.Resampling.BOX)
+    picture = Image.fromarray(np.ascontiguousarray(image)).convert("RGBA")
+    return np.asarray(Image.alpha_composite(picture, overlay).convert("RGB")).copy()
+
+
+def _areas(boxes: np.ndarray) -> np.ndarray:
+    return (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+
+
+def _outline(pen: ImageDraw.ImageDraw, box: np.ndarray, color: Color, stroke: float, width: int, height: int) -> None:
+    """A rounded frame with a thin dark seam outside, so that it shows on any ground."""
+    limits = (width, height, width, height)
+    x0, y0, x1, y1 = (float(np.clip(value, 0, limit)) * _OVERSAMPLING for value, limit in zip(box, limits, strict=True))
+    x0, x1, y0, y1 = min(x0, x1), max(x0, x1), min(y0, y1), max(y0, y1)
+    thick = max(1, round(stroke * _OVERSAMPLING))
+    radius = min(2.2 * thick, (x1 - x0) / 4, (y1 - y0) / 4)
+    pen.rounded_rectangle((x0 - 1, y0 - 1, x1, y1), radius + 1, outline=(0, 0, 0, 70), width=thick + 2)
+    inner = (x0, y0, max(x0, x1 - 1), max(y0, y1 - 1))
+    pen.rounded_rectangle(inner, radius, outline=(*color, 255), width=thick)
+
+
+def _place(
+    font: ImageFont.FreeTypeFont,
+    text: str,
+    box: np.ndarray,
+    stroke: float,
+    canvas: tuple[int, int],
+    taken: Sequence[tuple[float, float, float, float]],
+) -> tuple[float, float, float, float]:
+    """Where a chip goes: the first place that covers no other chip; the least covered one if there is none."""
+    ascent, descent = font.getmetrics()
+    pad = max(2, round(font.size * 0.22))
+    width, height = font.getlength(text) + 2 * pad, ascent + descent + max(1, pad // 2)
+    x0, y0, x1, y1 = (float(value) * _OVERSAMPLING for value in box)
+    edge = stroke * _OVERSAMPLING
+    candidates = (
+        (x0, y0 - height), (x0 + edge, y0 + edge), (x0, y1),
+        (x1 - width, y0 - height), (x1 - width - edge, y1 - height), (x1, y0),
+    )  # fmt: skip
+    best, best_cover = (0.0, 0.0, width, height), math.inf
+    for position, (x, y) in enumerate(candidates):
+        left, top = max(0.0, min(x, canvas[0] - width)), max(0.0, min(y, canvas[1] - height))
+        place = (left, top, left + width, top + height)
+        cover = sum(_overlap(place, other) for other in taken)
+        cover += (abs(left - x) + abs(top - y)) * 0.5 * height + position * 1e-3  # rather not moved from the box
+        if cover < best_cover:
+            best, best_cover = place, cover
+    return best
+
+
+def _overlap(one: tuple[float, ...], other: tuple[float, ...]) -> float:
+    width = min(one[2], other[2]) - max(one[0], other[0])
+    height = min(one[3], other[3]) - max(one[1], other[1])
+    return max(width, 0.0) * max(height, 0.0)
+
+
+def _chip(
+    pen: ImageDraw.ImageDraw,
+    font: ImageFont.FreeTypeFont,
+    place: tuple[float, float, float, float],
+    text: str,
+    color: Color,
+) -> None:
+    pen.rounded_rectangle(place, font.size * 0.22, fill=(*color, 235))
+    pen.text(
+        ((place[0] + place[2]) / 2, (place[1] + place[3]) / 2), text, fill=_on(color), font=font, anchor="mm"
+    )  # fmt: skip
+
+
+def _on(color: Color) -> Color:
+    """Black or white, whichever reads better on the color."""
+    luminance = 0.299 * color[0] + 0.587 * color[1] + 0.114 * color[2]
+    return (20, 20, 20) if luminance > 140 else (255, 255, 255)

@@ -1,0 +1,139 @@
+"""The course of a training: losses, learning rate, AP."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import FcosError
+from .style import EDGE, FAINT, INK, class_color, save
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+__all__ = ["draw_curves"]
+
+
+def draw_curves(metrics: str | Path | Iterable[Mapping[str, Any]], path: str | Path, title: str = "Training") -> Path:
+    """Write a PNG with losses, learning rate and AP over the iterations.
+
+    Args:
+        metrics: lines of Detectron2's `JSONWriter` (`metrics.json`) or the file itself; every key may be missing, the
+            last line may be cut off, and a resumed training overrules the iterations that it repeats.
+        path: the PNG; its folder is made.
+        title: heading of the picture.
+    Returns:
+        The path.
+    Raises:
+        FcosError: the metrics file is missing.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    points = _by_iteration(_read_lines(metrics) if isinstance(metrics, (str, Path)) else metrics)
+    losses = sorted({key for row in points.values() for key in row if "/" not in key and key.startswith("loss_")})
+    panels = (
+        ("loss", {"total_loss": "total", **{key: _loss_name(key) for key in losses}}, None),
+        ("learning rate", {"lr": "learning rate"}, None),
+        ("AP on the validation images", {"bbox/AP": "AP", "bbox/AP50": "AP50", "bbox/AP75": "AP75"}, (0, 100)),
+    )
+    figure = Figure(figsize=(13.5, 4.0), dpi=110, layout="constrained", facecolor="white")
+    FigureCanvasAgg(figure)
+    figure.suptitle(title, fontsize=14, fontweight="bold", color=_hex(INK), x=0.008, ha="left")
+    for axes, (name, keys, limits) in zip(figure.subplots(1, 3), panels, strict=True):
+        _draw_panel(axes, points, name, keys, limits)
+    return save(path, lambda file: figure.savefig(file, format="png"))
+
+
+def _draw_panel(
+    axes: Axes,
+    points: Mapping[int, Mapping[str, Any]],
+    name: str,
+    keys: Mapping[str, str],
+    limits: tuple[float, float] | None,
+) -> None:
+    """Draw the curves of some keys; with `limits` of the values, the last value stands beside each curve."""
+    from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+    axes.set_title(name, fontsize=11, color=_hex(INK), loc="left")
+    axes.set_xlabel("iteration", color=_hex(FAINT))
+    drawn, highest = 0, 0.0
+    for key, label in keys.items():
+        curve = [(step, row[key]) for step, row in points.items() if _is_finite(row.get(key))]
+        if not curve:
+            continue
+        x, y = zip(*curve, strict=True)
+        color = _hex(INK if key == "total_loss" else class_color((1, 0, 2, 4, 3, 5, 6)[drawn % 7]))
+        sparse = len(curve) <= 25
+        axes.plot(x, y, color=color, label=label, linewidth=1.8, marker="o" if sparse else None, markersize=4)
+        if limits:
+            axes.annotate(
+                f"{y[-1]:.1f}", (x[-1], y[-1]), xytext=(5, 0), textcoords="offset points", va="center",
+                fontsize=9, color=color, annotation_clip=False,
+            )  # fmt: skip
+        drawn, highest = drawn + 1, max(highest, *y)
+    axes.grid(True, color=_hex(EDGE), linewidth=0.7)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color(_hex(EDGE))
+    axes.tick_params(colors=_hex(FAINT), labelsize=9)
+    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+    if not drawn:
+        axes.text(0.5, 0.5, "nothing recorded yet", transform=axes.transAxes, ha="center", color=_hex(FAINT))
+        axes.set_xticks([])
+        axes.set_yticks([])
+        return
+    if limits:
+        axes.set_ylim(*limits)
+    else:
+        axes.set_ylim(0, highest * 1.08 or 1.0)
+    if name == "learning rate":
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    else:
+        axes.legend(frameon=False, fontsize=9, loc="lower right" if limits else "upper right")
+
+
+def _read_lines(path: str | Path) -> list[Mapping[str, Any]]:
+    try:
+        text = Path(path).expanduser().read_text(encoding="utf-8")
+    except OSError as error:
+        raise FcosError(f"The metrics file {path} cannot be read: {error.strerror or error}.") from error
+    rows = []
+    for line in text.splitlines():
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError:
+            continue  # an interrupted training leaves a cut line
+        if isinstance(row, dict):
+            rows.append(row)
+    return rows
+
+
+def _by_iteration(rows: Iterable[Mapping[str, Any]]) -> dict[int, dict[str, Any]]:
+    """Merge the lines of each iteration, in order; where iterations go back, the later lines count."""
+    points: dict[int, dict[str, Any]] = {}
+    last = -1
+    for row in rows:
+        if not _is_finite(row.get("iteration")):
+            continue
+        step = int(row["iteration"])
+        if step < last:
+            points = {known: values for known, values in points.items() if known < step}
+        points.setdefault(step, {}).update(row)
+        last = step
+    return points
+
+
+def _is_finite(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _loss_name(key: str) -> str:
+    short = key.removeprefix("loss_").removeprefix("fcos_")
+    return {"cls": "classification", "loc": "box", "ctr": "centerness", "iou": "IoU quality"}.get(short, short)
+
+
+def _hex(color: tuple[int, int, int]) -> str:
+    return "#{:02x}{:02x}{:02x}".format(*color)
