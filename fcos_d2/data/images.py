@@ -8,11 +8,22 @@ from typing import Union
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 
 from ..errors import FcosError
 
-__all__ = ["ImageLike", "read_image", "to_array"]
+__all__ = ["ORIENTATION", "ImageLike", "read_image", "to_array", "upright"]
+
+ORIENTATION = 0x0112  # tag of EXIF; from 5 on, width and height change places
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 ImageLike = Union[str, "os.PathLike[str]", np.ndarray, torch.Tensor, Image.Image]
 
@@ -62,8 +73,20 @@ def to_array(image: ImageLike, image_format: str = "BGR") -> np.ndarray:
     return _from_array(image, image_format)
 
 
+def upright(image: Image.Image) -> Image.Image:
+    """The image turned as its EXIF orientation says, which may be damaged; what Detectron2's readers do.
+
+    Pillow's `ImageOps.exif_transpose` also writes the EXIF data anew, and fails where that is damaged.
+    """
+    try:
+        turn = _TURNS.get(image.getexif().get(ORIENTATION, 1))
+    except Exception:  # Pillow's plugins raise anything
+        turn = None
+    return image if turn is None else image.transpose(turn)
+
+
 def _from_pillow(image: Image.Image) -> np.ndarray:
-    image = ImageOps.exif_transpose(image)
+    image = upright(image)
     if image.mode.startswith(("I", "F")):  # 16 bits and more
         return _from_array(np.asarray(image), "RGB")
     if image.mode == "P" and "transparency" in image.info:

@@ -6,7 +6,9 @@ of images changes it, and the same arguments give the same bytes.
 
 from __future__ import annotations
 
+import colorsys
 import hashlib
+import io
 import json
 import os
 import zlib
@@ -14,20 +16,20 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
 import numpy as np
+from PIL import Image, ImageDraw
 
 from ..errors import FcosError
 from .layout import DatasetLayout, Split
 
 __all__ = ["DEFAULT_CLASSES", "SHAPES", "generate"]
 
-_VERSION = 1  # raise it when the same arguments give other images
+_VERSION = 2  # raise it when the same arguments give other images
 _MARK = "synthetic.json"
 _OVERSAMPLING = 4  # subpixels along a side while a shape is drawn
 _SMALL_AREA = 150  # pixels; such shapes are about 16 px long
 
-Outline = Sequence[np.ndarray]  # closed (n, 2) polygons within the unit circle; even-odd filled
+Outline = Sequence[np.ndarray]  # closed (n, 2) polygons within the unit circle; the second is a hole
 
 
 def _regular(corners: int, turn: float = 0.0, radii: Sequence[float] = (1.0,)) -> np.ndarray:
@@ -118,30 +120,40 @@ def generate(
     (folder / "images").mkdir(parents=True, exist_ok=True)
     _write(folder / _MARK, _json({**record, "complete": False}))
     done, total, digests = 0, sum(splits.values()), {}
+
+    def count_image() -> None:
+        nonlocal done
+        done += 1
+        if progress is not None:
+            progress(done, total)
+
     for part, count in splits.items():
-        images, annotations = [], []
-        for index in range(count):
-            pixels, objects = _make(recipe, part, index)
-            name = _file_name(part, index)
-            _write(folder / "images" / name, cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, 92])[1].tobytes())
-            height, width = pixels.shape[:2]
-            images.append({"id": index + 1, "file_name": name, "width": width, "height": height})
-            annotations += [{"image_id": index + 1, **row} for row in objects]
-            done += 1
-            if progress is not None:
-                progress(done, total)
-        data = _json(
-            {
-                "info": {"description": f"synthetic shapes, {part}", "version": str(_VERSION)},
-                "images": images,
-                "annotations": [{"id": number, **row} for number, row in enumerate(annotations, start=1)],
-                "categories": [{"id": number, "name": name} for number, name in enumerate(classes, start=1)],
-            }
-        )
-        _write(folder / f"{part}.json", data)
-        digests[part] = hashlib.sha256(data).hexdigest()
+        digests[part] = _write_part(folder, recipe, part, count, count_image)
     _write(folder / _MARK, _json({**record, "complete": True, "sha256": digests}))
     return layout
+
+
+def _write_part(folder: Path, recipe: _Recipe, part: str, count: int, count_image: Callable[[], None]) -> str:
+    """Write the images and the annotations of a part; returns the SHA-256 of the latter."""
+    images: list[dict] = []
+    annotations: list[dict] = []
+    for index in range(count):
+        pixels, objects = _make(recipe, part, index)
+        name = _file_name(part, index)
+        _write(folder / "images" / name, _jpeg(pixels))
+        images.append({"id": index + 1, "file_name": name, "width": pixels.shape[1], "height": pixels.shape[0]})
+        annotations += [{"image_id": index + 1, **row} for row in objects]
+        count_image()
+    data = _json(
+        {
+            "info": {"description": f"synthetic shapes, {part}", "version": str(_VERSION)},
+            "images": images,
+            "annotations": [{"id": number, **row} for number, row in enumerate(annotations, start=1)],
+            "categories": [{"id": number, "name": name} for number, name in enumerate(recipe.classes, start=1)],
+        }
+    )
+    _write(folder / f"{part}.json", data)
+    return hashlib.sha256(data).hexdigest()
 
 
 def _sizes(image_size: Sequence) -> tuple[tuple[int, int], ...]:
@@ -219,11 +231,26 @@ def _write(path: Path, data: bytes) -> None:
 # One image
 
 
+def _jpeg(pixels: np.ndarray) -> bytes:
+    data = io.BytesIO()
+    Image.fromarray(pixels).save(data, format="JPEG", quality=92)
+    return data.getvalue()
+
+
+def _eroded(cover: np.ndarray, times: int) -> np.ndarray:
+    """The least of each 3x3 neighbourhood, so many times; what lies outside is full."""
+    for _ in range(times):
+        padded = np.pad(cover, 1, constant_values=1)
+        rows = np.minimum(np.minimum(padded[:-2], padded[1:-1]), padded[2:])
+        cover = np.minimum(np.minimum(rows[:, :-2], rows[:, 1:-1]), rows[:, 2:])
+    return cover
+
+
 def _make(recipe: _Recipe, part: str, index: int) -> tuple[np.ndarray, list[dict]]:
     """Draw one image.
 
     Returns:
-        (H, W, 3) uint8 BGR, and its annotations without ids.
+        (H, W, 3) uint8 RGB, and its annotations without ids.
     """
     rng = np.random.default_rng([recipe.seed, zlib.crc32(part.encode()), index])
     width, height = recipe.sizes[rng.integers(len(recipe.sizes))]
@@ -253,8 +280,9 @@ def _background(rng: np.random.Generator, width: int, height: int) -> np.ndarray
     ends = rng.uniform(40, 215, (2, 3)) * 0.5 + rng.uniform(40, 215) * 0.5  # halfway to one common grey
     image = ends[0] + (ends[1] - ends[0]) * np.clip(along, 0, 1)[..., None]
     for cells, strength in ((3, 18.0), (9, 12.0), (32, 7.0)):
-        blotches = rng.normal(0.0, strength, (cells, cells, 3)).astype(np.float32)
-        image += cv2.resize(blotches, (width, height), interpolation=cv2.INTER_CUBIC)
+        for channel in range(3):
+            blotches = Image.fromarray(rng.normal(0.0, strength, (cells, cells)).astype(np.float32))
+            image[..., channel] += np.asarray(blotches.resize((width, height), Image.Resampling.BICUBIC))
     if rng.random() < 0.5:
         angle, period = rng.uniform(0, np.pi), rng.uniform(5, 40)
         wave = np.sin((x * np.cos(angle) + y * np.sin(angle)) * (2 * np.pi / period))
@@ -317,7 +345,7 @@ class _Scene:
         fill = color + 10.0 * slope[..., None]
         longer = max(height, width)
         if longer >= 14:
-            inside = cv2.erode(shape.cover, np.ones((3, 3), np.uint8), iterations=1 + longer // 70)
+            inside = _eroded(shape.cover, 1 + longer // 70)
             rim = np.clip(color * rng.choice([0.55, 1.35]), 0, 255)
             fill = fill * inside[..., None] + rim * (1 - inside[..., None])
         patch += shape.cover[..., None] * (fill - patch)
@@ -360,10 +388,11 @@ def _draw(
     shift = np.asarray(center) - scale * (low + high) / 2  # the box's middle lies at the center
     corner = np.floor(center - scale * (high - low) / 2).astype(int) - 1
     width, height = np.ceil(scale * (high - low)).astype(int) + 3
-    canvas = np.zeros((height * _OVERSAMPLING, width * _OVERSAMPLING), np.uint8)
-    points = [np.round((polygon * scale + shift - corner) * _OVERSAMPLING).astype(np.int32) for polygon in polygons]
-    cv2.fillPoly(canvas, points, 255)
-    cover = cv2.resize(canvas, (int(width), int(height)), interpolation=cv2.INTER_AREA).astype(np.float32) / 255
+    canvas = Image.new("L", (int(width) * _OVERSAMPLING, int(height) * _OVERSAMPLING))
+    for polygon, fill in zip(polygons, (255, 0)):
+        points = np.round((polygon * scale + shift - corner) * _OVERSAMPLING)
+        ImageDraw.Draw(canvas).polygon([(x, y) for x, y in points.tolist()], fill=fill)
+    cover = np.asarray(canvas.reduce(_OVERSAMPLING), np.float32) / 255
     rows, columns = (slice(max(first, 0), min(first + length, limit)) for first, length, limit in (
         (int(corner[1]), int(height), scene.image.shape[0]), (int(corner[0]), int(width), scene.image.shape[1])
     ))  # fmt: skip
@@ -374,13 +403,13 @@ def _draw(
 
 
 def _color(rng: np.random.Generator, scene: _Scene, shape: _Shape) -> np.ndarray:
-    """A lively color that stands out from what lies under the shape, (3,) BGR in 0..255."""
+    """A lively color that stands out from what lies under the shape, (3,) RGB in 0..255."""
     mask = shape.cover >= 0.5
     under = scene.image[shape.rows, shape.columns][mask].mean(0)
     best, best_distance = np.zeros(3), -1.0
     for _ in range(8):
-        hue, saturation, value = rng.uniform(0, 180), rng.uniform(110, 255), rng.uniform(90, 255)
-        color = cv2.cvtColor(np.array([[[hue, saturation, value]]], np.uint8), cv2.COLOR_HSV2BGR)[0, 0].astype(float)
+        hue, saturation, value = rng.uniform(0, 1), rng.uniform(0.43, 1), rng.uniform(0.35, 1)
+        color = 255 * np.array(colorsys.hsv_to_rgb(hue, saturation, value))
         distance = float(np.linalg.norm(color - under))
         if distance > best_distance:
             best, best_distance = color, distance
@@ -407,21 +436,24 @@ def _add_objects(rng: np.random.Generator, scene: _Scene, recipe: _Recipe) -> No
 
 
 def _add_crowd(rng: np.random.Generator, scene: _Scene, recipe: _Recipe) -> None:
-    """A heap of small shapes of one class, annotated as one region: their hull."""
+    """A heap of small shapes of one class, annotated as one region: their convex hull, with sides in 64 directions."""
     height, width = scene.image.shape[:2]
     label = int(rng.integers(len(recipe.classes)))
     spread = rng.uniform(0.1, 0.18) * min(width, height)
     middle = rng.uniform(2 * spread, (width - 2 * spread, height - 2 * spread))
-    covered = np.zeros((height, width), np.uint8)
+    covered = np.zeros((height, width), bool)
     for _ in range(int(rng.integers(12, 24))):
         center = middle + np.clip(rng.normal(0.0, 1.0, 2), -1.7, 1.7) * spread
         size = rng.uniform(recipe.min_size, max(recipe.min_size, spread) * 1.2)
         shape = _draw(rng, recipe.classes[label], label, size, (float(center[0]), float(center[1])), scene)
         if shape is not None and (mask := shape.cover >= 0.5).any():
             scene.paint(shape, _color(rng, scene, shape), rng)
-            covered[shape.rows, shape.columns] |= mask.astype(np.uint8)
-    points = cv2.findNonZero(covered)
-    if points is not None:
-        hull = cv2.fillConvexPoly(np.zeros_like(covered), cv2.convexHull(points), 1)
+            covered[shape.rows, shape.columns] |= mask
+    if covered.any():
+        y, x = np.mgrid[0:height, 0:width].astype(np.float32)
+        hull = np.ones((height, width), bool)
+        for angle in np.arange(64) * (2 * np.pi / 64):
+            along = x * np.cos(angle) + y * np.sin(angle)
+            hull &= along <= along[covered].max()
         everywhere = slice(0, height), slice(0, width)
         scene.add(_Shape(label, *everywhere, hull.astype(np.float32), int(np.count_nonzero(hull)), crowd=True))

@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 from detectron2.config import LazyCall as L
-from detectron2.data import DatasetCatalog
+from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.solver import WarmupParamScheduler
 from detectron2.solver.build import get_default_optimizer_params
 from fvcore.common.param_scheduler import CosineParamScheduler
@@ -26,6 +26,7 @@ from PIL import Image
 
 from ..config.load import load_config
 from ..data import DatasetNames, class_names, find_dataset, register
+from ..data.images import ORIENTATION
 from ..errors import FcosError
 from ..paths import config_root
 from ..weights.fetch import is_address
@@ -103,6 +104,12 @@ class OwnData:
     class_names: tuple[str, ...]
     images: dict[str, int]  # of each part
     boxes: dict[str, int]  # of each part, crowd regions aside
+
+    def forget(self) -> None:
+        """Take it out of the catalog."""
+        for name in filter(None, vars(self.names).values()):
+            DatasetCatalog.remove(name)
+            MetadataCatalog.remove(name)
 
     def described(self) -> str:
         """What is in it, in one sentence."""
@@ -346,7 +353,7 @@ def _fault(record: dict[str, Any]) -> str:
     try:
         with Image.open(record["file_name"]) as image:
             size = image.size
-            if image.getexif().get(0x0112, 1) >= 5:  # orientations that exchange width and height, as training does
+            if image.getexif().get(ORIENTATION, 1) >= 5:  # as training turns it
                 size = size[::-1]
             image.draft("RGB", (size[0] // 8, size[1] // 8))  # a JPEG is read whole, but made small
             image.load()

@@ -93,3 +93,23 @@ print("same")
 """
     done = run(sys.executable, "-c", code.format(root=str(ROOT)), cwd=tmp_path)
     assert done.returncode == 0 and done.stdout.strip() == "same", done.stderr
+
+
+def test_a_server_without_a_screen(tmp_path):
+    """Where OpenCV's libraries for windows are missing, nothing of this package asks for OpenCV."""
+    (tmp_path / "cv2.py").write_text('raise ImportError("libGL.so.1: cannot open shared object file")')
+    code = """
+import sys
+sys.path[:0] = [{here!r}, {root!r}]
+import fcos_d2
+from detectron2.data import transforms as T
+from fcos_d2.data import find_dataset, register, synthetic
+from fcos_d2.data.mapper import FastMapper
+synthetic.generate("shapes", {{"train": 2, "val": 1}}, (96, 64), min_size=10)
+names = register(find_dataset("shapes"), "shapes")
+from detectron2.data import DatasetCatalog
+mapper = FastMapper(is_train=True, augmentations=[T.ResizeShortestEdge(64), T.RandomFlip(1.0)], image_format="BGR")
+print(*mapper(DatasetCatalog.get(names.train)[0])["image"].shape, "cv2" in sys.modules)
+"""
+    done = run(sys.executable, "-c", code.format(here=str(tmp_path), root=str(ROOT)), cwd=tmp_path)
+    assert done.returncode == 0 and done.stdout.split() == ["3", "64", "96", "False"], done.stderr
