@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from .options import device_option, model_option, weights_option
 from .session import Result, Session, fcos_command
 
 _WAYS: dict[str, Any] = {"fp32": "fp32", "bf16": "bf16", "bf16-backbone": {"backbone": "bf16"}, "fp16": "fp16"}
@@ -22,18 +23,15 @@ def _size(context: click.Context, parameter: click.Parameter, value: str) -> tup
 
 
 @fcos_command("bench", short_help="How fast a detector is, plain and optimized.", epilog=_OTHERS)
-@click.option(
-    "--model", metavar="NAME|FILE",
-    help="Variant, config or checkpoint; by default what --weights holds, else fcos_imprv_R_50_FPN_1x.",
-)  # fmt: skip
-@click.option("--weights", metavar="FILE", help="Checkpoint of the detector; without one its weights are random.")
+@model_option("Variant, config or checkpoint; by default what --weights holds, else fcos_imprv_R_50_FPN_1x.")
+@weights_option("Checkpoint of the detector; without one its weights are random.")
 @click.option("--size", callback=_size, default="800x1216", show_default=True, metavar="HxW", help="Of the images.")
 @click.option("--batch", type=click.IntRange(1), default=1, show_default=True, help="Images of a run.")
 @click.option(
     "--optimize", "ways", multiple=True, type=click.Choice(["none", *_WAYS]), default=["fp32"], show_default=True,
     help="What to run beside the plain model, repeatable.",
 )  # fmt: skip
-@click.option("--device", help="cuda or cpu; by default what the machine has.")
+@device_option
 @click.option("--threads", type=click.IntRange(1), help="Threads of PyTorch on the CPU; by default as PyTorch has it.")
 @click.option(
     "--seconds", type=click.FloatRange(0, min_open=True), default=10.0, show_default=True, help="To spend, roughly."
@@ -51,9 +49,7 @@ def command(
     Times are those of the network and its post-processing on random images, without reading them. The optimized model
     must find what the plain one finds; the output says whether it does.
     """
-    import fcos_d2
-
-    fcos_d2.register()
+    session.start()
     import torch
 
     from ..config.load import CHECKPOINTS
@@ -64,7 +60,9 @@ def command(
         torch.set_num_threads(threads)
     source = model or weights or "fcos_imprv_R_50_FPN_1x"
     holds_weights = Path(source).suffix.lower() in CHECKPOINTS
-    predictor = Predictor(source, weights=weights or (None if holds_weights else "random"), device=device)
+    predictor = Predictor(
+        source, weights=weights or (None if holds_weights else "random"), device=device, allow_py=not session.no_py
+    )
     plain, where = predictor.model, predictor.device
     inputs = [{"image": speed.image(*size, index)} for index in range(batch)]
     wanted = {name: _WAYS[name] for name in ways if name != "none" and hasattr(plain, "optimize")}

@@ -36,13 +36,17 @@ def command(session: Session, output: Path, seed: int, iterations: int, device: 
     demo there is replaced when the new one is complete; a folder with anything else is refused.
     """
     session.start()
+    from ..train import TrainingInterrupted
     from ..train.job import DemoSettings, run_demo
     from ..train.workspace import DEMO, Workspace
     from . import views
 
     settings = dataclasses.replace(DemoSettings(), seed=seed, iterations=iterations)
     workspace = Workspace.open(output, DEMO, overwrite=True)
-    summary, classes = run_demo(settings, device, workspace, session)
+    try:
+        summary, classes = run_demo(settings, device, workspace, session)
+    except TrainingInterrupted as error:
+        raise TrainingInterrupted("Interrupted; the demo starts anew when it is run again.", error.code) from None
     image = output / "data" / "images" / "val_000000.jpg"
     view = views.view_of_results(
         f"FCOS learned {len(classes)} shapes in {summary['seconds_training']:.0f} s ({iterations} iterations).",

@@ -64,8 +64,9 @@ def command(
     if model is None and not holds_config(str(weights)):
         raise FcosError(f"{weights} does not say what detector it is of: add --model NAME (`fcos zoo` lists them).")
     predictor = Predictor(
-        model or str(weights), weights=weights, device=device, score_threshold=threshold, optimize=optimize or False
-    )
+        model or str(weights), weights=weights, device=device, score_threshold=threshold, optimize=optimize or False,
+        allow_py=not session.no_py,
+    )  # fmt: skip
     found: list[dict[str, Any]] = []
     failed: list[dict[str, str]] = []
     taken: set[Path] = set()

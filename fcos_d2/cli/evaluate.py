@@ -56,7 +56,7 @@ def command(session: Session, output: Path, **options: Any) -> Result:
     from . import views
 
     workspace = Workspace.open(output, EVALUATION)
-    summary = evaluate_job(EvaluationJob(**options), workspace, session)
+    summary = evaluate_job(EvaluationJob(**options, allow_py=not session.no_py), workspace, session)
     numbers = views.view_of_scores(summary, f"{summary['images']} images of {summary['dataset']}")
     view = Group(numbers, views.ap_by_size(summary), Text(str(output / "summary.json"), "dim"))
     return Result(summary, view)

@@ -8,6 +8,8 @@ from typing import Any
 
 import click
 
+from .session import keep
+
 __all__ = [
     "data_option", "device_option", "model_option", "output_option", "overrides_argument", "path_option",
     "val_fraction_option", "weights_option", "workers_option",
@@ -26,7 +28,16 @@ def output_option(default: Path | None = None, help: str = "Folder for the resul
 
 
 def model_option(help: str = "Variant or config of the weights; by default what they hold themselves.") -> Decorator:
-    return click.option("--model", "--config", "model", metavar="NAME|FILE", help=help)
+    """--model, with what decides whose code a config may name or be; the latter go to the session."""
+    plugin = click.option(
+        "--plugin", "plugins", multiple=True, metavar="MODULE", expose_value=False, callback=keep,
+        help="A module of another project whose parts the model is made of, repeatable.",
+    )  # fmt: skip
+    no_py = click.option(
+        "--no-py", is_flag=True, expose_value=False, callback=keep, help="Refuse configs that are code."
+    )
+    model = click.option("--model", "--config", "model", metavar="NAME|FILE", help=help)
+    return lambda function: model(plugin(no_py(function)))
 
 
 def weights_option(help: str = "Checkpoint of the detector.", metavar: str = "FILE") -> Decorator:

@@ -48,6 +48,8 @@ class Session:
 
     json: bool = False
     debug: bool = False
+    plugins: tuple[str, ...] = ()  # modules of other projects, whose parts stored configs may name
+    no_py: bool = False  # whether configs that are code are refused
 
     @functools.cached_property
     def log(self) -> Console:
@@ -59,10 +61,13 @@ class Session:
         self.log.print(text, highlight=False, markup=False, soft_wrap=True)
 
     def start(self) -> None:
-        """Register all parts with Detectron2: what a command does once its options have turned out right."""
+        """Register all parts, those of plugins too: what a command does once its options have turned out right."""
         import fcos_d2
 
         fcos_d2.register()
+        from ..config.plugins import load_plugins
+
+        load_plugins(self.plugins)
 
     def progress(self, title: str, total: int) -> Progress:
         """A bar or lines on standard error; a context with `update(done, note)`."""
@@ -108,7 +113,7 @@ def fcos_command(name: str, **settings: Any) -> Callable[[Callable[..., Result]]
 
         made = click.command(name, **settings)(run)
         made.params += [
-            click.Option([flag], is_flag=True, expose_value=False, callback=_keep, help=text)
+            click.Option([flag], is_flag=True, expose_value=False, callback=keep, help=text)
             for flag, text in (
                 ("--json", "Print the result as one JSON object on stdout."),
                 ("--debug", "Show the traceback of an error, and the logs of all parts."),
@@ -119,7 +124,8 @@ def fcos_command(name: str, **settings: Any) -> Callable[[Callable[..., Result]]
     return decorate
 
 
-def _keep(context: click.Context, parameter: click.Parameter, value: bool) -> None:
+def keep(context: click.Context, parameter: click.Parameter, value: Any) -> None:
+    """The value of an option goes to the field of the session that has its name."""
     session = context.ensure_object(Session)
     setattr(session, parameter.name or "", value)
 

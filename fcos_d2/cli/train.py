@@ -70,7 +70,7 @@ def command(session: Session, output: Path | None, overwrite: bool, num_gpus: in
     from ..train.job import TrainingJob
     from ..train.workspace import TRAINING, Workspace
 
-    job = TrainingJob(**options)
+    job = TrainingJob(**options, allow_py=not session.no_py)
     output = output or Path("output", data.resolve().name if data else Path(str(model)).stem)
     inputs = [Path(path) for path in (data, job.weights) if path]
     workspace = Workspace.open(output, TRAINING, overwrite=overwrite, resume=job.resume, inputs=inputs)

@@ -24,7 +24,6 @@ from ..files import write_json
 from ..visualize import draw_curves
 from ..weights.read import load
 from ..zoo import get_config
-from .interrupt import TrainingInterrupted
 from .own_data import (
     DEFAULT_MODEL,
     OwnData,
@@ -34,6 +33,7 @@ from .own_data import (
     configure,
     cores,
     holds_config,
+    is_yacs_key,
     lazy_config,
     open_data,
 )  # fmt: skip
@@ -75,6 +75,7 @@ class TrainingJob:
     new_classes: bool
     resume: bool
     overrides: tuple[str, ...]
+    allow_py: bool = True
 
     def config(self, output: Path) -> tuple[DictConfig, OwnData | None]:
         """The complete config, and the user's data set, registered in this process.
@@ -84,7 +85,7 @@ class TrainingJob:
         """
         weights = "" if self.weights == "none" else self.weights
         model = self.model or (weights if weights and holds_config(weights) else DEFAULT_MODEL)
-        cfg = lazy_config(model)
+        cfg = lazy_config(model, self.overrides, allow_py=self.allow_py)
         data = None
         if self.data:
             data = open_data(self.data, self.val_fraction, need=("train", "val"))
@@ -101,7 +102,7 @@ class TrainingJob:
         cfg.train.output_dir = str(output)
         if self.new_classes:
             cfg.train.init_classes = "drop"
-        return apply_lazy(cfg, self.overrides), data
+        return apply_lazy(cfg, [text for text in self.overrides if not is_yacs_key(text)]), data
 
     def _edit(self, cfg: DictConfig, weights: str | None) -> None:
         """Options for a config that names its data itself."""
@@ -212,10 +213,11 @@ class EvaluationJob:
     workers: int | None
     device: str | None
     overrides: Sequence[str] = ()
+    allow_py: bool = True
 
     def config(self, output: Path) -> DictConfig:
         """The complete config; raises FcosError as `TrainingJob.config` does."""
-        cfg = lazy_config(self.model or str(self.weights))
+        cfg = lazy_config(self.model or str(self.weights), self.overrides, allow_py=self.allow_py)
         if self.weights is not None:
             cfg.train.init_checkpoint = self.weights
         if self.data is not None:
@@ -228,7 +230,7 @@ class EvaluationJob:
         cfg.dataloader.test.num_workers = min(4, cores() // 2) if self.workers is None else self.workers
         cfg.train.device = self.device or ("cuda" if torch.cuda.is_available() else "cpu")
         cfg.train.output_dir = str(output)
-        return apply_lazy(cfg, self.overrides)
+        return apply_lazy(cfg, [text for text in self.overrides if not is_yacs_key(text)])
 
 
 def evaluate_job(job: EvaluationJob, workspace: Workspace, audience: Audience) -> dict[str, Any]:
@@ -317,12 +319,7 @@ def run_demo(
             cfg.train.output_dir = str(workspace.target)
             cfg.train.seed = settings.seed
             cfg.train.channels_last = settings.channels_last
-            try:
-                trainer, seconds = _train(audience, cfg, folder)
-            except TrainingInterrupted as error:
-                raise TrainingInterrupted(
-                    "Interrupted; the demo starts anew when it is run again.", error.code
-                ) from None
+            trainer, seconds = _train(audience, cfg, folder)
             evaluated_on = data.names.val or ""
             (folder / "metrics.json").replace(folder / "training.jsonl")
             draw_curves(folder / "training.jsonl", folder / "curves.png", title)

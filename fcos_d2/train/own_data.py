@@ -25,6 +25,7 @@ from omegaconf import DictConfig
 from PIL import Image
 
 from ..config.load import load_config
+from ..config.translate import lazy_of_yacs
 from ..data import DatasetNames, class_names, find_dataset, register
 from ..data.images import ORIENTATION
 from ..errors import FcosError
@@ -42,6 +43,7 @@ __all__ = [
     "configure",
     "cores",
     "holds_config",
+    "is_yacs_key",
     "lazy_config",
     "open_data",
 ]
@@ -223,24 +225,28 @@ def configure(
     return cfg
 
 
-def lazy_config(source: str) -> DictConfig:
-    """The LazyConfig that a name or a file stands for; the YAML twin of a variant stands for its LazyConfig.
+def lazy_config(source: str, overrides: Sequence[str] = (), *, allow_py: bool = True) -> DictConfig:
+    """The LazyConfig that a name or a file stands for; YAML keys of Detectron2 are translated.
 
     Args:
-        source: as `load_config` takes it.
+        source: as `load_config` takes it; the YAML twin of a variant stands for its LazyConfig.
+        overrides: `KEY=VALUE` each, in any case; those with YAML keys are applied before the translation.
+        allow_py: whether the source may be a .py file.
     Raises:
-        FcosError: there is none, or it has Detectron2's YAML keys and is not a variant's.
+        FcosError: there is none, or a key cannot be translated.
     """
-    path = Path(source)
-    if path.suffix in (".yaml", ".yml") and path.is_file() and config_root() / "yaml" in path.resolve().parents:
-        return load_config(config_root() / path.resolve().relative_to(config_root() / "yaml").with_suffix(".py"))
-    cfg = load_config(source)
-    if not isinstance(cfg, DictConfig):
-        raise FcosError(
-            f"{source} has Detectron2's YAML keys, which need Detectron2's own way of training "
-            "(projects_tools/train_net.py): give a variant of `fcos zoo` or a .py config here."
-        )
-    return cfg
+    path, twins = Path(source), config_root() / "yaml"
+    keys = [text for text in overrides if is_yacs_key(text)]
+    if not keys and path.suffix in (".yaml", ".yml") and path.is_file() and twins in path.resolve().parents:
+        return load_config(config_root() / path.resolve().relative_to(twins).with_suffix(".py"))
+    cfg = load_config(source, keys, allow_py=allow_py)
+    return cfg if isinstance(cfg, DictConfig) else lazy_of_yacs(cfg)
+
+
+def is_yacs_key(override: str) -> bool:
+    """Whether an override names one of Detectron2's YAML keys, as in SOLVER.BASE_LR=0.01."""
+    key = override.partition("=")[0]
+    return "." in key and key == key.upper()
 
 
 def cores() -> int:
