@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from .options import path_option
 from .session import Result, Session, fcos_command
 
 if TYPE_CHECKING:
@@ -15,7 +16,8 @@ if TYPE_CHECKING:
 
 @fcos_command("convert", short_help="Read checkpoints of other FCOS projects, or write them.")
 @click.argument("checkpoint", type=click.Path(path_type=Path))
-@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="The file to write.")
+@path_option("-o", "--output", required=True, help="The file to write.")
+@click.option("--overwrite", is_flag=True, help="Replace the file if it is there.")
 @click.option("--family", help="Where CHECKPOINT comes from; by default recognised from the names of its weights.")
 @click.option(
     "--variant", metavar="NAME|FILE", help="Variant or config it belongs to; needed where nothing else tells."
@@ -23,8 +25,8 @@ if TYPE_CHECKING:
 @click.option("--to", "target", metavar="FAMILY", help="Write it for this family instead of for fcos_d2.")
 @click.option("--num-classes", type=click.IntRange(1), help="80 or 91, for torchvision's numbering of COCO's classes.")
 def command(
-    session: Session, checkpoint: Path, output: Path, family: str | None, variant: str | None, target: str | None,
-    num_classes: int | None,
+    session: Session, checkpoint: Path, output: Path, overwrite: bool, family: str | None, variant: str | None,
+    target: str | None, num_classes: int | None,
 ) -> Result:  # fmt: skip
     """Read CHECKPOINT, published by another FCOS project, and write it for fcos_d2 (with --to: for another).
 
@@ -34,9 +36,11 @@ def command(
 
     Nothing in the file is run. What was changed on the way is said.
     """
-    import fcos_d2
+    from ..errors import FcosError
 
-    fcos_d2.register()
+    if output.exists() and not overwrite:
+        raise FcosError(f"{output} is there already: choose another --output, or replace it with --overwrite.")
+    session.start()
     from ..importers import convert
 
     report = convert(checkpoint, output, family=family, to=target, config=variant, num_classes=num_classes)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import FcosError
+from ..files import write_atomically
 from .clean import clean
 from .layout import Split
 
@@ -341,18 +342,14 @@ def _write_to_cache(coco: dict, name: str) -> Path:
     for folder in _cache_folders():
         path = folder / "coco" / f"{label}-{hashlib.sha256(data).hexdigest()[:16]}.json"
         try:
-            if path.is_file() and path.stat().st_size == len(data):
-                return path
-            path.parent.mkdir(parents=True, exist_ok=True)
-            temporary = path.with_name(f"{path.name}.{os.getpid()}.part")
-            temporary.write_bytes(data)
-            os.replace(temporary, path)
+            if not (path.is_file() and path.stat().st_size == len(data)):
+                write_atomically(path, lambda file: file.write(data))
             return path
-        except OSError as error:
-            problems.append(f"{folder} ({error.strerror or error})")
+        except FcosError as error:
+            problems.append(str(error).rstrip("."))
     raise FcosError(
-        f"The mended copy of the data set '{name}' cannot be written to {' or '.join(problems)}; set FCOS_D2_CACHE to "
-        "a folder that can be written."
+        f"The mended copy of the data set '{name}' cannot be kept ({'; '.join(problems)}): set FCOS_D2_CACHE to a "
+        "folder that can be written."
     )
 
 

@@ -170,6 +170,10 @@ def test_convert_there_and_back(fcos, weights, shapes):
         "dense.loss.average"
     }
     assert "damaged" in sentence(fcos("convert", shapes / "train.json", "-o", "x.pth"))
+    written = Path("back.pth").read_bytes()
+    assert "--overwrite" in sentence(fcos("convert", weights, "-o", "back.pth"))
+    assert Path("back.pth").read_bytes() == written
+    assert fcos("convert", weights, "-o", "back.pth", "--overwrite").code == 0
 
 
 def test_demo_writes_its_files_and_runs_again(fcos, monkeypatch, tmp_path):
