@@ -90,7 +90,8 @@ def fit(model: nn.Module, weights: Weights, policy: Policy | None = None) -> Rep
     state = _complete(own, state, weights.path, policy, report)
     model.load_state_dict({**own, **state})
     report.tensors = len(state)
-    report.num_classes = report.num_classes or getattr(model, "num_classes", 0)
+    if any(_CLASS_LAYER in name for name in state):
+        report.num_classes = report.num_classes or getattr(model, "num_classes", 0)
     return report
 
 

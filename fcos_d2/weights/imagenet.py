@@ -68,13 +68,12 @@ def backbone_for(weights: Weights, config: Any = None) -> Backbone:
     report = Report(weights.path, origin.name, ignored=[name for name in tensors if name not in bare])
     if renamed.left_over:
         raise FcosError(f"{weights.path} looks like {origin.name}, but has also {some(renamed.left_over)}.")
-    report.renamed = len(renamed.tensors)
     state = _fill_statistics(renamed.tensors, report)
     if target is None:
         report.facts += [f"input: {weights.pixels}"] * (weights.pixels is not None)
     else:
         state = _suit(state, weights, target, report)
-    report.tensors = len(state)
+    report.tensors, report.renamed = len(state), sum(name not in weights.tensors for name in state)
     return Backbone(state, report)
 
 

@@ -116,9 +116,12 @@ def imported(
     if weights.averages:
         report.facts.append("the averaged weights (ema) of the training")
     state, report.done = adjust.change_epsilon(renamed.tensors, renamed.epsilons)
-    if config is None and families[0] is OURS and weights.config is not None:
-        config = parse_config(weights.config, str(path))
-    plan = _plan(state, families, path, config, num_classes, report)
+    target = None
+    if config is not None:
+        target = target_of(config, num_classes)
+    elif families[0] is OURS and weights.config is not None:
+        target = target_of(parse_config(weights.config, str(path)), num_classes, stored=True)
+    plan = _plan(state, families, path, target, num_classes, report)
     state, dropped = _adapt(state, families[0], plan, path, report)
     _account(report, state, tensors, families, plan)
     return Imported(state, report, report.family, tuple(plan.fits), plan.chosen, {**unused, **dropped}, weights.extra)
@@ -147,14 +150,13 @@ def _plan(
     state: Mapping[str, Tensor],
     families: Sequence[Family],
     path: Path,
-    config: Any,
+    target: Target | None,
     num_classes: int | None,
     report: Report,
 ) -> _Plan:
     classes = count_classes(state, path)
     rows = [v for v in zoo.VARIANTS if families[0] is OURS or any(v.family == f.zoo for f in families)]
-    if config is not None:
-        target = target_of(config, num_classes)
+    if target is not None:
         report.chosen_by = "asked for"
         if target.variant in rows:
             published = [target.variant]

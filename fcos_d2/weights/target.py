@@ -21,7 +21,8 @@ from torch import Tensor, nn
 
 from .. import zoo
 from ..config.compose import compose, pixel_statistics
-from ..config.load import load_config
+from ..config.load import is_code, load_config
+from ..config.stored import build
 from ..modeling import FCOSHead, FCOSLoss, LocationGrid, LTRBCoder
 from ..modeling.backbone import BACKBONES
 from ..zoo.recipes import RECIPES, Recipe
@@ -82,12 +83,13 @@ class Target:
     variant: zoo.Variant | None = None
 
 
-def target_of(config: Any, num_classes: int | None = None) -> Target:
+def target_of(config: Any, num_classes: int | None = None, *, stored: bool = False) -> Target:
     """Describe what weights a config or a model wants.
 
     Args:
         config: name of a variant, config file, LazyConfig (or its node `model`), yacs config, or built model.
         num_classes: replaces that of a config or model.
+        stored: the config comes from a file, which may be a stranger's; see `config.stored.build`.
     Raises:
         FcosError: there is no such variant or file.
     """
@@ -107,13 +109,13 @@ def target_of(config: Any, num_classes: int | None = None) -> Target:
     node = OmegaConf.create({"model": config.get("model", config)}, flags={"allow_objects": True}).model
     node.num_classes = num_classes or node.num_classes
     with torch.device("meta"):
-        model = instantiate(node)
+        model = build(node) if stored else instantiate(node)
     return _describe(model, "the config", Pixels(node.input_format, tuple(node.pixel_mean), tuple(node.pixel_std)))
 
 
 def _named(name: str, num_classes: int | None) -> Target:
     if Path(name).suffix and Path(name).is_file():
-        return replace(target_of(load_config(name), num_classes), title=name)
+        return replace(target_of(load_config(name), num_classes, stored=not is_code(name)), title=name)
     variant = zoo.find(name)
     return variant_target(variant, num_classes or _classes_of(variant.full_name))
 

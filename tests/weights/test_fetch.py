@@ -70,7 +70,6 @@ def test_every_backbones_weights_have_an_address() -> None:
 
 
 def test_torchvisions_resnet_starts_a_detector(server: Server) -> None:
-    """Today's base refuses: "The checkpoint torchvision:/resnet18 does not exist"."""
     weights = torchvision.models.resnet18(weights=None).state_dict()
     server.serve("torchvision://resnet18", weights)
     config = zoo.get_config("mmdet/fcos_r18_fpn_gn-head-center-normbbox-centeronreg-giou_8xb8-amp-lsj-200e_coco")
