@@ -20,7 +20,6 @@ from torch import Tensor
 
 from ..options import as_tuple, one_of, option
 from ..structures import Level, Locations
-from .pages import empty
 
 ASSIGNER_REGISTRY = Registry("FCOS_ASSIGNER")
 ASSIGNER_REGISTRY.__doc__ = """Classes whose objects are called like `PointAssigner`."""
@@ -92,15 +91,14 @@ class PointAssigner:
         rank[order] = torch.arange(num_boxes, dtype=torch.int32, device=boxes.device)
         # One slot more than there are locations takes what the tests reject: shapes never depend on the data.
         nowhere = num_images * num_locations
-        winner = _empty(nowhere + 1, rank).fill_(num_boxes)
+        winner = rank.new_full((nowhere + 1,), num_boxes)
         base = image * num_locations
         for windows in self._windows(locations.levels, boxes):
             for some_boxes, some_base, some_rank in zip(boxes.split(_BOXES), base.split(_BOXES), rank.split(_BOXES)):
                 slot = self._claims(windows, some_boxes, some_base, nowhere).flatten(1)
                 winner.scatter_reduce_(0, slot.flatten(), some_rank.view(-1, 1).expand_as(slot).flatten(), "amin")
         order = torch.cat((order, order.new_full((1,), -1)))  # the rank of "nobody" is M
-        result = _empty(nowhere, order)
-        return torch.index_select(order, 0, winner[:-1], out=result).view(num_images, num_locations)
+        return torch.index_select(order, 0, winner[:-1]).view(num_images, num_locations)
 
     def max_positives(self, locations: Locations, num_boxes: int, num_images: int) -> int:
         """A bound on the number of positives that is known without looking at the data."""
@@ -276,10 +274,6 @@ def _kept_windows(
 ) -> list[_Windows]:
     with torch.inference_mode(False):  # what is kept must serve training after inference
         return _lay_windows(assigner, levels, device, dtype)
-
-
-def _empty(count: int, like: Tensor) -> Tensor:
-    return empty(count, like.dtype) if like.device.type == "cpu" else like.new_empty(count)
 
 
 def size_ranges_from_upper_ends(

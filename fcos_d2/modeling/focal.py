@@ -19,7 +19,6 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from ..structures import Positives, Predictions
-from .pages import empty
 
 logger = logging.getLogger("fcos_d2")
 
@@ -130,12 +129,8 @@ def _focal_term(x: Tensor, gamma: float) -> tuple[Tensor, Tensor]:
 def _empty_gradient(logits: Tensor) -> Tensor:
     """Room for the gradient of a map, laid so that `_flat` gives a view of it in the order that it gives the map in."""
     channels_last = logits.is_contiguous(memory_format=torch.channels_last)
-    if logits.device.type != "cpu":
-        layout = torch.channels_last if channels_last else torch.contiguous_format
-        return torch.empty_like(logits, dtype=torch.float32, memory_format=layout)
-    n, c, h, w = logits.shape
-    flat = empty(logits.numel(), torch.float32)
-    return flat.view(n, h, w, c).permute(0, 3, 1, 2) if channels_last else flat.view(n, c, h, w)
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    return torch.empty_like(logits, dtype=torch.float32, memory_format=layout)
 
 
 def _flat(values: Tensor) -> Tensor:
@@ -177,9 +172,8 @@ def _eager_negatives(x: Tensor, gamma: float, g: Tensor | None, factor: Tensor) 
     """The same in PyTorch's operations, of a flat map and its flat gradient."""
     size = x.numel()
     if x.device.type == "cpu":
-        _map_constants_of_log1p()
         size = min(_CHUNK, size)
-    buffers = [torch.empty(size, device=x.device) for _ in range(4)]
+    buffers = [torch.empty(size, device=x.device) for _ in range(2)]
     total = torch.zeros((), dtype=torch.float64, device=x.device)
     for start in range(0, x.numel(), max(size, 1)):
         part = x[start : start + size]
@@ -189,12 +183,10 @@ def _eager_negatives(x: Tensor, gamma: float, g: Tensor | None, factor: Tensor) 
 
 
 def _negatives_chunk(x: Tensor, gamma: float, grad: Tensor | None, factor: Tensor, work: list[Tensor]) -> Tensor:
-    """Sum of f over some elements, in place on four buffers of their size; f' = p^gamma * p + gamma * f * (1 - p)."""
-    term, e, p, power = work
-    if x.dtype != torch.float32:
-        x = x.float()
-    torch.neg(x, out=power)
-    torch.ops.aten.log_sigmoid_forward.output(power, output=term, buffer=e)  # -softplus(x)
+    """Sum of f over some elements, with two buffers of their size; f' = p^gamma * p + gamma * f * (1 - p)."""
+    p, power = work
+    x = x.float()
+    term = F.logsigmoid(torch.neg(x, out=power))  # -softplus(x)
     torch.sigmoid(x, out=p)
     if gamma == 2:
         torch.mul(p, p, out=power)
@@ -204,12 +196,3 @@ def _negatives_chunk(x: Tensor, gamma: float, grad: Tensor | None, factor: Tenso
     if grad is not None:
         torch.lerp(term.mul_(-gamma), power, p, out=grad).mul_(factor)
     return -total
-
-
-def _map_constants_of_log1p() -> None:
-    """Let the system map the page of PyTorch's library that holds what its log1p gives for -0.0.
-
-    With vectors of 512 bits, softplus and its like load that constant masked, once for every vector. No ordinary value
-    needs it, so the page is never touched, and a masked load from an unmapped page takes as long as a hundred others.
-    """
-    torch.full((16,), -0.0).log1p()

@@ -119,9 +119,76 @@ def _run(part: Sequence[Callable], level: int, x: Any) -> Any:
     return x
 
 
+class DenseHead(nn.Module):
+    """What heads have in common: the last convolutions, the scales, and the loop over levels.
+
+    A subclass has the fields `num_classes`, `in_channels`, `num_levels`, `quality_on`, `level_scale`, `prior_prob` and
+    `points_per_cell`, see `FCOSHead`, and implements `branches`.
+    """
+
+    traits = Traits(exact=("cls_logits", "bbox_pred", "quality"))
+
+    def branches(self, x: Tensor, level: int) -> tuple[list[Tensor], list[Tensor]]:
+        """(N, C, Hi, Wi) of a level -> what `class_maps` and `box_maps` make of the features of the two branches."""
+        raise NotImplementedError
+
+    def _check(self, group_norm: bool) -> None:
+        name = type(self).__name__
+        one_of(f"{name}.quality_on", self.quality_on, ("class", "box"))
+        if self.num_classes < 1:
+            raise ValueError(f"{name}.num_classes is {self.num_classes}, but it must be 1 or more.")
+        if group_norm and self.in_channels % 32:
+            raise ValueError(f"{name}.in_channels is {self.in_channels}, but GroupNorm needs a multiple of 32.")
+
+    def _add_predictors(self, start: Callable[[nn.Conv2d], None] = lambda conv: None) -> None:
+        """Add the last convolutions, each brought to its initial weights by `start`, and the scales."""
+        for name, channels in (("cls_logits", self.num_classes), ("bbox_pred", 4), ("quality", 1)):
+            conv = nn.Conv2d(self.in_channels, channels * self.points_per_cell, 3, padding=1)
+            start(conv)
+            self.add_module(name, conv)
+        self.scales = nn.Parameter(torch.ones(self.num_levels)) if self.level_scale else None
+
+    def _start_at_prior(self) -> None:
+        """Let every class have `prior_prob` at the start of training."""
+        nn.init.constant_(self.cls_logits.bias, -math.log((1 - self.prior_prob) / self.prior_prob))
+
+    def forward(self, features: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
+        """L maps (N, C, Hi, Wi) -> logits (N, D*K, Hi, Wi), raw ltrb (N, D*4, Hi, Wi), quality (N, D, Hi, Wi).
+
+        Raises:
+            ValueError: the number of maps is not `num_levels`.
+        """
+        if len(features) != self.num_levels:
+            name = type(self).__name__
+            raise ValueError(f"{name} was built for {self.num_levels} levels, but it got {len(features)} feature maps.")
+        logits, raw_ltrb, quality = [], [], []
+        for level, x in enumerate(features):
+            class_maps, box_maps = self.branches(x, level)
+            logits.append(class_maps[0])
+            raw = box_maps[0].float()
+            raw_ltrb.append(raw if self.scales is None else raw * self.scales[level])
+            quality.append((class_maps if self.quality_on == "class" else box_maps)[1])
+        return logits, raw_ltrb, quality
+
+    def class_maps(self, features: Tensor) -> list[Tensor]:
+        """Features of the class branch -> logits, and quality if it is predicted there."""
+        return [self.cls_logits(features), *([self.quality(features)] if self.quality_on == "class" else [])]
+
+    def box_maps(self, features: Tensor) -> list[Tensor]:
+        """Features of the box branch -> raw ltrb without scale, and quality if it is predicted there."""
+        return [self.bbox_pred(features), *([self.quality(features)] if self.quality_on == "box" else [])]
+
+
+def start_conv(conv: nn.Conv2d) -> None:
+    """Initial weights of a head's convolution, as published."""
+    nn.init.normal_(conv.weight, std=0.01)
+    if conv.bias is not None:
+        nn.init.zeros_(conv.bias)
+
+
 @FCOS_HEAD_REGISTRY.register()
 @dataclass(eq=False, repr=False)
-class FCOSHead(nn.Module):
+class FCOSHead(DenseHead):
     """Predicts class logits, raw ltrb and quality for every location.
 
     Attributes:
@@ -144,8 +211,6 @@ class FCOSHead(nn.Module):
         ValueError: an option has no such value, or GroupNorm cannot split the channels into 32 groups.
     """
 
-    traits = Traits(exact=("cls_logits", "bbox_pred", "quality"))
-
     num_classes: int = option(80, key="NUM_CLASSES")
     in_channels: int = option(256)
     num_levels: int = option(5)
@@ -165,11 +230,7 @@ class FCOSHead(nn.Module):
     def __post_init__(self) -> None:
         super().__init__()
         one_of("FCOSHead.norm", self.norm, ("GN", "BN", "SyncBN", "none"))
-        one_of("FCOSHead.quality_on", self.quality_on, ("class", "box"))
-        if self.num_classes < 1:
-            raise ValueError(f"FCOSHead.num_classes is {self.num_classes}, but it must be 1 or more.")
-        if self.norm == "GN" and self.in_channels % 32:
-            raise ValueError(f"FCOSHead.in_channels is {self.in_channels}, but GroupNorm needs a multiple of 32.")
+        self._check(group_norm=self.norm == "GN")
 
         def tower(num_convs: int, deformable: bool = False) -> Tower:
             return Tower(
@@ -183,49 +244,15 @@ class FCOSHead(nn.Module):
                 self.recompute,
             )
 
-        def predictor(channels: int) -> nn.Conv2d:
-            return nn.Conv2d(self.in_channels, channels * self.points_per_cell, 3, padding=1)
-
         self.share_tower = tower(self.num_shared_convs)
         self.cls_tower = tower(self.num_class_convs, self.deformable)
         self.bbox_tower = tower(self.num_box_convs, self.deformable)
-        self.cls_logits = predictor(self.num_classes)
-        self.bbox_pred = predictor(4)
-        self.quality = predictor(1)
-        self.scales = nn.Parameter(torch.ones(self.num_levels)) if self.level_scale else None
-        self._initialise()
-
-    def _initialise(self) -> None:
+        self._add_predictors()
         for module in self.modules():
             if isinstance(module, nn.Conv2d):  # offsets of a deformable one included, its kernel not, as published
-                nn.init.normal_(module.weight, std=0.01)
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
-        nn.init.constant_(self.cls_logits.bias, -math.log((1 - self.prior_prob) / self.prior_prob))
+                start_conv(module)
+        self._start_at_prior()
 
-    def forward(self, features: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
-        """L maps (N, C, Hi, Wi) -> logits (N, D*K, Hi, Wi), raw ltrb (N, D*4, Hi, Wi), quality (N, D, Hi, Wi).
-
-        Raises:
-            ValueError: the number of maps is not `num_levels`.
-        """
-        if len(features) != self.num_levels:
-            raise ValueError(
-                f"FCOSHead was built for {self.num_levels} levels, but it got {len(features)} feature maps."
-            )
-        logits, raw_ltrb, quality = [], [], []
-        for level, x in enumerate(features):
-            x = self.share_tower(x, level)
-            class_maps = self.cls_tower(x, level, self._class_maps)
-            box_maps = self.bbox_tower(x, level, self._box_maps)
-            logits.append(class_maps[0])
-            raw = box_maps[0].float()
-            raw_ltrb.append(raw if self.scales is None else raw * self.scales[level])
-            quality.append((class_maps if self.quality_on == "class" else box_maps)[1])
-        return logits, raw_ltrb, quality
-
-    def _class_maps(self, features: Tensor) -> list[Tensor]:
-        return [self.cls_logits(features), *([self.quality(features)] if self.quality_on == "class" else [])]
-
-    def _box_maps(self, features: Tensor) -> list[Tensor]:
-        return [self.bbox_pred(features), *([self.quality(features)] if self.quality_on == "box" else [])]
+    def branches(self, x: Tensor, level: int) -> tuple[list[Tensor], list[Tensor]]:
+        x = self.share_tower(x, level)
+        return self.cls_tower(x, level, self.class_maps), self.bbox_tower(x, level, self.box_maps)

@@ -14,16 +14,13 @@ deformable ones, whose offsets NAS-FCOS calls `conv_offset_mask`):
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor, nn
 
 from ..options import as_tuple, one_of, option
 from .deform import DeformConv
-from .head import FCOS_HEAD_REGISTRY
+from .head import FCOS_HEAD_REGISTRY, DenseHead, start_conv
 from .traits import Traits
 
 _LAYERS = ("deform3x3", "conv3x3", "conv1x1")
@@ -56,7 +53,7 @@ class NASLayer(nn.Module):
 
 @FCOS_HEAD_REGISTRY.register()
 @dataclass(eq=False, repr=False)
-class NASFCOSHead(nn.Module):
+class NASFCOSHead(DenseHead):
     """Predicts class logits, raw ltrb and quality for every location, like `FCOSHead`.
 
     Attributes:
@@ -76,8 +73,6 @@ class NASFCOSHead(nn.Module):
         ValueError: an option has no such value, or GroupNorm cannot split the channels into 32 groups.
     """
 
-    traits = Traits(exact=("cls_logits", "bbox_pred", "quality"))
-
     num_classes: int = option(80, key="NUM_CLASSES")
     in_channels: int = option(256)
     num_levels: int = option(5)
@@ -94,47 +89,17 @@ class NASFCOSHead(nn.Module):
         self.layers = as_tuple(self.layers)
         for kind in self.layers:
             one_of("NASFCOSHead.layers", kind, _LAYERS)
-        one_of("NASFCOSHead.quality_on", self.quality_on, ("class", "box"))
-        if self.num_classes < 1:
-            raise ValueError(f"NASFCOSHead.num_classes is {self.num_classes}, but it must be 1 or more.")
-        if self.in_channels % 32:
-            raise ValueError(f"NASFCOSHead.in_channels is {self.in_channels}, but GroupNorm needs a multiple of 32.")
+        self._check(group_norm=True)
 
         def tower() -> nn.Sequential:
             return nn.Sequential(
                 *(NASLayer(self.in_channels, kind, self.deform_groups, self.conv_bias) for kind in self.layers)
             )
 
-        def predictor(channels: int) -> nn.Conv2d:
-            conv = nn.Conv2d(self.in_channels, channels * self.points_per_cell, 3, padding=1)
-            nn.init.normal_(conv.weight, std=0.01)
-            nn.init.zeros_(conv.bias)
-            return conv
-
         self.cls_tower = tower()
         self.bbox_tower = tower()
-        self.cls_logits = predictor(self.num_classes)
-        self.bbox_pred = predictor(4)
-        self.quality = predictor(1)
-        nn.init.constant_(self.cls_logits.bias, -math.log((1 - self.prior_prob) / self.prior_prob))
-        self.scales = nn.Parameter(torch.ones(self.num_levels)) if self.level_scale else None
+        self._add_predictors(start_conv)
+        self._start_at_prior()
 
-    def forward(self, features: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
-        """L maps (N, C, Hi, Wi) -> logits (N, D*K, Hi, Wi), raw ltrb (N, D*4, Hi, Wi), quality (N, D, Hi, Wi).
-
-        Raises:
-            ValueError: the number of maps is not `num_levels`.
-        """
-        if len(features) != self.num_levels:
-            raise ValueError(
-                f"NASFCOSHead was built for {self.num_levels} levels, but it got {len(features)} feature maps."
-            )
-        logits, raw_ltrb, quality = [], [], []
-        for level, x in enumerate(features):
-            class_features = self.cls_tower(x)
-            box_features = self.bbox_tower(x)
-            logits.append(self.cls_logits(class_features))
-            raw = self.bbox_pred(box_features).float()
-            raw_ltrb.append(raw if self.scales is None else raw * self.scales[level])
-            quality.append(self.quality(class_features if self.quality_on == "class" else box_features))
-        return logits, raw_ltrb, quality
+    def branches(self, x: Tensor, level: int) -> tuple[list[Tensor], list[Tensor]]:
+        return self.class_maps(self.cls_tower(x)), self.box_maps(self.bbox_tower(x))

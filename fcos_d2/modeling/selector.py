@@ -25,9 +25,6 @@ from .nms import grouped_nms
 # relative margin, and the exact tests follow.
 _SLACK = 1e-5
 
-# Candidates that suppression looks at first, for each detection that is wanted.
-_HEAD = 3
-
 SELECTOR_REGISTRY = Registry("FCOS_SELECTOR")
 SELECTOR_REGISTRY.__doc__ = """Classes whose objects are called like `Selector`."""
 
@@ -102,7 +99,7 @@ class Selector:
             found = self._clip(found, image_sizes)
         # 3. suppression within each class of each image, then the best of each image
         num_images = predictions.num_images
-        found = found[self._suppress(found, predictions.num_classes, num_images)]
+        found = found[self._suppress(found, predictions.num_classes)]
         return self._best(found, num_images)
 
     def _candidates(self, predictions: Predictions) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
@@ -206,44 +203,13 @@ class Selector:
         side = found.boxes[:, 2:] - found.boxes[:, :2]
         return found[(side > self.min_size).all(dim=1).nonzero().squeeze(1)]
 
-    def _suppress(self, found: Detections, num_classes: int, num_images: int) -> Tensor:
-        """Rows to keep, best score first within each image; those that `_best` would not take may be missing."""
+    def _suppress(self, found: Detections, num_classes: int) -> Tensor:
+        """Rows to keep, best score first."""
         boxes, scores = found.boxes.double(), found.scores.double()
         if self.nms_convention == "plus_one":
             boxes = boxes + boxes.new_tensor([0, 0, 1, 1])
         group = found.image * num_classes + found.classes
-        if scores.device.type != "cpu":
-            return grouped_nms(boxes, scores, group, self.nms_threshold)
-        # A box is suppressed by better ones only, so if the head of the list gives enough, its tail plays no part.
-        rows, complete = self._head(found, num_images)
-        keep = rows[grouped_nms(boxes[rows], scores[rows], group[rows], self.nms_threshold)]
-        if complete is None:
-            return keep
-        lacking = (torch.bincount(found.image[keep], minlength=num_images) < self.max_detections) & ~complete
-        if not bool(lacking.any()):
-            return keep
-        rows = lacking[found.image].nonzero().squeeze(1)
-        rest = rows[grouped_nms(boxes[rows], scores[rows], group[rows], self.nms_threshold)]
-        return torch.cat((keep[~lacking[found.image[keep]]], rest))
-
-    def _head(self, found: Detections, num_images: int) -> tuple[Tensor, Tensor | None]:
-        """Rows of the best candidates of each image, with all that tie with the last of them.
-
-        Returns:
-            the rows, and for each image whether these are all it has; `None` instead if they are for every image.
-        """
-        most, everything = _HEAD * self.max_detections, torch.arange(len(found))
-        if num_images == 1 and 0 < most < len(found):
-            least = found.scores.topk(most, sorted=False).values.min()
-            return (found.scores >= least).nonzero().squeeze(1), torch.tensor([False])
-        counts = torch.bincount(found.image, minlength=num_images)
-        if most <= 0 or len(found) <= most or int(counts.max()) <= most:
-            return everything, None
-        least = [
-            scores.topk(most, sorted=False).values.min() if len(scores) > most else scores.new_zeros(())
-            for scores in found.scores[found.image.sort(stable=True).indices].split(counts.tolist())
-        ]
-        return (found.scores >= torch.stack(least)[found.image]).nonzero().squeeze(1), counts <= most
+        return grouped_nms(boxes, scores, group, self.nms_threshold)
 
     def _best(self, found: Detections, num_images: int) -> Detections:
         """The best of each image, from detections sorted by score."""

@@ -1,4 +1,4 @@
-"""What is left out for speed changes nothing: the selector's shortcuts, memory formats, and compiled losses."""
+"""Memory formats and compiled losses change nothing; ties with the last detection are kept."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import torch
 from scenes import CPU, relative
 
 from fcos_d2.modeling import LocationGrid, LTRBCoder, Selector
-from fcos_d2.structures import Detections, GroundTruth, Predictions
+from fcos_d2.structures import GroundTruth, Predictions
 from projects_tools.bench import workload
 from projects_tools.bench.peers import Ours, as_gt_instances
 from projects_tools.bench.workload import STRIDES, Maps, Setting
@@ -20,29 +20,7 @@ def predictions(maps: Maps) -> Predictions:
     return Predictions(maps.logits, maps.raw_ltrb, maps.quality, at)
 
 
-def same(one: Detections, other: Detections) -> None:
-    for name in ("image", "location", "classes", "scores", "boxes"):
-        assert torch.equal(getattr(one, name), getattr(other, name))
-
-
-@pytest.mark.parametrize("scores", ["heavy", "trained"])
-@pytest.mark.parametrize("ties", ["cut", "keep"])
-@pytest.mark.parametrize("most", [1, 7, 40])
-@pytest.mark.parametrize("head", [1, 2, 4])
-def test_suppressing_the_head_of_the_list_first(
-    scores: str, ties: str, most: int, head: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A head of one candidate for each wanted detection hardly ever suffices, so the rest must follow."""
-    found = predictions(workload.detection_maps(Setting("decode", 3, *SIZE, scores=scores)))
-    found.logits[0][1] = -20.0  # an image with few candidates among the others
-    selector = Selector(max_detections=most, max_detections_ties=ties, nms_threshold=0.1)
-    monkeypatch.setattr("fcos_d2.modeling.selector._HEAD", 10**6)
-    whole = selector(found, LTRBCoder(), [SIZE] * 3)
-    monkeypatch.setattr("fcos_d2.modeling.selector._HEAD", head)
-    same(selector(found, LTRBCoder(), [SIZE] * 3), whole)
-
-
-def test_ties_at_the_end_of_the_head() -> None:
+def test_ties_with_the_last_detection() -> None:
     """Sixty equal scores apart from each other: all of them tie with the tenth, and all are kept."""
     maps = workload.detection_maps(Setting("decode", 1, *SIZE, scores="sparse"))
     for logits, raw_ltrb, quality in zip(maps.logits, maps.raw_ltrb, maps.quality):
