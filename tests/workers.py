@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
+from detectron2.engine import HookBase
 from scenes import detector, image_inputs, random_boxes, total
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
@@ -141,3 +142,51 @@ def work(rank: int, world: int, cases: Sequence[tuple[str, str]], folder: str) -
             }
         torch.save(results, Path(folder) / f"{rank}.pt")
         dist.barrier()
+
+
+class Cut(Exception):
+    """A training that ends like a power cut."""
+
+
+class CutAt(HookBase):
+    def __init__(self, iteration: int) -> None:
+        self.iteration = iteration
+
+    def before_step(self) -> None:
+        if self.trainer.iter == self.iteration:
+            raise Cut
+
+
+def resume(rank: int, world: int, normalizers: Sequence[str], root: str, folder: str) -> None:
+    """Train four iterations at once, and in two halves of which the first is cut; keep both trainings' models.
+
+    Args:
+        normalizers: of the losses, one training each; the norms of the backbone learn in the first.
+        root: folder of a data set.
+        folder: gets `<rank>.pt`: {(normalizer, "whole" or "parts"): state dict}.
+    """
+    from fcos_d2.config.load import load_config
+    from fcos_d2.data import find_dataset, register
+    from fcos_d2.train import LazyTrainer
+
+    found = {}
+    with _processes(rank, world, folder):
+        names = register(find_dataset(root), "resume_two")
+        for normalizer in normalizers:
+            for way, cuts in (("whole", (None,)), ("parts", (3, None))):
+                cfg = load_config("fcos_R_18_slim_FPN_small", [
+                    "model.num_classes=5", f"dataloader.train.dataset.names={names.train}", "train.eval_period=0",
+                    f"dataloader.test.dataset.names={names.val}", "dataloader.train.total_batch_size=4",
+                    "dataloader.train.num_workers=0", "dataloader.test.num_workers=0", "train.checkpointer.period=2",
+                    "dataloader.train.mapper.augmentations[0].short_edge_length=[48,64]", "train.max_iter=4",
+                    "dataloader.test.mapper.augmentations[0].short_edge_length=64", "train.device=cpu", "train.seed=5",
+                    f"model.dense.loss.class_normalizer={normalizer}", f"train.output_dir={folder}/{normalizer}_{way}",
+                    f"model.dense.loss.box_normalizer={normalizer}", "train.ema.enabled=true",
+                ])  # fmt: skip
+                for i, cut in enumerate(cuts):
+                    trainer = LazyTrainer(cfg, resume=i > 0, console=False)
+                    trainer.register_hooks([CutAt(cut)] if cut else [])
+                    with suppress(Cut):
+                        trainer.train()
+                found[normalizer, way] = {k: v.clone() for k, v in trainer.bare_model.state_dict().items()}
+    torch.save(found, Path(folder) / f"{rank}.pt")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -12,18 +13,23 @@ __all__ = ["start_threads", "without_denormals"]
 
 @contextmanager
 def without_denormals() -> Iterator[None]:
-    """Take denormal numbers for 0 in this thread, until the block ends.
+    """Take denormal numbers for 0 in this thread, until the block ends; then it treats them as before.
 
     The averages that Adam and momentum keep of gradients which stay 0 fade into such numbers, and they slow a CPU down
     a hundred times.
     """
+    before = sys.float_info.min * 0.5 == 0  # PyTorch does not tell
     torch.set_flush_denormal(True)
     try:
         yield
     finally:
-        torch.set_flush_denormal(False)
+        torch.set_flush_denormal(before)
 
 
 def start_threads() -> None:
-    """Let PyTorch start its threads, if they do not run yet: they take over how this one treats denormal numbers."""
+    """Let PyTorch start its threads if they do not run yet; they treat denormal numbers as this one does now, for good.
+
+    Only a command that trains calls this within `without_denormals`, at its start, and its process ends with it.
+    Training itself calls it outside, so that an application's threads stay as they are.
+    """
     torch.zeros(1 << 20).add_(1)

@@ -1,7 +1,8 @@
-"""Runs a function in one process, in several of this machine, or as one of those that torchrun has started.
+"""Starts training in one process or several.
 
-Several processes need no GPU: with CUDA they talk over NCCL, without it over gloo. What a user did wrong, in whichever
-process it shows, is one sentence on stderr and an exit code.
+`run` calls a function in this process, starts processes on this machine and calls it in each, or joins the processes
+that torchrun has started. The processes communicate over NCCL on GPUs, and over gloo without a GPU. A user's error is
+printed as one sentence, whichever process raised it, and the command exits with code 1.
 """
 
 from __future__ import annotations
@@ -41,21 +42,21 @@ def run(
     dist_url: str = "auto",
     args: tuple = (),
 ) -> Any:
-    """Call `main(*args)` in every process.
+    """Call `main(*args)` in every process of a training.
 
-    Under torchrun, which has chosen the processes, this is one of them and the numbers here do not count. Otherwise
-    `num_gpus` processes are started on this machine; one process with one machine is this one.
+    torchrun starts the processes itself: then this process joins them, and `num_gpus` and the arguments after it are
+    ignored. Otherwise `num_gpus` processes are started on this machine, or none if one process is enough.
 
     Args:
-        main: importable by name where it runs in other processes.
-        num_gpus: processes on this machine; without CUDA they share the CPU.
-        num_machines, machine_rank, dist_url: as in Detectron2's `launch`; "auto" finds a free port on one machine.
-        args: of `main`.
+        main: a function that other processes can import by its name.
+        num_gpus: number of processes on this machine. Without CUDA they share the CPU.
+        num_machines, machine_rank, dist_url: as in Detectron2's `launch`. "auto" finds a free port on one machine.
+        args: arguments of `main`.
     Returns:
-        What `main` returns; None if it ran in other processes.
+        The result of `main` if it ran in this process, else None.
     Raises:
-        FcosError: the numbers do not fit this machine, or what the first failing process raised.
-        TrainingInterrupted: training was asked to end, and did.
+        FcosError: the arguments do not fit this machine, or a process raised this error.
+        TrainingInterrupted: a process was interrupted and has saved its state.
     """
     if {"RANK", "WORLD_SIZE", "LOCAL_RANK"} <= os.environ.keys():
         return _joined(main, args)
@@ -88,7 +89,7 @@ def _free_port() -> int:
 
 
 def _joined(main: Callable[..., Any], args: tuple) -> Any:
-    """`main` in this process, as one of those that torchrun has started."""
+    """Call `main` in this process, which torchrun has started along with others."""
     if not dist.is_initialized():
         _join("env://", int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]))
         create_local_process_group(int(os.environ.get("LOCAL_WORLD_SIZE", os.environ["WORLD_SIZE"])))
@@ -98,8 +99,8 @@ def _joined(main: Callable[..., Any], args: tuple) -> Any:
     try:
         return main(*args)
     finally:
-        if sys.exc_info()[0] is None:  # the others may still wait for one that failed
-            comm.synchronize()  # who leaves first takes the meeting point along
+        if sys.exc_info()[0] is None:  # after an error the other processes may never reach this line
+            comm.synchronize()  # the first process hosts the rendezvous, so none may leave early
             dist.destroy_process_group()
 
 
@@ -116,9 +117,11 @@ def _start(main: Callable, args: tuple, num_gpus: int, num_machines: int, machin
     usual = multiprocessing.get_start_method()
     spread = (outcomes, usual, main, args, num_gpus, num_machines, machine_rank, dist_url)
     context = mp.start_processes(_process, spread, nprocs=num_gpus, join=False, start_method="spawn")
-    # Ctrl-C reaches all processes; this one waits until the others have ended in their own way.
+    # Ctrl-C reaches all processes. This one ignores it and waits until the others have saved their state and ended.
     before = {number: signal.signal(number, _pass_on(context)) for number in (signal.SIGINT, signal.SIGTERM)}
-    logging.getLogger("torch.multiprocessing.spawn").setLevel(logging.ERROR)  # it tells of each process that it ends
+    log = logging.getLogger("torch.multiprocessing.spawn")  # prints a warning for each process that it terminates
+    level = log.level
+    log.setLevel(logging.ERROR)
     try:
         while not context.join():
             pass
@@ -130,12 +133,13 @@ def _start(main: Callable, args: tuple, num_gpus: int, num_machines: int, machin
             raise FcosError(message) from None
         raise TrainingInterrupted(message, code) from None
     finally:
+        log.setLevel(level)
         for number, handler in before.items():
             signal.signal(number, handler)
 
 
 def _pass_on(context: Any) -> Callable[[int, Any], None]:
-    """A handler that gives SIGTERM to the processes; Ctrl-C they get themselves."""
+    """A signal handler that sends SIGTERM on to the processes. It ignores Ctrl-C, which reaches them directly."""
 
     def handle(number: int, frame: Any) -> None:
         if number == signal.SIGTERM:
@@ -157,8 +161,8 @@ def _process(
     machine_rank: int,
     dist_url: str,
 ) -> None:
-    """One of the processes: joins the others, runs `main`, and tells how it ended if that was not as planned."""
-    # A spawned process would spawn its data loaders, too, each of which imports everything anew.
+    """Run `main` in a started process. If it fails, put the message and the exit code into `outcomes`."""
+    # Data loaders start their processes as the parent does: spawned ones would import everything again.
     multiprocessing.set_start_method(start_method, force=True)
     try:
         _join(dist_url, machine_rank * num_gpus + index, num_machines * num_gpus)
@@ -181,7 +185,7 @@ def _tell(outcomes: Any, message: str, code: int) -> None:
     outcomes.put((message, code))
     sys.stdout.flush()
     sys.stderr.flush()
-    time.sleep(0.2)  # the others fail because of the same, and say so before this end takes them along
+    time.sleep(0.2)  # the parent stops all processes when one exits: let the others report the same error first
     os._exit(code)
 
 
@@ -189,10 +193,11 @@ def _tell(outcomes: Any, message: str, code: int) -> None:
 
 
 def main_of_script(main: Callable[[], Any]) -> None:
-    """Run a script and exit: 0, or 1 after one sentence about a user's error, or what a signal asks for.
+    """Run a script, and exit with code 1 and one sentence after a user's error, or with the code of a signal.
 
     Args:
-        main: without arguments; a `ValueError` of this package is a user's error, any other keeps its traceback.
+        main: a function without arguments. A `ValueError` that this package raises counts as a user's error; other
+            exceptions keep their traceback.
     """
     try:
         main()
@@ -209,7 +214,7 @@ def main_of_script(main: Callable[[], Any]) -> None:
 
 
 def _is_ours(error: BaseException) -> bool:
-    """Whether this package raised it: a part that was given a wrong option, say."""
+    """Whether the exception was raised in this package, for example because of a wrong option."""
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next

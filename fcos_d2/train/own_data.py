@@ -261,6 +261,11 @@ def _edit_model(model: DictConfig, num_classes: int, preset: Preset, from_scratc
     if preset.pixel_std is not None and "pixel_std" in model:
         std = preset.pixel_std if model.get("input_format", "BGR") == "BGR" else preset.pixel_std[::-1]
         model.pixel_std = list(std)
+    if from_scratch and "keys" in model:  # the same of a translated config, see `model_from_keys`
+        keys = model["keys"].setdefault("MODEL", {})
+        if keys.get("RESNETS", {}).get("NORM", "FrozenBN") == "FrozenBN":
+            keys.setdefault("RESNETS", {})["NORM"] = "BN"
+            keys.setdefault("BACKBONE", {})["FREEZE_AT"] = 0
     bottom_up = model.get("backbone", {}).get("bottom_up", {})
     if from_scratch and bottom_up.get("norm") == "FrozenBN":  # frozen statistics and stages are those of weights
         bottom_up.norm = "BN"

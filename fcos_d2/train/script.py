@@ -5,6 +5,7 @@ from __future__ import annotations
 from argparse import Namespace
 
 from ..config.load import load_config
+from .cpu import start_threads, without_denormals
 from .distributed import run
 from .trainer import LazyTrainer
 
@@ -17,6 +18,8 @@ def main(args: Namespace) -> None:
     Args:
         args: of Detectron2's `default_argument_parser`.
     """
+    with without_denormals():
+        start_threads()
     cfg = load_config(args.config_file, args.opts)
     trainer = LazyTrainer(cfg, resume=args.resume, eval_only=args.eval_only)
     trainer.test() if args.eval_only else trainer.train()

@@ -27,8 +27,8 @@ def process(log: Log, options: TrainOptions, device: torch.device) -> Iterator[N
         if device.type != "cpu":
             yield
             return
+        start_threads()
         with without_denormals():
-            start_threads()
             yield
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import logging
 import math
@@ -158,19 +159,37 @@ def test_model_without_whole_batch_averages_its_parts(small, monkeypatch, caplog
 
 
 def test_channels_last(small):
-    """Maps stay as they lie from the first convolution to the losses; the result is the same but for rounding."""
-    plain, other = (
-        train(small(name, "train.max_iter=1", "dataloader.train.total_batch_size=4", f"train.channels_last={name}"))
-        for name in ("false", "true")
-    )
-    layouts = {name: p.is_contiguous(memory_format=torch.channels_last) for name, p in other.model.named_parameters()}
-    assert all(layouts[name] for name, p in other.model.named_parameters() if p.dim() == 4)
-    assert differ(gradients(other), gradients(plain)) < 1e-4
-    seen = []
-    other.model.dense.loss.register_forward_pre_hook(lambda _, args: seen.extend(args[0].logits[:3]))
-    other.model.train()(next(other.stream))
-    assert all(x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous() for x in seen)
-    assert load(Path(other.output_dir) / "model_final.pth")["model"].keys() == other.model.state_dict().keys()
+    """On the CPU maps always stay as they lie, from the first convolution to the losses; the result is that of maps in
+    the usual order, but for rounding: those of the same model, computed apart."""
+    trainer = train(small("out", "train.max_iter=1", "dataloader.train.total_batch_size=4"))
+    assert all(p.is_contiguous(memory_format=torch.channels_last) for p in trainer.model.parameters() if p.dim() == 4)
+    batch = next(trainer.stream)
+    plain = copy.deepcopy(trainer.model).train()
+    for parameter in plain.parameters():
+        parameter.data = parameter.data.contiguous()
+    plain._laid_out = torch.Tensor.contiguous  # as it would be without
+    seen, found = {}, {}
+    for name, model in (("other", trainer.model.train()), ("plain", plain)):
+        model.zero_grad()
+        model.dense.loss.register_forward_pre_hook(lambda _, args, name=name: seen.update({name: args[0].logits[:3]}))
+        sum(model(batch).values()).backward()
+        found[name] = {key: parameter.grad for key, parameter in model.named_parameters()}
+    for name, last in (("other", True), ("plain", False)):
+        assert all(x.is_contiguous(memory_format=torch.channels_last) is last for x in seen[name]), name
+        assert all(x.is_contiguous() is not last for x in seen[name]), name
+    assert differ(found["other"], found["plain"]) < 1e-4
+    assert load(Path(trainer.output_dir) / "model_final.pth")["model"].keys() == trainer.model.state_dict().keys()
+
+
+def test_channels_last_is_asked_for_on_other_devices(small, monkeypatch):
+    """`train.channels_last` decides where the device is no CPU; a device of PyTorch's without memory stands for it."""
+    layouts = {}
+    monkeypatch.setattr("fcos_d2.train.trainer.find_device", lambda name, key: torch.device("meta"))
+    for wanted in ("false", "true"):
+        trainer = LazyTrainer(small(wanted, f"train.channels_last={wanted}"), console=False)
+        weights = [p for p in trainer.bare_model.parameters() if p.dim() == 4 and min(p.shape) > 1]
+        layouts[wanted] = {p.is_contiguous(memory_format=torch.channels_last) for p in weights}
+    assert layouts == {"false": {False}, "true": {True}}
 
 
 @pytest.mark.parametrize("more", [[], ["train.amp.enabled=true", "train.grad_accumulation=2"]])
