@@ -35,6 +35,7 @@ from .targets import target
 from .yacs import add_fcos_config, read_yacs
 
 __all__ = [
+    "class_key",
     "clipping_sgd",
     "dataloader_of_yacs",
     "lazy_of_yacs",
@@ -99,12 +100,18 @@ def model_of_yacs(cfg: CfgNode) -> DictConfig:
         keys.get("MODEL", {}).pop(name, None)
     if cfg.MODEL.ROI_BOX_HEAD.get("USE_FED_LOSS"):  # it counts the images of each class
         keys["DATASETS"] = {"TRAIN": list(cfg.DATASETS.TRAIN)}
-    where = _CLASS_KEYS.get(cfg.MODEL.META_ARCHITECTURE)
-    known = {} if where is None else {"num_classes": cfg.MODEL[where].NUM_CLASSES}
+    where = class_key(cfg)
+    known = {} if where is None else {"num_classes": cfg.MODEL[where.split(".")[1]].NUM_CLASSES}
     return L(model_from_keys)(
         keys=keys, **known, pixel_mean=list(cfg.MODEL.PIXEL_MEAN), pixel_std=list(cfg.MODEL.PIXEL_STD),
         input_format=cfg.INPUT.FORMAT,
     )  # fmt: skip
+
+
+def class_key(cfg: CfgNode) -> str | None:
+    """The key of the number of classes, e.g. MODEL.FCOS.NUM_CLASSES; None for an architecture that has none."""
+    where = _CLASS_KEYS.get(cfg.MODEL.META_ARCHITECTURE)
+    return None if where is None else f"MODEL.{where}.NUM_CLASSES"
 
 
 @target("model")

@@ -59,5 +59,6 @@ def buffers_of_the_first(model: nn.Module) -> Iterator[None]:
         return
     with buffers_kept(model):
         for buffer in model.buffers():
-            torch.distributed.broadcast(buffer, 0)
+            if buffer.dtype != torch.bool:  # which gloo does not know; masks are equal everywhere
+                torch.distributed.broadcast(buffer, 0)
         yield

@@ -24,6 +24,7 @@ from ..files import write_json
 from ..visualize import draw_curves
 from ..weights.read import load
 from ..zoo import get_config
+from .cpu import start_threads, without_denormals
 from .own_data import (
     DEFAULT_MODEL,
     OwnData,
@@ -136,6 +137,8 @@ def _train(audience: Audience, cfg: DictConfig, folder: Path, resume: bool = Fal
     """Train to the end; returns the trainer and the seconds that it took."""
     started = time.monotonic()
     _keep_freed_memory()
+    with without_denormals():
+        start_threads()
     trainer = LazyTrainer(cfg, resume=resume, console=False, folder=str(folder))
     first = comm.is_main_process()
     with audience.progress("training", trainer.max_iter) if first else nullcontext() as progress:

@@ -61,6 +61,13 @@ class State:
             state["ema_updates"] = trainer.average.updates
         return state | {"_trainer": {key: state[key] for key in ("iteration", "optimizer", "grad_scaler")}}
 
+    def forget(self) -> None:
+        """Back to the beginning of training."""
+        self.resumed, self.buffers = {}, {}
+        self.trainer.start_iter, self.trainer.done, self.trainer.stop_reason = 0, -1, ""
+        for name in ("data_loader", "stream"):  # the seed of a checkpoint decides about them
+            vars(self.trainer).pop(name, None)
+
     def resume(self, path: str) -> None:
         """Take the weights of a checkpoint, and what decides where training begins; `restore` does the rest.
 

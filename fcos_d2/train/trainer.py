@@ -21,7 +21,7 @@ from torch import nn
 
 from ..config.stored import Config
 from ..config.train_options import TrainOptions
-from ..config.translate import model_of_yacs, scaled, train_of_yacs
+from ..config.translate import class_key, model_of_yacs, scaled, train_of_yacs
 from ..data.random_state import generators_kept, seed_generators, seeded
 from ..data.stream import SampleStream
 from ..errors import FcosError
@@ -127,7 +127,7 @@ class LazyTrainer(BuildingTrainer):
         model = model_of_yacs(self.cfg) if self._yacs else self.cfg.model
         count = model.get("num_classes")
         if names and count is not None and len(names) != count:
-            key = "MODEL.*.NUM_CLASSES " if self._yacs else "model.num_classes="
+            key = f"{class_key(self.cfg)} " if self._yacs else "model.num_classes="
             raise FcosError(f"The data set has {len(names)} classes, but the model {count}: pass {key}{len(names)}.")
         return names
 
@@ -153,8 +153,7 @@ class LazyTrainer(BuildingTrainer):
             FcosError: weights do not fit, or an evaluation has none.
         """
         path, options = self.options.init_checkpoint, self.options
-        for name in ("data_loader", "stream"):  # the seed of a checkpoint decides about them
-            vars(self).pop(name, None)
+        self.state.forget()
         if resume and self.checkpointer.has_checkpoint():
             path = self.checkpointer.get_checkpoint_file()
             if not self._eval_only:

@@ -328,7 +328,9 @@ def test_training_leaves_the_process_as_it_was(small):
         )  # fmt: skip
 
     before = state()
-    trained(small("out", "train.max_iter=1", "train.cudnn_benchmark=true", "train.float32_precision=high"))
+    cfg = small("out", "train.max_iter=1")
+    cfg.train.cudnn_benchmark, cfg.train.float32_precision = True, "high"
+    trained(cfg)
     assert state() == before and before[-1] > 0
     assert "Training from iteration 0 to 1" in (Path(small("out").train.output_dir) / "log.txt").read_text()
     with without_denormals():  # an application that wants them flushed
