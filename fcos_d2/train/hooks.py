@@ -15,6 +15,7 @@ from detectron2.engine import HookBase
 from detectron2.evaluation.testing import flatten_results_dict
 from detectron2.utils import comm
 from torch import Tensor, nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from ..errors import FcosError
 
@@ -57,7 +58,7 @@ class WeightAverage:
                 values.append(value)
             else:
                 self.weights[name].copy_(value)
-        torch._foreach_lerp_(averages, values, 1 - decay)
+        get_ema_multi_avg_fn(decay)(averages, values, self.updates)
 
     @contextmanager
     def in_place(self) -> Iterator[None]:

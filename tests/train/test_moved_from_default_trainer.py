@@ -14,6 +14,7 @@ from detectron2.evaluation import COCOEvaluator, DatasetEvaluators
 from detectron2.solver import build_lr_scheduler, build_optimizer
 from detectron2.utils.events import EventWriter
 
+from fcos_d2.errors import FcosError
 from fcos_d2.train import LazyTrainer
 from fcos_d2.weights.read import read
 
@@ -187,3 +188,22 @@ class Stop(HookBase):
         if self.trainer.iter + 1 == self.length:
             self.trainer.save(f"model_{self.trainer.iter:07d}")
             self.trainer.max_iter = self.length  # as if that were all
+
+
+def test_several_test_sets_are_evaluated_one_by_one(yaml, data):
+    """As `DefaultTrainer.test` does; the first decides what is best."""
+    cfg = yaml("sets", "SOLVER.MAX_ITER=1", f"DATASETS.TEST=('{data.val}','{data.train}')")
+    trainer = LazyTrainer(cfg, console=False)
+    results = trainer.train()
+    assert list(results) == [data.val, data.train] and results[data.train]["bbox"].keys() >= {"AP"}
+    best = torch.load(Path(trainer.output_dir) / "model_best.pth", weights_only=True)["metrics"]
+    assert list(best) == ["bbox/AP"]
+
+
+def test_wrong_keys_are_named(yaml):
+    for key, words in (
+        ("MODEL.FCOS.NUM_CLASSES=3", r"pass MODEL\.FCOS\.NUM_CLASSES 5"),
+        ("TEST.AUG.ENABLED=True", "AUG"),
+    ):
+        with pytest.raises(FcosError, match=words):
+            LazyTrainer(yaml("wrong", key), console=False)
