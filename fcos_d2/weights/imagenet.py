@@ -14,7 +14,7 @@ from torch import Tensor
 from ..errors import FcosError
 from .adjust import fit_counters
 from .families.imagenet import CLASSIFIER, origin_of, without_prefixes
-from .mapping import EPSILON, difference, fields_of, some, to_ours
+from .mapping import EPSILON, difference, matches, some, to_ours
 from .read import Weights, read
 from .report import Report
 from .target import Target, suit_pixels, target_of
@@ -87,11 +87,7 @@ def _same_names(weights: Weights, tensors: dict[str, Tensor], target: Target) ->
     prefix = backbone_prefix(target.shapes)
     wanted = {name: shape for name, shape in target.shapes.items() if name.startswith(prefix)}
     report = Report(weights.path, "names of the backbone itself")
-    report.ignored = [
-        name
-        for name in tensors
-        if f"{prefix}{name}" not in wanted and any(fields_of(template, name) is not None for template in CLASSIFIER)
-    ]
+    report.ignored = [n for n in tensors if f"{prefix}{n}" not in wanted and matches(CLASSIFIER, n)]
     state = {f"{prefix}{name}": tensor for name, tensor in tensors.items() if name not in report.ignored}
     if not any(name in wanted for name in state):
         return None

@@ -1,20 +1,19 @@
-"""Rename rules that read in both directions, and what happened when they were applied.
+"""Rules that rename tensors of another project to ours, and back.
 
-A rule joins a name of another project to a name of ours by two templates with the same fields:
+A rule is a pair of templates, their name and our name. Fields in braces stand for the parts that both names share:
 
-    {n}       a whole number; also {3n+1} or {n-2}, the same number in other words
-    {A}       one component, without a dot
-    {*}       the rest of the name
+    {n}       a whole number, one lower-case letter; {3n+1} and {n-2} are written from the same number n
+    {A}       one component of the name (no dots), one upper-case letter
+    {*}       the rest of the name, dots included
 
-so `layer{k}.{i}.bn{j}.{*}` and `res{k+1}.{i}.conv{j}.norm.{*}` rename a whole ResNet, and rename it back. Rules are
-ordered: the first that fits a name decides. Words: theirs, ours = the two sides of a rule; a "norm" is what the names
-of a normalization's tensors begin with, e.g. `backbone.bottom_up.stem.conv1.norm`.
+For example, `layer{k}.{i}.bn{j}.{*}` -> `res{k+1}.{i}.conv{j}.norm.{*}` renames `layer2.0.bn1.weight` to
+`res3.0.conv1.norm.weight`. Rules are tried in their order, and the first whose template matches a name renames it.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 
@@ -26,6 +25,8 @@ from ..errors import FcosError
 _FIELD = re.compile(r"\{(?:(?P<times>\d*)(?P<number>[a-z])(?P<plus>[+-]\d+)?|(?P<word>[A-Z])|(?P<rest>\*))\}")
 
 Fields = dict[str, "int | str"]
+# What all norms of this package's models add to the variance.
+EPSILON = 1e-5
 
 
 @dataclass(frozen=True)
@@ -34,12 +35,11 @@ class Rule:
 
     Attributes:
         theirs, ours: templates of the two names.
-        epsilon: of a norm that this rule renames, where the source adds another number to the variance than ours does
-            (`EPSILON`); `None` where it adds the same.
-        legacy: an older name: it is read, never written.
-        beside: our name (template) that must exist for `ours` to be written as `theirs`.
-        given: their name (template) that must exist for `theirs` to be read as `ours`.
-        stacked: `{n}` of `theirs` is the row of our one tensor; the shape of each of their tensors.
+        epsilon: what the other project adds to the variance of the norm that this rule renames, if not `EPSILON`.
+        legacy: `theirs` is an older name: it is read, never written.
+        beside: the rule applies to writing only if the model has our name that this template gives.
+        given: the rule applies to reading only if the file has their name that this template gives.
+        stacked: they keep one tensor of this shape for each level {n}; ours is one tensor with a row for each level.
     """
 
     theirs: str
@@ -49,10 +49,6 @@ class Rule:
     beside: str | None = None
     given: str | None = None
     stacked: tuple[int, ...] | None = None
-
-
-# What all norms of this package's models add to the variance.
-EPSILON = 1e-5
 
 
 @cache
@@ -76,7 +72,7 @@ def _parse(template: str) -> tuple[re.Pattern[str], tuple[tuple[str, int, int], 
 
 
 def fields_of(template: str, name: str) -> Fields | None:
-    """The fields that turn `template` into `name`; `None` if none do."""
+    """The fields with which `template` gives `name`; `None` if it cannot."""
     pattern, numbers = _parse(template)
     match = pattern.fullmatch(name)
     if match is None:
@@ -90,8 +86,13 @@ def fields_of(template: str, name: str) -> Fields | None:
     return fields
 
 
+def matches(templates: Sequence[str], name: str) -> bool:
+    """Whether one of the templates can give `name`."""
+    return any(fields_of(template, name) is not None for template in templates)
+
+
 def fill(template: str, fields: Mapping[str, int | str]) -> str:
-    """The name that `template` makes of `fields`."""
+    """The name that `template` gives with `fields`."""
 
     def text(match: re.Match[str]) -> str:
         if match["number"]:
@@ -107,8 +108,8 @@ class Renamed:
 
     Attributes:
         tensors: new name -> tensor.
-        left_over: old names that no rule fits.
-        epsilons: our name of a norm -> epsilon of the source, where it is not `EPSILON`.
+        left_over: names that no rule renames.
+        epsilons: our name of a norm, without `.running_var` -> epsilon of the other project, if not `EPSILON`.
     """
 
     tensors: dict[str, Tensor] = field(default_factory=dict)
@@ -120,76 +121,64 @@ def to_ours(tensors: Mapping[str, Tensor], rules: Sequence[Rule]) -> Renamed:
     """Rename another project's tensors to our names.
 
     Raises:
-        FcosError: two names become one; a stack has gaps.
+        FcosError: two of them get one name; a level of a stacked tensor is missing.
     """
     done, sources, stacks = Renamed(), {}, {}
-    for name, tensor in tensors.items():
-        fits = ((rule, _among(tensors, rule.given, fields_of(rule.theirs, name))) for rule in rules)
-        rule, fields = _first(fits, name, done)
-        if rule is None:
-            continue
-        target = fill(rule.ours, fields)
+    for name, tensor, rule, fields in _renames(tensors, rules, done, reading=True):
+        ours = fill(rule.ours, fields)
         if rule.stacked is not None:
-            stacks.setdefault(target, {})[int(fields["n"])] = tensor
+            stacks.setdefault(ours, {})[int(fields["n"])] = tensor
             continue
-        if target in sources:
+        if ours in sources:
             raise FcosError(
-                f"{sources[target]!r} and {name!r} both become {target!r}: the file holds one weight under two names."
+                f"{sources[ours]!r} and {name!r} both become {ours!r}: the file holds one weight under two names."
             )
-        sources[target] = name
-        done.tensors[target] = tensor
-        if rule.epsilon is not None and target.endswith(".running_var"):
-            done.epsilons[target.removesuffix(".running_var")] = rule.epsilon
-    for target, rows in stacks.items():
-        if sorted(rows) != list(range(len(rows))):
-            raise FcosError(f"{target!r} needs one tensor for each level, but the file has levels {sorted(rows)}.")
-        done.tensors[target] = torch.stack([rows[i].reshape(()) for i in range(len(rows))])
+        sources[ours] = name
+        done.tensors[ours] = tensor
+    for ours, levels in stacks.items():
+        if sorted(levels) != list(range(len(levels))):
+            raise FcosError(f"{ours!r} needs one tensor for each level, but the file has levels {sorted(levels)}.")
+        done.tensors[ours] = torch.stack([levels[i].reshape(()) for i in range(len(levels))])
     return done
 
 
 def to_theirs(tensors: Mapping[str, Tensor], rules: Sequence[Rule]) -> Renamed:
-    """Rename our tensors to another project's names; the inverse of `to_ours` without its legacy names."""
+    """Rename our tensors to another project's names; the inverse of `to_ours`, but for older names."""
     done = Renamed()
-    written = [rule for rule in rules if not rule.legacy]
-    for name, tensor in tensors.items():
-        fits = ((rule, _among(tensors, rule.beside, fields_of(rule.ours, name))) for rule in written)
-        rule, fields = _first(fits, name, done)
-        if rule is None:
+    for _, tensor, rule, fields in _renames(tensors, [rule for rule in rules if not rule.legacy], done, reading=False):
+        if rule.stacked is None:
+            done.tensors[fill(rule.theirs, fields)] = tensor
             continue
-        if rule.stacked is not None:
-            for n, row in enumerate(tensor):
-                done.tensors[fill(rule.theirs, {"n": n})] = row.reshape(rule.stacked).clone()
-            continue
-        done.tensors[fill(rule.theirs, fields)] = tensor
-        if rule.epsilon is not None and name.endswith(".running_var"):
-            done.epsilons[name.removesuffix(".running_var")] = rule.epsilon
+        for n, row in enumerate(tensor):
+            done.tensors[fill(rule.theirs, {"n": n})] = row.reshape(rule.stacked).clone()
     return done
 
 
-def _among(tensors: Mapping[str, Tensor], neighbour: str | None, fields: Fields | None) -> Fields | None:
-    """`fields`, unless they name a neighbour that is not there."""
-    if fields is None or neighbour is None or fill(neighbour, fields) in tensors:
-        return fields
-    return None
-
-
-def _first(fits: Iterable[tuple[Rule, Fields | None]], name: str, done: Renamed) -> tuple[Rule | None, Fields]:
-    """The first rule that fits; without one, `name` is left over."""
-    for rule, fields in fits:
-        if fields is not None:
-            return rule, fields
-    done.left_over.append(name)
-    return None, {}
+def _renames(
+    tensors: Mapping[str, Tensor], rules: Sequence[Rule], done: Renamed, reading: bool
+) -> Iterator[tuple[str, Tensor, Rule, Fields]]:
+    """Each tensor with the first rule that renames it; `done` gets the epsilons, and the names without a rule."""
+    for name, tensor in tensors.items():
+        for rule in rules:
+            fields = fields_of(rule.theirs if reading else rule.ours, name)
+            needed = rule.given if reading else rule.beside
+            if fields is not None and (needed is None or fill(needed, fields) in tensors):
+                ours = fill(rule.ours, fields) if reading else name
+                if rule.epsilon is not None and ours.endswith(".running_var"):
+                    done.epsilons[ours.removesuffix(".running_var")] = rule.epsilon
+                yield name, tensor, rule, fields
+                break
+        else:
+            done.left_over.append(name)
 
 
 @dataclass(frozen=True)
 class Difference:
-    """How the tensors of a file differ from what a model wants.
+    """How the tensors of a file differ from those that a model wants.
 
     Attributes:
-        missing: names that the model wants and the file lacks.
-        left_over: names that the file has and the model does not know.
-        shapes: name -> (shape in the file, shape in the model).
+        missing, left_over: names that only the model has, and that only the file has.
+        shapes: name -> (shape in the file, shape in the model), where these differ.
     """
 
     missing: tuple[str, ...] = ()
@@ -200,29 +189,21 @@ class Difference:
         return len(self.missing) + len(self.left_over) + len(self.shapes)
 
     def __str__(self) -> str:
-        parts = []
-        if self.missing:
-            parts.append(f"{len(self.missing)} missing ({some(self.missing)})")
-        if self.left_over:
-            parts.append(f"{len(self.left_over)} left over ({some(self.left_over)})")
-        if self.shapes:
-            name, (theirs, ours) = next(iter(self.shapes.items()))
-            parts.append(
-                f"{len(self.shapes)} of another shape ({name}: {list(theirs)} in the file, {list(ours)} wanted)"
-            )
+        parts = [f"{len(self.missing)} missing ({some(self.missing)})"] * bool(self.missing)
+        parts += [f"{len(self.left_over)} left over ({some(self.left_over)})"] * bool(self.left_over)
+        for name, (theirs, ours) in list(self.shapes.items())[:1]:
+            first = f"{name}: {list(theirs)} in the file, {list(ours)} wanted"
+            parts.append(f"{len(self.shapes)} of another shape ({first})")
         return ", ".join(parts) or "0 missing, 0 left over"
 
 
 def difference(tensors: Mapping[str, Tensor], wanted: Mapping[str, tuple[int, ...]]) -> Difference:
     """Compare names and shapes of tensors with those a model wants."""
+    both = {name: (tuple(tensors[name].shape), tuple(shape)) for name, shape in wanted.items() if name in tensors}
     return Difference(
         tuple(name for name in wanted if name not in tensors),
         tuple(name for name in tensors if name not in wanted),
-        {
-            name: (tuple(tensor.shape), tuple(wanted[name]))
-            for name, tensor in tensors.items()
-            if name in wanted and tuple(tensor.shape) != tuple(wanted[name])
-        },
+        {name: shapes for name, shapes in both.items() if shapes[0] != shapes[1]},
     )
 
 

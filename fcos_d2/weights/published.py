@@ -55,9 +55,15 @@ class Imported:
     unused: Mapping[str, Tensor] = field(default_factory=dict)
     extra: Mapping[str, Any] = field(default_factory=dict)
 
-    def _chosen(self) -> zoo.Variant:
+    @property
+    def config_name(self) -> str:
+        """Name of the variant.
+
+        Raises:
+            FcosError: several fit and nothing decides; the message lists them.
+        """
         if self.variant is not None:
-            return self.variant
+            return self.variant.full_name
         if not self.variants:
             raise FcosError(f"{self.report.file} was read for a config that has no name in the zoo.")
         raise FcosError(
@@ -66,23 +72,14 @@ class Imported:
         )
 
     @property
-    def config_name(self) -> str:
-        """Name of the variant.
-
-        Raises:
-            FcosError: several fit and nothing decides; the message lists them.
-        """
-        return self._chosen().full_name
-
-    @property
     def recipe(self) -> str:
         """Name of its recipe; raises as `config_name` does."""
-        return self._chosen().recipe
+        return zoo.find(self.config_name).recipe
 
     @property
     def backbone(self) -> str:
         """Name of its backbone; raises as `config_name` does."""
-        return self._chosen().backbone
+        return zoo.find(self.config_name).backbone
 
 
 def load(
@@ -112,100 +109,70 @@ def imported(
     """The same of weights that were read."""
     path, tensors = Path(weights.path), weights.chosen()
     families, renamed, unused = _recognise(tensors, path, family)
-    report = Report(str(path), families[0].name, ignored=list(unused))
-    if weights.averages:
-        report.facts.append("the averaged weights (ema) of the training")
+    row = families[0]
+    report = Report(str(path), row.name, ignored=list(unused), class_names=weights.class_names)
+    report.facts += ["the averaged weights (ema) of the training"] * (weights.averages is not None)
     state, report.done = adjust.change_epsilon(renamed.tensors, renamed.epsilons)
-    target = None
-    if config is not None:
-        target = target_of(config, num_classes)
-    elif families[0] is OURS and weights.config is not None:
-        target = target_of(parse_config(weights.config, str(path)), num_classes, stored=True)
-    plan = _plan(state, families, path, target, num_classes, report)
-    state, dropped = _adapt(state, families[0], plan, path, report)
-    _account(report, state, tensors, families, plan)
-    return Imported(state, report, report.family, tuple(plan.fits), plan.chosen, {**unused, **dropped}, weights.extra)
-
-
-@dataclass(frozen=True)
-class _Plan:
-    """Where weights come from and what they are for.
-
-    Attributes:
-        target: the model.
-        chosen: its row in the zoo, if one was decided on.
-        fits: rows of the zoo that the weights fit.
-        published: rows of the source's own families that they fit.
-        classes: number of classes in the source.
-    """
-
-    target: Target
-    chosen: zoo.Variant | None
-    fits: Sequence[zoo.Variant]
-    published: Sequence[zoo.Variant]
-    classes: int
-
-
-def _plan(
-    state: Mapping[str, Tensor],
-    families: Sequence[Family],
-    path: Path,
-    target: Target | None,
-    num_classes: int | None,
-    report: Report,
-) -> _Plan:
     classes = count_classes(state, path)
-    rows = [v for v in zoo.VARIANTS if families[0] is OURS or any(v.family == f.zoo for f in families)]
+    rows = [v for v in zoo.VARIANTS if row is OURS or any(v.family == f.zoo for f in families)]
+    target = _asked_for(weights, row, config, num_classes)
     if target is not None:
-        report.chosen_by = "asked for"
-        if target.variant in rows:
-            published = [target.variant]
-        else:
-            published = [] if families[0] is OURS else fitting(state, rows, classes)[0]
-        return _Plan(target, target.variant, [target.variant] if target.variant else [], published, classes)
-    fits, nearest, least = fitting(state, rows, classes)
-    if not fits:
-        raise _fits_nothing(path, families[0], nearest, least)
-    chosen, report.chosen_by = _choose(fits, path)
-    return _Plan(variant_target(chosen or fits[0], num_classes or classes), chosen, fits, fits, classes)
+        chosen, report.chosen_by = target.variant, "asked for"
+        fits = [chosen] if chosen else []
+        published = fits if chosen in rows else [] if row is OURS else fitting(state, rows, classes)[0]
+    else:
+        fits, nearest, least = fitting(state, rows, classes)
+        if not fits:
+            raise _fits_nothing(path, row, nearest, least)
+        chosen, report.chosen_by = _choose(fits, path)
+        target, published = variant_target(chosen or fits[0], num_classes or classes), fits
+    state, dropped = _adapt(state, row, target, published, classes, report)
+    if chosen:
+        row = next((f for f in families if f.zoo == chosen.family), row)
+        report.config_name = chosen.full_name
+    elif fits:
+        report.same_names = tuple(f.name for f in families if any(v.family == f.zoo for v in fits))
+    report.family, report.variants = row.name, tuple(v.full_name for v in fits)
+    report.num_classes, report.tensors = target.num_classes, len(state)
+    report.renamed = sum(name not in tensors for name in state)
+    report.facts += [
+        *row.notes,
+        *describe([target] if chosen or not fits else [variant_target(v, classes) for v in fits]),
+    ]
+    known = {traits_of(v) for v in published}
+    if len(known) == 1 and target.traits not in (None, *known):
+        report.facts.append(f"trained for another recipe: {known.pop()}; the config has {target.traits}")
+    return Imported(state, report, report.family, tuple(fits), chosen, {**unused, **dropped}, weights.extra)
+
+
+def _asked_for(weights: Weights, row: Family, config: Any, num_classes: int | None) -> Target | None:
+    """The model that the caller names, or the config in a file of ours."""
+    if config is not None:
+        return target_of(config, num_classes)
+    if row is OURS and weights.config is not None:
+        return target_of(parse_config(weights.config, weights.path), num_classes, stored=True)
+    return None
 
 
 def _adapt(
-    state: dict[str, Tensor], row: Family, plan: _Plan, path: Path, report: Report
+    state: dict[str, Tensor],
+    row: Family,
+    target: Target,
+    published: Sequence[zoo.Variant],
+    classes: int,
+    report: Report,
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Settle what the source means differently; returns also what the model has no place for, under its old names."""
-    target = plan.target
-    state = _fit_classes(state, plan.classes, row, path, target, report)
+    state = _fit_classes(state, classes, row, target, report)
     state, done = adjust.fill_neutral(state, target.shapes, target.starts)
     report.done += done
     state, counters, done = adjust.fit_counters(state, target.shapes)
     report.done += done
     if row is not OURS:
-        state = suit_pixels(state, {pixels_of(variant) for variant in plan.published}, target, report)
+        state = suit_pixels(state, {pixels_of(variant) for variant in published}, target, report)
     if found := without_counters(state, target):
-        raise FcosError(f"{path} does not suit {target.title}: {found}.")
+        raise FcosError(f"{report.file} does not suit {target.title}: {found}.")
     return state, to_theirs(counters, row.rules).tensors
-
-
-def _account(
-    report: Report, state: Mapping[str, Tensor], before: Mapping[str, Tensor], families: Sequence[Family], plan: _Plan
-) -> None:
-    row, chosen = families[0], plan.chosen
-    if chosen:
-        row = next((f for f in families if f.zoo == chosen.family), row)
-        report.config_name = chosen.full_name
-    elif plan.fits:
-        report.same_names = tuple(f.name for f in families if any(v.family == f.zoo for v in plan.fits))
-    report.family = row.name
-    report.variants = tuple(v.full_name for v in plan.fits)
-    report.num_classes, report.tensors = plan.target.num_classes, len(state)
-    report.renamed = sum(name not in before for name in state)
-    report.facts += row.notes
-    undecided = [] if chosen else [variant_target(v, plan.classes) for v in plan.fits]
-    report.facts += describe(undecided or [plan.target])
-    known = {traits_of(v) for v in plan.published}
-    if len(known) == 1 and plan.target.traits not in (None, *known):
-        report.facts.append(f"trained for another recipe: {known.pop()}; the config has {plan.target.traits}")
 
 
 def _recognise(
@@ -286,7 +253,7 @@ def _choose(fits: Sequence[zoo.Variant], path: Path) -> tuple[zoo.Variant | None
 
 
 def _fit_classes(
-    state: dict[str, Tensor], classes: int, row: Family, path: Path, target: Target, report: Report
+    state: dict[str, Tensor], classes: int, row: Family, target: Target, report: Report
 ) -> dict[str, Tensor]:
     wanted, channels = target.num_classes, row.channels_of_classes
     if wanted == classes:
@@ -295,6 +262,6 @@ def _fit_classes(
         report.done.append(f"class channels {classes} -> {wanted}: those of COCO's {wanted} classes, in their order")
         return adjust.choose_classes(state, channels, classes)
     raise FcosError(
-        f"{path} predicts {classes} classes, but {target.title} has {wanted}: set model.num_classes={classes} "
+        f"{report.file} predicts {classes} classes, but {target.title} has {wanted}: set model.num_classes={classes} "
         "(MODEL.FCOS.NUM_CLASSES) to use it as it is."
     )

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from ..mapping import Rule, fields_of
+from ..mapping import Rule, matches
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class Family:
 
     def ignores(self, name: str) -> bool:
         """Whether no model needs a tensor of this name."""
-        return any(fields_of(template, name) is not None for template in self.ignored)
+        return matches(self.ignored, name)
 
     @property
     def has_scales(self) -> bool:

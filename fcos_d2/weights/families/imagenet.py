@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from ..adjust import Pixels
-from ..mapping import Rule, fields_of
+from ..mapping import Rule, matches
 from .bodies import detectron2_resnet, dla, given, hrnet, mobilenet, resnet, vovnet
 
 _OURS = "backbone.bottom_up."
@@ -45,7 +45,7 @@ class Origin:
 
     def ignores(self, name: str) -> bool:
         """Whether a tensor of this name belongs to the classifier."""
-        return any(fields_of(template, name) is not None for template in self.ignored)
+        return matches(self.ignored, name)
 
     def pixels_of(self, names: Collection[str], author: Any) -> Pixels | None:
         """What a file of this kind was trained on.
