@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .mapping import EPSILON
+from .rules import EPSILON
 
 Tensors = dict[str, Tensor]
 

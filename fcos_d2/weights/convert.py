@@ -16,9 +16,9 @@ from . import adjust
 from .families import OURS, family_of
 from .families.family import Family
 from .families.torchvision import TORCHVISION, coco_names
-from .mapping import some, to_theirs
 from .published import Imported, count_classes, load
 from .report import Report
+from .rules import some, to_theirs
 from .target import AVERAGE, Traits, target_of, traits_of
 from .write import save
 

@@ -14,10 +14,10 @@ from ..errors import FcosError
 from .families import FAMILIES
 from .fetch import fetch
 from .imagenet import backbone_for, backbone_prefix
-from .mapping import some
 from .published import imported
 from .read import Weights, read
 from .report import Report
+from .rules import some
 
 __all__ = ["Policy", "fit", "load_model", "log_report"]
 

@@ -14,9 +14,9 @@ from torch import Tensor
 from ..errors import FcosError
 from .adjust import fit_counters
 from .families.imagenet import CLASSIFIER, origin_of, without_prefixes
-from .mapping import EPSILON, difference, matches, some, to_ours
 from .read import Weights, read
 from .report import Report
+from .rules import EPSILON, difference, matches, some, to_ours
 from .target import Target, suit_pixels, target_of
 
 _OURS = "backbone.bottom_up."

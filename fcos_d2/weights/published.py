@@ -15,9 +15,9 @@ from ..errors import FcosError
 from . import adjust
 from .families import FAMILIES, OURS, families_of, family_of
 from .families.family import Family
-from .mapping import Difference, Renamed, some, to_ours, to_theirs
 from .read import Weights, read, weights_of
 from .report import Report
+from .rules import Difference, Renamed, some, to_ours, to_theirs
 from .target import (
     Target,
     describe,

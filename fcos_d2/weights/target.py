@@ -28,8 +28,8 @@ from ..modeling.backbone import BACKBONES
 from ..zoo.recipes import RECIPES, Recipe
 from ..zoo.schedules import SCHEDULES
 from .adjust import COUNTER, Pixels, change_pixels
-from .mapping import Difference, difference
 from .report import Report
+from .rules import Difference, difference
 
 AVERAGE = "dense.loss.average"
 

@@ -552,7 +552,7 @@ def load(model: nn.Module, state: dict[str, Tensor], rules: Any) -> nn.Module:
     Raises:
         FcosError: not all of its parameters got one.
     """
-    from fcos_d2.weights.mapping import to_theirs
+    from fcos_d2.weights.rules import to_theirs
 
     tensors = to_theirs(state, rules).tensors
     lacking = model.load_state_dict(tensors, strict=False)

@@ -22,7 +22,7 @@ from fcos_d2.weights import fetch as module
 from fcos_d2.weights.families.bodies import resnet
 from fcos_d2.weights.fetch import fetch, is_backbone_only
 from fcos_d2.weights.fit import load_model
-from fcos_d2.weights.mapping import to_theirs
+from fcos_d2.weights.rules import to_theirs
 from fcos_d2.zoo.addresses import ADDRESSES, Address
 
 

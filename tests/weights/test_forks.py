@@ -13,7 +13,7 @@ from fcos_d2.config.compose import compose
 from fcos_d2.errors import FcosError
 from fcos_d2.importers import FAMILIES
 from fcos_d2.weights.adjust import change_epsilon
-from fcos_d2.weights.mapping import to_ours, to_theirs
+from fcos_d2.weights.rules import to_ours, to_theirs
 
 NORM = ("weight", "bias", "running_mean", "running_var")
 COUNTED = (*NORM, "num_batches_tracked")

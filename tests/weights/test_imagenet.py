@@ -17,7 +17,7 @@ from fcos_d2 import importers, zoo
 from fcos_d2.config.compose import compose
 from fcos_d2.errors import FcosError
 from fcos_d2.importers import load_backbone
-from fcos_d2.weights import imagenet, mapping
+from fcos_d2.weights import imagenet, rules
 
 T_R50, V_R50 = "fcos/fcos_R_50_FPN_1x", "torchvision/fcos_resnet50_fpn"
 
@@ -187,7 +187,7 @@ def test_networks_under_their_authors_names(config: str, classifier: str, tmp_pa
     ours = {
         f"backbone.bottom_up.{n}": torch.rand(s) if len(s) == 1 else torch.rand(()).expand(s) for n, s in shapes.items()
     }
-    renamed = mapping.to_theirs(ours, importers.FAMILIES[family].rules)
+    renamed = rules.to_theirs(ours, importers.FAMILIES[family].rules)
     assert not renamed.left_over
     theirs = {
         n.removeprefix("backbone.").removeprefix("body.").removeprefix("bottom_up."): t

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from fcos_d2 import FCOS, importers, zoo
 from fcos_d2.weights.adjust import change_epsilon
-from fcos_d2.weights.mapping import to_ours
+from fcos_d2.weights.rules import to_ours
 
 HEIGHT, WIDTH = 160, 192
 

@@ -12,7 +12,7 @@ from fcos_d2.importers import FAMILIES
 from fcos_d2.modeling import FCOSHead
 from fcos_d2.modeling.backbone import fpn, resnet
 from fcos_d2.weights.adjust import change_epsilon
-from fcos_d2.weights.mapping import to_ours, to_theirs
+from fcos_d2.weights.rules import to_ours, to_theirs
 
 C, K = 32, 3
 

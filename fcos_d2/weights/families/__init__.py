@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from ...errors import FcosError
-from ..mapping import Rule
+from ..rules import Rule
 from .adelaidet import ADELAIDET
 from .detectron2 import DETECTRON2
 from .family import Family

@@ -6,7 +6,7 @@ here.
 
 from __future__ import annotations
 
-from ..mapping import Rule
+from ..rules import Rule
 from .bodies import detectron2_resnet, dla, mobilenet, vovnet
 from .detectron2 import PYRAMID
 from .family import Family

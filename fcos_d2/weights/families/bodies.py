@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ..mapping import Rule
+from ..rules import Rule
 
 _OURS = "backbone.bottom_up."
 

@@ -5,7 +5,7 @@ Its moving average of positives is a plain number that no checkpoint keeps.
 
 from __future__ import annotations
 
-from ..mapping import Rule
+from ..rules import Rule
 from .bodies import detectron2_resnet
 from .family import Family
 

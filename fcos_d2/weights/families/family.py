@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from ..mapping import Rule, matches
+from ..rules import Rule, matches
 
 
 @dataclass(frozen=True)

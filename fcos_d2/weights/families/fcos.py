@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ..mapping import Rule
+from ..rules import Rule
 from .bodies import hrnet, mobilenet, resnet, vovnet
 from .family import Family
 

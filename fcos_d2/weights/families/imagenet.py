@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from ..adjust import Pixels
-from ..mapping import Rule, matches
+from ..rules import Rule, matches
 from .bodies import detectron2_resnet, dla, given, hrnet, mobilenet, resnet, vovnet
 
 _OURS = "backbone.bottom_up."

@@ -6,7 +6,7 @@ Its batch norms add 1e-5 and count batches also where they are frozen; only the 
 
 from __future__ import annotations
 
-from ..mapping import Rule
+from ..rules import Rule
 from .bodies import conv_norm, given, hrnet, resnet
 from .family import Family
 

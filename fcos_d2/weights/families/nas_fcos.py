@@ -5,7 +5,7 @@ Frozen batch norms of its ResNets have no epsilon; those of its pyramid and of M
 
 from __future__ import annotations
 
-from ..mapping import Rule
+from ..rules import Rule
 from .bodies import conv_norm, mobilenet, resnet
 from .family import Family
 from .fcos import head

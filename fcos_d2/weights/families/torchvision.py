@@ -6,7 +6,7 @@ torchvision divides images by 255 and then by its deviations; our recipe "torchv
 
 from __future__ import annotations
 
-from ..mapping import Rule
+from ..rules import Rule
 from .bodies import resnet
 from .family import Family
 

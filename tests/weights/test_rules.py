@@ -7,7 +7,7 @@ import torch
 
 from fcos_d2.errors import FcosError
 from fcos_d2.importers import FAMILIES
-from fcos_d2.weights.mapping import Rule, difference, fields_of, fill, to_ours, to_theirs
+from fcos_d2.weights.rules import Rule, difference, fields_of, fill, to_ours, to_theirs
 
 
 @pytest.mark.parametrize(
@@ -113,6 +113,6 @@ def test_templates_of_a_rule_have_the_same_fields(family) -> None:
 
 
 def _fields(template: str) -> set[str]:
-    from fcos_d2.weights.mapping import _FIELD
+    from fcos_d2.weights.rules import _FIELD
 
     return {match["number"] or match["word"] or "*" for match in _FIELD.finditer(template)}
