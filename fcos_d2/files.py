@@ -16,7 +16,7 @@ __all__ = ["os_error", "plain", "write_atomically", "write_json"]
 
 
 def write_atomically(path: str | Path, write: Any) -> None:
-    """Write a file through a temporary one beside it, so that nobody ever meets half of it.
+    """Write a temporary file in the same folder and rename it, so that a reader never sees a file half written.
 
     Args:
         path: the file; its folder is made.

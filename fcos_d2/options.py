@@ -1,7 +1,7 @@
 """How a part declares its options: a dataclass field that knows its yacs key.
 
-A choice is declared once, on the part that uses it. `config.py` makes the `MODEL.FCOS.*` keys from these fields and
-reads them back; LazyConfig names the same class with the same fields.
+A choice is declared once, at the part that uses it. `config/yacs.py` makes the `MODEL.FCOS.*` keys from these fields
+and reads them back; LazyConfig names the same class with the same fields.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ def option(default: Any = MISSING, key: str | None = None) -> Any:
     """A dataclass field with an optional yacs key.
 
     Args:
-        default: value of the published default; none makes the field required.
+        default: the published default; without one the field is required.
         key: name below `MODEL.FCOS`; `None` for fields that are translated by hand or derived.
     """
     metadata = {} if key is None else {"key": key}

@@ -26,7 +26,7 @@ class Level:
     Attributes:
         stride: nominal stride in pixels: the unit of normalised distances, size ranges and center radius.
         height, width: cells.
-        step: (x, y) pixels between neighbouring cells. Equal to the stride but for torchvision's grid.
+        step: (x, y) pixels between neighbouring cells. Differs from the stride only in torchvision's grid.
         points: D pairs (x, y): pixels from the image's corner to the points of cell (0, 0).
         start: number of locations on all finer levels.
     """
@@ -103,7 +103,7 @@ class GroundTruth:
 
 @dataclass
 class Predictions:
-    """Head outputs as they lie, and the only place that knows which level, row and column a location is.
+    """Head outputs as the head returns them; the only place that knows which level, row and column a location is.
 
     Attributes:
         logits: L maps (N, D*K, Hi, Wi), class scores before the sigmoid.
@@ -136,7 +136,7 @@ class Predictions:
             (P, C) float32. Differentiable; no data-dependent shapes, so no synchronisation with the host.
         """
         points = self.locations.points_per_cell
-        out = None
+        out: Tensor | None = None
         for level, values in zip(self.locations.levels, maps):
             inside = (location >= level.start) & (location < level.end)
             cell, point = self.cell(level, location)
@@ -144,6 +144,7 @@ class Predictions:
             channels = values.shape[1] // points
             picked = values.unflatten(1, (points, channels))[image, point, :, row, column].float()
             out = picked if out is None else torch.where(inside[:, None], picked, out)
+        assert out is not None, "there is at least one level"
         return out
 
     def cell(self, level: Level, location: Tensor) -> tuple[Tensor, Tensor]:

@@ -51,7 +51,7 @@ class CommandTable(click.Group):
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         row = next((row for row in COMMANDS if row.name == cmd_name), None)
-        return row and importlib.import_module(f".{row.module}", __name__).command
+        return None if row is None else importlib.import_module(f".{row.module}", __name__).command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):

@@ -63,7 +63,8 @@ def command(
     predictor = Predictor(
         source, weights=weights or (None if holds_weights else "random"), device=device, allow_py=not session.no_py
     )
-    plain, where = predictor.model, predictor.device
+    plain: Any = predictor.model
+    where = predictor.device
     inputs = [{"image": speed.image(*size, index)} for index in range(batch)]
     wanted = {name: _WAYS[name] for name in ways if name != "none" and hasattr(plain, "optimize")}
     session.say("Comparing detections ...")

@@ -39,7 +39,7 @@ def load_config(source: str | Path, overrides: Sequence[str] = (), *, allow_py: 
     Returns:
         A `DictConfig`, with all `TRAIN_OPTIONS` if it has a node `train`; for Detectron2's YAML keys a `CfgNode`.
     Raises:
-        FcosError: there is no such file or name, or it or an override is wrong; one sentence.
+        FcosError: there is no such file or variant, or its content or an override is wrong; one sentence.
     """
     if is_code(source) and not allow_py:
         raise FcosError(f"{source} is Python, which runs when it is read: leave out --no-py, or give a YAML file.")

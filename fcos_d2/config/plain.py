@@ -1,4 +1,4 @@
-"""YAML as data: read within limits, with references that can only point into the same tree.
+"""YAML as data: read within limits of size and depth, with references that can only point into the same tree.
 
 Nothing here imports, calls or opens anything that a text names.
 """
@@ -240,7 +240,7 @@ class _Resolver:
         """Where a reference at `path` leads, and what is there."""
         dots = len(found["dots"])
         at = path[: len(path) - dots] if dots else ()
-        value = self._at(at, path) if dots <= len(path) else None
+        value: Any = self._at(at, path) if dots <= len(path) else None
         for key in re.findall(r"\w+", found["keys"]):
             while has_reference(value):  # a reference to a node, on the way
                 whole = _REFERENCE.fullmatch(value)

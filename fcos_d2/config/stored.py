@@ -40,7 +40,7 @@ _KINDS_OF = {
     "lr_multiplier": ("optimizer",),
     "train": (),
 }
-# Parts of `DenseFCOS` that detecting does without.
+# Parts of `DenseFCOS` that inference does not use.
 _ONLY_TRAINING = ("loss", "assigner")
 _PLUGINS = "plugins"  # key of a stored config: modules that it was made with, as a remark
 _LARGEST_MODEL = 2**31  # numbers in weights and buffers, where nothing is known about them
@@ -117,7 +117,7 @@ def parse_config(text: str, origin: str) -> Config:
         origin: what to call it in messages.
     Returns:
         A `CfgNode` for Detectron2's YAML keys, else a `DictConfig` whose references are still references. An unknown
-        loss or assigner, which detecting does without, is replaced by a `MissingPart`.
+        loss or assigner, which inference does not use, is replaced by a `MissingPart`.
     Raises:
         FcosError: it is no config, or asks for something that is not a part of a detector; one sentence.
     """
@@ -180,7 +180,7 @@ def _replace_missing(tree: dict) -> Iterator[KeyPath]:
             continue
         for key in _ONLY_TRAINING:
             part = node[key]
-            name = part.get("_target_") if isinstance(part, dict) else None
+            name: Any = part.get("_target_") if isinstance(part, dict) else None
             if plugins.is_name(name) and "." in name and not plugins.allowed(name):
                 node[key] = {"_target_": import_path(MissingPart), "name": name}
                 yield (*path, key)

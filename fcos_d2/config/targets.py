@@ -132,7 +132,8 @@ def _own() -> Mapping[str, Target]:
         model += [made for _, made in registry if made.__module__.startswith("fcos_d2.") and inspect.isclass(made)]
     data = (build_train_loader, build_test_loader, FastMapper, CloseMapper)
     found: dict[str, Target] = {}
-    for made, kind in (dict.fromkeys(model, "model") | dict.fromkeys(data, "data") | _ADDED).items():
+    kinds: dict[Any, str] = {**dict.fromkeys(model, "model"), **dict.fromkeys(data, "data"), **_ADDED}
+    for made, kind in kinds.items():
         found.setdefault(made.__name__, Target(made, kind, arguments_of(made)))  # the first of a name, FCOS say
     return found
 
@@ -182,7 +183,7 @@ def _foreign() -> Iterator[tuple[str, Iterable[Callable[..., Any]]]]:
     yield (
         "transform",
         [
-            *_classes(augmentation_impl, T.Augmentation, but=(T.Augmentation,)),
+            *_classes(augmentation_impl, T.Augmentation, without=(T.Augmentation,)),
             T.AugmentationList,
         ],
     )
@@ -195,8 +196,8 @@ def _foreign() -> Iterator[tuple[str, Iterable[Callable[..., Any]]]]:
     yield (
         "optimizer",
         (
-            *_classes(torch.optim, torch.optim.Optimizer, but=(torch.optim.Optimizer,)),
-            *_classes(param_scheduler, param_scheduler.ParamScheduler, but=(param_scheduler.ParamScheduler,)),
+            *_classes(torch.optim, torch.optim.Optimizer, without=(torch.optim.Optimizer,)),
+            *_classes(param_scheduler, param_scheduler.ParamScheduler, without=(param_scheduler.ParamScheduler,)),
             WarmupParamScheduler,
             get_default_optimizer_params,
         ),
@@ -211,12 +212,12 @@ def _named(module: Any, names: Iterable[str]) -> list[Any]:
     return [getattr(module, name) for name in names if hasattr(module, name)]
 
 
-def _classes(module: Any, parent: type, but: tuple[type, ...]) -> list[type]:
+def _classes(module: Any, parent: type, without: tuple[type, ...]) -> list[type]:
     """Public classes of a module that derive from one."""
     return [
         value
         for name, value in vars(module).items()
-        if inspect.isclass(value) and issubclass(value, parent) and value not in but and not name.startswith("_")
+        if inspect.isclass(value) and issubclass(value, parent) and value not in without and not name.startswith("_")
     ]
 
 

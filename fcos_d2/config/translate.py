@@ -129,7 +129,7 @@ def model_from_keys(
         pixel_mean, pixel_std, input_format: instead of those among the keys.
         num_classes: instead of that of the meta architecture, and of every part that had the same number.
     """
-    plain = OmegaConf.to_container(keys) if isinstance(keys, DictConfig) else copy.deepcopy(dict(keys))
+    plain: Any = OmegaConf.to_container(keys) if isinstance(keys, DictConfig) else copy.deepcopy(dict(keys))
     cfg = read_yacs(tree=plain, origin="The node model.keys")
     cfg.MODEL.PIXEL_MEAN, cfg.MODEL.PIXEL_STD = list(pixel_mean), list(pixel_std)
     cfg.INPUT.FORMAT = input_format

@@ -84,7 +84,7 @@ _TRANSLATED: dict[str, Any] = {
 }
 
 
-def _classes() -> Iterator[type]:
+def _classes() -> Iterator[Any]:
     """The parts, then every other registered one that declares its options as they do."""
     yield from _PARTS.values()
     for registry, _ in _REGISTRIES.values():

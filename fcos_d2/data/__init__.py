@@ -1,4 +1,4 @@
-"""A folder on disk -> a data set in Detectron2's catalog.
+"""A folder on disk -> a data set in Detectron2's catalog, and from there batches.
 
 A format is a row of `FORMATS`: it finds its parts in a folder and reads the ground truth of one as COCO's JSON object.
 Checks, cleaning, registration and evaluation are common to all of them (`fcos_d2.data.coco`).

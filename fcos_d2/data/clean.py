@@ -1,4 +1,4 @@
-"""Checks a COCO JSON object and mends what neither training nor evaluation copes with.
+"""Checks a COCO JSON object, and corrects what would break training or evaluation.
 
 pycocotools evaluates only annotations that have `area` and `iscrowd`, and counts a detection of the annotation with
 id 0 as wrong (`COCOeval.evaluateImg` stores the matched id and reads it as a truth value). Detectron2's
@@ -12,6 +12,7 @@ import logging
 import math
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ..errors import FcosError
 
@@ -136,7 +137,8 @@ def _is_degenerate(bbox: list[float], image_width: float, image_height: float) -
 def _mend(annotation: dict) -> bool:
     """Give an annotation what pycocotools and Detectron2 ask for; say whether it lacked anything."""
     mended = False
-    area, crowd = annotation.get("area"), annotation.get("iscrowd")
+    area: Any = annotation.get("area")
+    crowd = annotation.get("iscrowd")
     if not _is_number(area) or not math.isfinite(area):
         annotation["area"] = float(annotation["bbox"][2] * annotation["bbox"][3])
         mended = True

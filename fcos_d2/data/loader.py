@@ -232,15 +232,16 @@ def build_train_loader(
             dataset, mapper=mapper, sampler=sampler, total_batch_size=total_batch_size,
             aspect_ratio_grouping=aspect_ratio_grouping, num_workers=num_workers, collate_fn=collate_fn,
         )  # fmt: skip
+    records: Any = dataset
     processes = comm.get_world_size()
     if total_batch_size < 1 or total_batch_size % processes:
         raise AssertionError(f"a batch of {total_batch_size} images cannot be shared by {processes} processes")
     if sampler is None:
-        sampler = TrainingSampler(len(dataset))
+        sampler = TrainingSampler(len(records))
     elif not isinstance(sampler, Sampler):
-        sampler = sampler(dataset)
+        sampler = sampler(records)
     return TrainLoader(
-        DatasetFromList(dataset, copy=False) if isinstance(dataset, list) else dataset,
+        DatasetFromList(records, copy=False) if isinstance(records, list) else records,
         mapper,
         sampler,
         total_batch_size // processes,

@@ -2,8 +2,8 @@
 
 `FastMapper` gives the same pixels, boxes and random numbers as Detectron2's mapper. It leaves out what that mapper
 does besides reading and resizing: the image stays Pillow's until it is written once, plane by plane, into the tensor;
-polygons that nobody asked for are not copied; boxes are transformed all at once. What it does not know (other
-augmentations, colour formats, masks, keypoints) goes Detectron2's way, from the point where it is met.
+polygons are not copied unless masks are asked for; boxes are transformed all at once. Whatever it does not know (other
+augmentations, colour formats, masks, keypoints) is handed to Detectron2's code from that point on.
 
 Reading a JPEG and Pillow's resizing are then nearly all of the time. `CloseMapper` resizes with PyTorch's vectorised
 kernel, whose weights have 16 bits where Pillow's have 22; so some pixels differ, see `PIXEL_TOLERANCE`.
@@ -176,7 +176,8 @@ class _Picture(T.AugInput):
     def _size(self) -> tuple[int, int]:
         """Height and width."""
         if self._planes is not None:
-            return tuple(self._planes.shape[1:])
+            return self._planes.shape[1], self._planes.shape[2]
+        assert self._pillow is not None, "one of the three is the image"
         return self._pillow.height, self._pillow.width
 
     def transform(self, tfm: Transform) -> None:
@@ -194,7 +195,7 @@ class _Picture(T.AugInput):
                     self._flip_pillow()
                     self._pillow = self._pillow.resize((tfm.new_w, tfm.new_h), tfm.interp)
                     return
-                if not self._exact and tfm.interp == Image.BILINEAR:
+                if not self._exact and tfm.interp == Image.Resampling.BILINEAR:
                     planes = self.tensor().unsqueeze(0)
                     size = (int(tfm.new_h), int(tfm.new_w))
                     resized = torch.nn.functional.interpolate(planes, size, mode="bilinear", antialias=True)
@@ -204,8 +205,8 @@ class _Picture(T.AugInput):
 
     def _flip_pillow(self) -> None:
         """Do the flips now: resizing a flipped image is not exactly flipping a resized one."""
-        for wanted, method in zip(self._flips, (Image.FLIP_LEFT_RIGHT, Image.FLIP_TOP_BOTTOM)):
-            if wanted:
+        for wanted, method in zip(self._flips, (Image.Transpose.FLIP_LEFT_RIGHT, Image.Transpose.FLIP_TOP_BOTTOM)):
+            if wanted and self._pillow is not None:
                 self._pillow = self._pillow.transpose(method)
         self._flips = (False, False)
 
@@ -215,6 +216,7 @@ class _Picture(T.AugInput):
             return torch.as_tensor(np.ascontiguousarray(self._array.transpose(2, 0, 1)))
         across, down = self._flips
         if self._planes is None:
+            assert self._pillow is not None, "one of the three is the image"
             self._planes = _planes(self._pillow, self._order)
         if down:
             self._planes = self._planes.flip(1)

@@ -1,6 +1,6 @@
 """The global random generators of Python, NumPy and PyTorch: seeded, and put back.
 
-Detectron2's augmentations draw from the global generators, so these have to be the ones.
+Global, because Detectron2's augmentations draw from the global generators.
 """
 # ruff: noqa: NPY002
 

@@ -14,7 +14,6 @@ from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -223,7 +222,7 @@ def evaluate_boxes(
 
 
 @cache
-def _hotcoco() -> ModuleType | None:
+def _hotcoco() -> Any:
     """The library, or None; says once which of the two evaluates."""
     try:
         import hotcoco

@@ -28,8 +28,11 @@ BOX_TOLERANCE, SCORE_TOLERANCE = 0.01, 1e-4
 class Work(Protocol):
     """Something to time: `run`, with `before` called ahead of each run and not timed."""
 
-    run: Callable[[], Any]
-    before: Callable[[], Any]
+    @property
+    def run(self) -> Callable[[], Any]: ...
+
+    @property
+    def before(self) -> Callable[[], Any]: ...
 
 
 @dataclass(frozen=True)
@@ -264,15 +267,15 @@ def measure(
     first = [seconds_of(work.run) for work in works]
     memory = [peak_memory(work.run, device) for work in works]
     times = alternate(works, seconds)
-    return [Measured(name, len(inputs), *row) for name, *row in zip(ways, first, times, memory)]
+    return [Measured(name, len(inputs), *row) for name, row in zip(ways, zip(first, times, memory))]
 
 
-def finding(model: nn.Module, inputs: list[dict[str, Any]], count: int = 20) -> nn.Module:
+def finding(model: Any, inputs: list[dict[str, Any]], count: int = 20) -> Any:
     """The model, or, where it finds nothing, a copy that reports its best boxes whatever their scores, at most `count`.
 
     A model without weights finds nothing at its own threshold, and then two ways to run it would agree for no reason.
     """
-    selector = getattr(getattr(model, "dense", None), "selector", None)
+    selector: Any = getattr(getattr(model, "dense", None), "selector", None)
     if any(len(x) for x in detections(model, inputs)) or not hasattr(selector, "score_threshold"):
         return model
     model = copy.deepcopy(model)

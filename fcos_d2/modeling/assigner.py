@@ -1,8 +1,8 @@
 """Where targets are assigned: each location answers for at most one box (arXiv:1904.01355, Sec. 3.1 and 3.2).
 
 No (boxes x locations) matrix is built. A box can only claim locations in a small window of each level: center sampling
-bounds it by the center radius, the size range by its upper end. Only the windows are tested, for all boxes, levels and
-images of the batch at once, and "the smallest box wins" is one scatter of ranks.
+limits it by the center radius, the size range by its upper end. Only the windows are tested, for all boxes, levels and
+images of the batch at once; that the smallest box wins is one scatter of ranks.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class PointAssigner:
         range_ends: "closed" counts both ends in (all but two published versions); "open" counts neither
             (Detectron2, torchvision), so that a distance of exactly 64 suits no level.
         center_radius: half side, in strides, of the square around a box's centre that is positive; 0 for the whole box.
-        area: "plain" compares w*h; "plus_one" compares (w+1)*(h+1), as the original FCOS and FCOS_PLUS do. Areas are
+        area: "plain" compares `w * h`; "plus_one" `(w + 1) * (h + 1)`, as the original FCOS and FCOS_PLUS do. Areas are
             float64, so boxes of any size are told apart and the order of annotations decides only exact ties.
     """
 
@@ -89,7 +89,7 @@ class PointAssigner:
         order = self._areas(boxes).argsort(stable=True)  # rank -> row
         rank = torch.empty_like(order, dtype=torch.int32)
         rank[order] = torch.arange(num_boxes, dtype=torch.int32, device=boxes.device)
-        # One slot more than there are locations takes what the tests reject: shapes never depend on the data.
+        # An extra slot after the locations takes what the tests reject, so that no shape depends on the data.
         nowhere = num_images * num_locations
         winner = rank.new_full((nowhere + 1,), num_boxes)
         base = image * num_locations
@@ -123,15 +123,16 @@ class PointAssigner:
             2 * self.center_radius * level.stride if self.center_radius else math.inf,
             self.size_ranges[index][1],
         )
-        return tuple(
+        across, down = (
             min(cells, math.floor(reach / step + 2 * _SLACK) + 1) if math.isfinite(reach) else cells
             for cells, step in zip((level.width, level.height), level.step)
         )
+        return across, down
 
     def _windows(self, levels: tuple[Level, ...], boxes: Tensor) -> Sequence[_Windows]:
         """What the tests need of the levels, on the device and in the type of the boxes."""
         if torch.compiler.is_compiling():  # the compiler keeps constants itself
-            return _lay_windows(self, levels, boxes.device, boxes.dtype)
+            return _group_windows(self, levels, boxes.device, boxes.dtype)
         return _kept_windows(self, levels, boxes.device, boxes.dtype)
 
     def _claims(self, windows: _Windows, boxes: Tensor, base: Tensor, nowhere: int) -> Tensor:
@@ -141,7 +142,7 @@ class PointAssigner:
             windows: of G levels.
             boxes: (M, 4) xyxy pixels.
             base: (M,) int64 slot of the first location of each box's image.
-            nowhere: slot of what is no claim.
+            nowhere: slot for windows' locations that the box does not claim.
         Returns:
             (M, G, D, Ky, Kx) int64 slot in the flattened (N, R), or `nowhere`.
         """
@@ -217,10 +218,10 @@ class _Windows:
     points: int
 
 
-def _lay_windows(
+def _group_windows(
     assigner: PointAssigner, levels: tuple[Level, ...], device: torch.device, dtype: torch.dtype
 ) -> list[_Windows]:
-    """The constants of all levels, neighbours with windows of one size together."""
+    """The constants of all levels; neighbouring levels whose windows have one size form a group."""
     groups: list[list[int]] = []
     sizes = [assigner._window(i, level) for i, level in enumerate(levels)]
     for i, size in enumerate(sizes):
@@ -273,7 +274,7 @@ def _kept_windows(
     assigner: PointAssigner, levels: tuple[Level, ...], device: torch.device, dtype: torch.dtype
 ) -> list[_Windows]:
     with torch.inference_mode(False):  # what is kept must serve training after inference
-        return _lay_windows(assigner, levels, device, dtype)
+        return _group_windows(assigner, levels, device, dtype)
 
 
 def size_ranges_from_upper_ends(

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 
@@ -30,7 +29,7 @@ class Cost:
     width: int
 
 
-def cost(model: nn.Module, height: int, width: int) -> Cost:
+def cost(model: Any, height: int, width: int) -> Cost:
     """Count a detector.
 
     Args:

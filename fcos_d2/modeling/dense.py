@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +17,7 @@ from .whole_batch import WholeBatch
 
 
 class DenseFCOS(nn.Module):
-    """What is FCOS in a detector: everything between feature maps and losses or detections.
+    """All of FCOS between feature maps and losses or detections.
 
     `FCOS` wraps it as a one-stage detector, `FCOSProposals` as the first stage of a two-stage one.
 
@@ -26,14 +27,14 @@ class DenseFCOS(nn.Module):
         assigner: called with locations, boxes, image and N (see `PointAssigner`).
         coder: raw ltrb <-> boxes.
         selector: called with predictions, coder and image sizes (see `Selector`).
-        grid: lays the locations.
+        grid: makes the locations.
     """
 
     def __init__(
         self,
         *,
         head: nn.Module,
-        loss: nn.Module,
+        loss: Any,
         assigner: Assigner,
         coder: LTRBCoder,
         selector: Selector,
@@ -41,7 +42,7 @@ class DenseFCOS(nn.Module):
     ) -> None:
         super().__init__()
         self.head = head
-        self.loss = loss
+        self.loss: Any = loss
         self.assigner = assigner
         self.coder = coder
         self.selector = selector
@@ -85,13 +86,13 @@ class DenseFCOS(nn.Module):
             ground_truth: its boxes.
             whole: the batch that this one is a part of; the loss must have a method `count`, as `FCOSLoss` has.
         """
-        # Overflows and sums: everything from here on is float32, also under autocast.
+        # Half precision would overflow in exp and lose digits in sums: from here on all is float32, under autocast too.
         with torch.autocast(predictions.logits[0].device.type, enabled=False):
             targets = self.targets(predictions, ground_truth)
             positives = targets.positives
             raw_ltrb = predictions.gather(predictions.raw_ltrb, positives.image, positives.location)
             if positives.valid is not None:
-                # Padding reads location 0, whose prediction may be of no size or overflow exp: 0 * inf is not 0.
+                # Invalid rows read location 0, whose prediction may be empty or overflow exp, and 0 * inf is not 0.
                 raw_ltrb = torch.where(positives.valid[:, None] > 0, raw_ltrb, torch.ones_like(raw_ltrb))
             pred_ltrb = self.coder.activate(raw_ltrb)
             if whole is None:
@@ -120,7 +121,7 @@ class DenseFCOS(nn.Module):
         return Targets(positives, ground_truth.classes[positives.box], ltrb)
 
     def _bound(self, locations: Locations, ground_truth: GroundTruth) -> int | None:
-        """Rows to reserve for positives; `None` on the CPU, where counting them waits for nobody, unless compiled."""
+        """Rows to reserve for positives; `None` in eager mode on the CPU, where counting them waits for no device."""
         if ground_truth.boxes.device.type == "cpu" and not torch.compiler.is_compiling():
             return None
         return self.assigner.max_positives(locations, len(ground_truth.boxes), ground_truth.num_images)

@@ -1,8 +1,8 @@
-"""Sigmoid focal loss (arXiv:1708.02002) from class indices, on feature maps as they lie.
+"""Sigmoid focal loss (arXiv:1708.02002) from class indices, in the memory layout that the feature maps have.
 
 Every element of the maps is first counted as a negative; the few positives are corrected afterwards. No one-hot
-targets, no concatenation of levels, no transposition. The gradient is formed while the loss is, in one tensor for each
-map. Under `torch.compile` the same sums are written plainly, for the compiler to fuse.
+targets, no concatenation of levels, no transposition. The gradient is computed together with the loss, in one tensor
+for each map. Under `torch.compile` the same sums are written plainly, for the compiler to fuse.
 
 With f(x) = p^gamma * softplus(x), p = sigmoid(x), a negative costs (1 - alpha) * f(x) and a positive alpha * f(-x).
 """
@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -71,7 +71,7 @@ class _FocalLoss(torch.autograd.Function):
             grad = _empty_gradient(logits) if needs_grad else None
             total += _negatives(logits, gamma, grad, (1 - alpha) * multiplier)
             grads.append(grad)
-        # the positives: take the negative term back, put the positive one
+        # the positives: subtract the negative term, add the positive one
         x = _at_labels(predictions, maps, positives, label)
         negative, negative_slope = _focal_term(x, gamma)
         positive, positive_slope = _focal_term(-x, gamma)
@@ -91,7 +91,7 @@ class _FocalLoss(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx, grad_output):
-        # On the CPU a look at the factor is free and mostly saves a pass over the maps.
+        # Reading the factor costs nothing on the CPU, and mostly saves a pass over the maps.
         unit = grad_output.device.type == "cpu" and grad_output.item() == 1.0
         grads = [g if g is None or unit else g * grad_output for g in ctx.grads]
         return (None,) * 6 + tuple(g if g is None else g.to(dtype) for g, dtype in zip(grads, ctx.dtypes))
@@ -100,7 +100,7 @@ class _FocalLoss(torch.autograd.Function):
 def _index(
     predictions: Predictions, i: int, positives: Positives, label: Tensor
 ) -> tuple[tuple[Tensor, Tensor, Tensor, Tensor], Tensor]:
-    """Where the logits of the positives' labels lie in map i, and which do; the others point somewhere into it."""
+    """Indices into map i of the logits of the positives' labels, and a mask of those that belong to this map."""
     level = predictions.locations.levels[i]
     inside = (positives.location >= level.start) & (positives.location < level.end)
     cell, point = predictions.cell(level, positives.location)
@@ -108,7 +108,7 @@ def _index(
     return (positives.image, channel, cell // level.width, cell % level.width), inside
 
 
-def _at_labels(predictions: Predictions, maps: list[Tensor], positives: Positives, label: Tensor) -> Tensor:
+def _at_labels(predictions: Predictions, maps: Sequence[Tensor], positives: Positives, label: Tensor) -> Tensor:
     """(P,) float32 logits of the positives' labels."""
     x = torch.zeros_like(label, dtype=torch.float32)
     for i, logits in enumerate(maps):
@@ -134,7 +134,7 @@ def _empty_gradient(logits: Tensor) -> Tensor:
 
 
 def _flat(values: Tensor) -> Tensor:
-    """A map as one dimension, as it lies in memory: a view for contiguous and channels_last maps, else a copy."""
+    """A map flattened in the order of memory: a view for contiguous and channels_last maps, else a copy."""
     if values.is_contiguous(memory_format=torch.channels_last):
         values = values.permute(0, 2, 3, 1)
     return values.reshape(-1)

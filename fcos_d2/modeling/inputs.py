@@ -34,7 +34,7 @@ def check_images(batched_inputs: Sequence[dict[str, Any]]) -> None:
 
 
 def without_waiting(batched_inputs: Sequence[dict[str, Any]], device: torch.device) -> Sequence[dict[str, Any]]:
-    """The inputs with their images on a GPU, whose work goes on meanwhile: a plain copy would wait for all of it."""
+    """The inputs with their images copied to a GPU asynchronously: a plain copy would wait until the GPU is idle."""
     if device.type != "cuda":
         return batched_inputs
     return [{**x, "image": _sent(x["image"], device)} for x in batched_inputs]
@@ -47,7 +47,7 @@ def _sent(image: torch.Tensor, device: torch.device) -> torch.Tensor:
 
 
 def ground_truth(batched_inputs: Sequence[dict[str, Any]], num_classes: int, device: torch.device) -> GroundTruth:
-    """Join the annotations of a batch after checking them, where they lie, without waiting for the device.
+    """Check the annotations of a batch on the device they are on, and join them without waiting for another device.
 
     Args:
         batched_inputs: each with `instances` (Detectron2 `Instances` with `gt_boxes` and `gt_classes`).

@@ -21,10 +21,10 @@ _POINTS = {
 
 @dataclass(frozen=True)
 class LocationGrid:
-    """Lays the locations of a feature pyramid.
+    """Makes the locations of a feature pyramid.
 
     Attributes:
-        origin: "center" puts a location at (floor(s/2) + s*column, floor(s/2) + s*row), as every published FCOS but
+        origin: "center" puts a location at `floor(s/2) + s * (column, row)`, as every published FCOS but
             one does. "corner" is torchvision's: no offset, and the step of each axis is the padded input size // the
             feature size, which on coarse levels is less than the stride.
         points_per_cell: 1, or 4 or 5 for FCOS_PLUS's dense points.
@@ -68,7 +68,7 @@ class LocationGrid:
         )
 
 
-# Batches repeat their few sizes: keep the tensors instead of laying them at every step.
+# Batches repeat their few sizes: keep the tensors instead of making them at every step.
 @lru_cache(maxsize=32)
 def _lay(grid: LocationGrid, sizes, strides, image_size, device) -> Locations:
     levels, xy, stride_of = [], [], []

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -124,12 +125,14 @@ def mean_positives(c: Counts) -> Tensor:
 @NORMALIZER_REGISTRY.register()
 def moving_positives(c: Counts) -> Tensor:
     """Moving average of the positives of this worker (Detectron2)."""
+    assert c.average is not None, "FCOSLoss counts it for this normalizer"
     return c.average
 
 
 @NORMALIZER_REGISTRY.register()
 def moving_mean_positives(c: Counts) -> Tensor:
     """Moving average of the positives averaged over workers (AdelaiDet's "moving_fg")."""
+    assert c.average is not None, "FCOSLoss counts it for this normalizer"
     return c.average
 
 
@@ -281,6 +284,7 @@ class FCOSLoss(nn.Module):
         average = None
         if self._moving:
             now = mean[0] if "moving_mean_positives" in self._moving else positives
-            self.average.lerp_(now.clamp(min=1).to(self.average), 1 - self.moving_momentum)
-            average = self.average.clone()
+            moving: Any = self.average
+            moving.lerp_(now.clamp(min=1).to(moving), 1 - self.moving_momentum)
+            average = moving.clone()
         return Counts(positives, weights, mean[0], mean[1], num_images, num_images * num_locations, average)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from detectron2.layers import FrozenBatchNorm2d
 from detectron2.layers import get_norm as detectron2_norm
@@ -44,8 +45,8 @@ def norm_layer(name: str) -> str | Callable[[int], nn.Module]:
     return EvalBatchNorm2d if name == "EvalBN" else name
 
 
-def get_norm(name: str, channels: int) -> nn.Module | None:
-    """A norm for `channels` channels, `None` for the empty name.
+def get_norm(name: str, channels: int) -> Any:
+    """A norm (a module) for `channels` channels, `None` for the empty name.
 
     Raises:
         ValueError: there is no such norm.

@@ -72,7 +72,7 @@ class FCOSProposals(nn.Module):
         predictions = self.dense(maps, self.strides, tuple(images.tensor.shape[-2:]))
         losses: dict[str, Tensor] = {}
         if self.training:
-            inputs = [{"instances": x} for x in gt_instances]
+            inputs = [{"instances": x} for x in gt_instances or ()]
             losses = self.dense.losses(predictions, ground_truth(inputs, self.num_classes, maps[0].device))
         selector = self.train_selector if self.training else None
         found = self.dense.detect(predictions, images.image_sizes, selector)

@@ -1,8 +1,8 @@
 """From head outputs to kept boxes: score, threshold, top-k for each level, non-maximum suppression.
 
-Nearly all of the N*R*K class scores lose, and they are never looked at one by one: a location whose best class does
-not pass holds no candidate, and if more than k locations pass, only the k best of them can hold one of the k best
-candidates. So the maps are read once, for the best class of each location; all classes are scored at the few left.
+Nearly all of the N*R*K class scores are too low, so most of them are never computed. A location whose best class does
+not pass holds no candidate; and if more than k locations pass, the k best candidates lie in the k best locations. So
+the maps are read once, for the best class of each location, and all classes are scored only at the locations left.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from ..structures import Detections, Level, Predictions
 from .ltrb import LTRBCoder
 from .nms import grouped_nms
 
-# Scores of equal logits may differ in their last bits, computed in a row or alone: locations are chosen with this
-# relative margin, and the exact tests follow.
+# The score of one logit may differ in its last bits, computed alone or as one of a vector: locations are chosen with
+# this relative margin, and the exact tests follow.
 _SLACK = 1e-5
 
 SELECTOR_REGISTRY = Registry("FCOS_SELECTOR")
@@ -126,7 +126,9 @@ class Selector:
         product = class_score * quality[image_at, location_at]
         score = product.sqrt() if self.score_form == "sqrt" else product
         tested = {"class": class_score, "score": score, "product": product}[self.threshold_on]
-        chosen = place, image_at, location_at, classes, score, self._rank(class_score, product)
+        chosen: tuple[Tensor, ...] = (
+            place, image_at, location_at, classes, score, self._rank(class_score, product)
+        )  # fmt: skip
         passed = tested > self.score_threshold
         if not bool(passed.all()):
             chosen = tuple(x[passed] for x in chosen)
@@ -224,9 +226,9 @@ class Selector:
 
 
 def _logit(score: Tensor) -> Tensor:
-    """Logit of a score, at least -69 and at most 15: a higher one has a score that rounds to 1.
+    """Logit of a score, clamped to -69..15: float32 rounds the score of any higher logit to 1.
 
-    The logit of 0 itself takes a hundred times longer than others.
+    The lower limit stands for the logit of 0, minus infinity, with which comparing takes a hundred times longer.
     """
     return score.clamp(1e-30, 1 - 3e-7).logit()
 

@@ -26,7 +26,7 @@ def own_buffers(model: nn.Module) -> dict[str, Tensor]:
     batch norms are not among them: while training they change no loss, and evaluation uses those of the first process.
     """
     kept = model.state_dict(keep_vars=True)
-    found = {}
+    found: dict[str, Tensor] = {}
     for prefix, module in model.named_modules():
         if not isinstance(module, _NORMS):
             found |= {

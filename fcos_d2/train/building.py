@@ -10,7 +10,7 @@ import functools
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from detectron2.config import CfgNode, instantiate
@@ -40,7 +40,7 @@ class _Test:
 
     def __init__(self, function: Any) -> None:
         self.function = function
-        functools.update_wrapper(self, function)
+        functools.update_wrapper(cast(Any, self), function)
 
     def __get__(self, trainer: BuildingTrainer | None, owner: type[BuildingTrainer]) -> Any:
         @functools.wraps(self.function)

@@ -15,8 +15,8 @@ __all__ = ["start_threads", "without_denormals"]
 def without_denormals() -> Iterator[None]:
     """Take denormal numbers for 0 in this thread, until the block ends; then it treats them as before.
 
-    The averages that Adam and momentum keep of gradients which stay 0 fade into such numbers, and they slow a CPU down
-    a hundred times.
+    Where a gradient stays 0, the averages of Adam and momentum decay into denormal numbers, with which a CPU calculates
+    a hundred times slower.
     """
     before = sys.float_info.min * 0.5 == 0  # PyTorch does not tell
     torch.set_flush_denormal(True)

@@ -27,8 +27,8 @@ logger = logging.getLogger("fcos_d2")
 class WeightAverage:
     """Exponential moving average of a model's weights and buffers.
 
-    The decay grows from 0.1 to its value, `min(decay, (1 + n) / (10 + n))` at update n, so that early averages do not
-    hang on to the initial weights (TensorFlow's `ExponentialMovingAverage`).
+    The decay grows from 0.1 to its value, `min(decay, (1 + n) / (10 + n))` at update n, so that early averages are not
+    dominated by the initial weights (TensorFlow's `ExponentialMovingAverage`).
 
     Args:
         model: whose weights are averaged; not wrapped.
@@ -147,7 +147,7 @@ class EvaluationHook(HookBase):
         return {key: vars(self)[key] for key in ("best", "best_iteration", "since_best", "pending")}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        vars(self).update({key: state[key] for key in self.state_dict() if key in state})
+        self.__dict__.update({key: state[key] for key in self.state_dict() if key in state})
 
 
 class CheckpointHook(HookBase):
@@ -179,5 +179,5 @@ class CheckpointHook(HookBase):
         for path in Path(self.trainer.output_dir).glob("model_*.pth"):
             if (found := re.fullmatch(r"model_(\d{7,})", path.stem)) and int(found[1]) <= iteration:
                 numbered[int(found[1])] = path
-        for number in sorted(numbered)[: -self.max_to_keep]:
+        for number in sorted(numbered)[: -(self.max_to_keep or 0)]:
             numbered[number].unlink(missing_ok=True)

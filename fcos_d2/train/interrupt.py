@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM as a request that training answers when an iteration is done."""
+"""Ctrl-C and SIGTERM as a request to stop, which training obeys at the end of an iteration."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The numbers of a step on their way to the host, which does not wait for the backward pass to know them."""
+"""Copies the losses of a step to the host without waiting for the backward pass."""
 
 from __future__ import annotations
 

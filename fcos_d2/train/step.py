@@ -37,7 +37,7 @@ class Step:
         device: torch.device,
     ) -> None:  # fmt: skip
         self.model = model
-        self.bare = bare
+        self.bare: Any = bare
         self.optimizer = optimizer
         self.options = options
         self.device = device
@@ -66,7 +66,7 @@ class Step:
                     totals[name] = totals.get(name, 0.0) + value.detach().float() * share
                 if last:
                     report = LossReport(totals, asked, {name: self.bare.get_buffer(name) for name in self._own})
-                loss = sum(losses.values())
+                loss: Any = sum(losses.values())
                 self.scaler.scale(loss if share == 1.0 else loss * share).backward()
         return report
 
@@ -94,7 +94,7 @@ class Step:
         if self.options.clip_grad > 0 or not hasattr(nn.utils, "get_total_norm"):  # PyTorch 2.6 has it
             norm = nn.utils.clip_grad_norm_(weights, self.options.clip_grad or math.inf)
         else:
-            norm = nn.utils.get_total_norm([weight.grad for weight in weights])
+            norm = nn.utils.get_total_norm([weight.grad for weight in weights if weight.grad is not None])
         return float(norm)
 
     def skips(self) -> bool:
@@ -127,7 +127,7 @@ class Step:
         return found[:_NAMED] + [f"{len(found) - _NAMED} more"] * (len(found) > _NAMED)
 
 
-def _is_finite(loss: Tensor, weights: list[Tensor]) -> bool:
+def _is_finite(loss: Tensor, weights: Sequence[Tensor]) -> bool:
     """Whether a loss and its gradients are."""
     if not loss.isfinite():
         return False

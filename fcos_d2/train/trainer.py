@@ -342,7 +342,7 @@ class LazyTrainer(BuildingTrainer):
     def _end_interrupted(self) -> None:
         name = f"model_{self.iter:07d}"
         self.save(name)
-        comm.synchronize()  # who leaves first takes the others along
+        comm.synchronize()  # the first process to leave ends the others, so all wait for the checkpoint
         raise TrainingInterrupted(
             f"Interrupted after iteration {self.iter} of {self.max_iter}, kept as {self.output_dir}/{name}.pth: run "
             "the same command with --resume to go on.",
@@ -350,7 +350,7 @@ class LazyTrainer(BuildingTrainer):
         )
 
     def after_train(self) -> None:
-        iteration, self.iter = self.iter, self.iter + 1  # the printer's sign that the last line is out
+        iteration, self.iter = self.iter, self.iter + 1  # tells Detectron2's printer that the last line is written
         super().after_train()
         self.iter = iteration
 

@@ -1,4 +1,4 @@
-"""What names alone do not settle: numbers that another project means differently. Each function says what it did.
+"""Conversions of numbers that another project uses differently, beyond names. Each function reports what it did.
 
 Tensors are never changed in place. All arithmetic is float64, rounded once.
 """

@@ -183,6 +183,6 @@ def _check_shapes(own: Mapping[str, Tensor], state: Mapping[str, Tensor], origin
             f"{wrong[0]} ({there} there, {here} here)."
         )
     for name in both:
-        there, here = state[name].dtype, own[name].dtype
-        if not torch.can_cast(there, here) or here.is_floating_point > there.is_floating_point:
-            raise FcosError(f"{origin} holds {there} at {name}, where the model has {here}.")
+        given, wanted = state[name].dtype, own[name].dtype
+        if not torch.can_cast(given, wanted) or wanted.is_floating_point > given.is_floating_point:
+            raise FcosError(f"{origin} holds {given} at {name}, where the model has {wanted}.")

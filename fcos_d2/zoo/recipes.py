@@ -46,9 +46,9 @@ class Recipe:
     input_format: str = "BGR"
     solver: Mapping[str, Any] = field(default_factory=dict)
 
-    def but(self, name: str, source: str, **changes: Any) -> Recipe:
-        """A copy with some choices changed; mappings are merged into those of this recipe."""
-        merged = {
+    def derived(self, name: str, source: str, **changes: Any) -> Recipe:
+        """A recipe that differs from this one in some choices; mappings are merged into those of this recipe."""
+        merged: dict[str, Any] = {
             key: {**getattr(self, key), **value} if isinstance(value, Mapping) else value
             for key, value in changes.items()
         }
@@ -103,7 +103,7 @@ _original = Recipe(
     pixel_mean=(102.9801, 115.9465, 122.7717),
     solver=_CAFFE_SOLVER,
 )
-_improved = _original.but(
+_improved = _original.derived(
     "improved",
     "tianzhi0549/FCOS, configs/fcos/fcos_imprv_R_50_FPN_1x.yaml",
     assigner={"center_radius": 1.5},
@@ -111,12 +111,12 @@ _improved = _original.but(
     head={"quality_on": "box"},
     loss={"box_loss": "giou"},
 )
-_improved_dcnv2 = _improved.but(
+_improved_dcnv2 = _improved.derived(
     "improved_dcnv2",
     "tianzhi0549/FCOS, configs/fcos/fcos_imprv_dcnv2_R_50_FPN_1x.yaml",
     head={"deformable": True},
 )
-_fcos_plus = _original.but(
+_fcos_plus = _original.derived(
     "fcos_plus",
     "yqyao/FCOS_PLUS, configs/fcos/fcos_R_50_FPN_1x.yaml",
     loss={
@@ -126,55 +126,55 @@ _fcos_plus = _original.but(
     },
     selector={"score_form": "product"},
 )
-_fcos_plus_center = _fcos_plus.but(
+_fcos_plus_center = _fcos_plus.derived(
     "fcos_plus_center",
     "yqyao/FCOS_PLUS, configs/fcos/fcos_R_50_FPN_1x_center.yaml",
     assigner={"center_radius": 1.5},
 )
-_fcos_plus_center_liou = _fcos_plus_center.but(
+_fcos_plus_center_liou = _fcos_plus_center.derived(
     "fcos_plus_center_liou",
     "yqyao/FCOS_PLUS, README.md (no config file there)",
     loss={"box_loss": "linear_iou"},
 )
-_fcos_plus_center_giou = _fcos_plus_center.but(
+_fcos_plus_center_giou = _fcos_plus_center.derived(
     "fcos_plus_center_giou",
     "yqyao/FCOS_PLUS, configs/fcos/fcos_R_50_FPN_1x_center_giou.yaml",
     loss={"box_loss": "giou"},
 )
-_fcos_hrnet = _fcos_plus.but("fcos_hrnet", "HRNet/HRNet-FCOS, configs/fcos/fcos_hrnet_w18_5l_2x.yaml")
-_fcos_hrnet_6l = _fcos_hrnet.but(
+_fcos_hrnet = _fcos_plus.derived("fcos_hrnet", "HRNet/HRNet-FCOS, configs/fcos/fcos_hrnet_w18_5l_2x.yaml")
+_fcos_hrnet_6l = _fcos_hrnet.derived(
     "fcos_hrnet_6l",
     "HRNet/HRNet-FCOS, configs/fcos/fcos_hrnet_w18_6l_2x.yaml",
     assigner={"size_ranges": ((-1.0, 32.0), (32.0, 64.0), *_RANGES[1:])},
     features=("p2", "p3", "p4", "p5", "p6", "p7"),
 )
-_fcos_vovnet = _fcos_plus.but(
+_fcos_vovnet = _fcos_plus.derived(
     "fcos_vovnet",
     "vov-net/VoVNet-FCOS, configs/vovnet/fcos_V_39_FPN_1x.yaml",
     selector={"score_form": "sqrt"},
 )
-_fcos_vovnet_2x = _fcos_vovnet.but(
+_fcos_vovnet_2x = _fcos_vovnet.derived(
     "fcos_vovnet_2x",
     "vov-net/VoVNet-FCOS, configs/vovnet/fcos_V_57_FPN_2x_ms.yaml",
     solver={"warmup_method": "linear"},
 )
-_nas_fcos = _fcos_plus.but(
+_nas_fcos = _fcos_plus.derived(
     "nas_fcos",
     "Lausannen/NAS-FCOS, configs/search/R_50_NAS_densebox.yaml",
     solver={"warmup_method": "linear"},
 )
-_nas_fcos_2x = _nas_fcos.but(
+_nas_fcos_2x = _nas_fcos.derived(
     "nas_fcos_2x",
     "Lausannen/NAS-FCOS, configs/search/R_101_NAS_densebox.yaml",
     solver={"warmup_method": "constant"},
 )
-_nas_fcos_head = _nas_fcos.but(
+_nas_fcos_head = _nas_fcos.derived(
     "nas_fcos_head",
     "Lausannen/NAS-FCOS, configs/search/R_50_NAS_head.yaml",
     head_name="NASFCOSHead",
     head={"conv_bias": False},
 )
-_nas_fcos_head_2x = _nas_fcos_head.but(
+_nas_fcos_head_2x = _nas_fcos_head.derived(
     "nas_fcos_head_2x",
     "Lausannen/NAS-FCOS, configs/search/R_101_NAS_head.yaml",
     solver={"warmup_method": "constant"},
@@ -185,44 +185,44 @@ _adelaidet = Recipe(
     assigner={"size_ranges": _RANGES},
     solver=_SOLVER,
 )
-_adelaidet_iou = _adelaidet.but(
+_adelaidet_iou = _adelaidet.derived(
     "adelaidet_iou",
     "aim-uofa/AdelaiDet, configs/FCOS-Detection/R_50_1x_iou.yaml",
     loss={"quality": "iou", "box_weight": "none", "box_normalizer": "mean_positives"},
 )
-_adelaidet_dcnv2 = _adelaidet.but(
+_adelaidet_dcnv2 = _adelaidet.derived(
     "adelaidet_dcnv2",
     "aim-uofa/AdelaiDet, configs/FCOS-Detection/MS_X_101_32x8d_2x_dcnv2.yaml",
     head={"deformable": True},
 )
-_adelaidet_dcnv2_iou = _adelaidet_iou.but(
+_adelaidet_dcnv2_iou = _adelaidet_iou.derived(
     "adelaidet_dcnv2_iou",
     "aim-uofa/AdelaiDet, configs/FCOS-Detection/MS_X_101_32x8d_2x_dcnv2_iou.yaml",
     head={"deformable": True},
 )
-_realtime = _adelaidet.but(
+_realtime = _adelaidet.derived(
     "realtime",
     "aim-uofa/AdelaiDet, configs/FCOS-Detection/FCOS_RT/Base-FCOS_RT.yaml",
     assigner={"size_ranges": ((-1.0, 64.0), (64.0, 128.0), (128.0, math.inf))},
     features=("p3", "p4", "p5"),
     top_levels=0,
 )
-_realtime_shared = _realtime.but(
+_realtime_shared = _realtime.derived(
     "realtime_shared",
     "aim-uofa/AdelaiDet, configs/FCOS-Detection/FCOS_RT/MS_DLA_34_4x_syncbn_shared_towers.yaml",
     head={"num_shared_convs": 4, "num_class_convs": 0, "num_box_convs": 0},
 )
-_realtime_bn = _realtime.but(
+_realtime_bn = _realtime.derived(
     "realtime_bn",
     "aim-uofa/AdelaiDet, configs/FCOS-Detection/FCOS_RT/MS_DLA_34_4x_syncbn_bn_head.yaml",
     head={"norm": "SyncBN"},
 )
-_realtime_shared_bn = _realtime_shared.but(
+_realtime_shared_bn = _realtime_shared.derived(
     "realtime_shared_bn",
     "aim-uofa/AdelaiDet, configs/FCOS-Detection/FCOS_RT/MS_DLA_34_4x_syncbn_shared_towers_bn_head.yaml",
     head={"norm": "SyncBN"},
 )
-_mmdet = _original.but(
+_mmdet = _original.derived(
     "mmdet",
     "open-mmlab/mmdetection, configs/fcos/fcos_r50-caffe_fpn_gn-head_1x_coco.py",
     assigner={"area": "plain"},
@@ -238,7 +238,7 @@ _mmdet = _original.but(
         "min_size": 0.0,
     },
 )
-_mmdet_tricks = _mmdet.but(
+_mmdet_tricks = _mmdet.derived(
     "mmdet_tricks",
     "open-mmlab/mmdetection, configs/fcos/fcos_r50-caffe_fpn_gn-head-center-normbbox-centeronreg-giou_1x_coco.py",
     assigner={"center_radius": 1.5},
@@ -249,24 +249,24 @@ _mmdet_tricks = _mmdet.but(
     pixel_mean=(103.53, 116.28, 123.675),
     solver={"warmup_method": "linear"},
 )
-_mmdet_center = _mmdet.but(
+_mmdet_center = _mmdet.derived(
     "mmdet_center",
     "open-mmlab/mmdetection, configs/fcos/fcos_r50-caffe_fpn_gn-head-center_1x_coco.py",
     assigner={"center_radius": 1.5},
 )
-_mmdet_rgb = _mmdet.but(
+_mmdet_rgb = _mmdet.derived(
     "mmdet_rgb",
     "open-mmlab/mmdetection, configs/fcos/fcos_x101-64x4d_fpn_gn-head_ms-640-800-2x_coco.py",
     pixel_mean=_RGB_MEAN,
     pixel_std=_RGB_STD,
     input_format="RGB",
 )
-_mmdet_tricks_dcnv2 = _mmdet_tricks.but(
+_mmdet_tricks_dcnv2 = _mmdet_tricks.derived(
     "mmdet_tricks_dcnv2",
     "open-mmlab/mmdetection, configs/fcos/fcos_r50-dcn-caffe_fpn_gn-head-center-normbbox-centeronreg-giou_1x_coco.py",
     head={"deformable": True},
 )
-_mmdet_lsj = _mmdet_tricks.but(
+_mmdet_lsj = _mmdet_tricks.derived(
     "mmdet_lsj",
     "open-mmlab/mmdetection, configs/fcos/"
     "fcos_r50_fpn_gn-head-center-normbbox-centeronreg-giou_8xb8-amp-lsj-200e_coco.py",
@@ -275,30 +275,30 @@ _mmdet_lsj = _mmdet_tricks.but(
     input_format="RGB",
     solver={"base_lr": 0.04, "warmup_factor": 0.067, "warmup_iters": 1000, "weight_decay_norm": 4e-05},
 )
-_mmdet_hrnet = _mmdet.but(
+_mmdet_hrnet = _mmdet.derived(
     "mmdet_hrnet",
     "open-mmlab/mmdetection, configs/hrnet/fcos_hrnetv2p-w18-gn-head_4xb4-1x_coco.py",
     pixel_mean=(103.53, 116.28, 123.675),
     pixel_std=(57.375, 57.12, 58.395),
 )
-_mmdet_hrnet_2x = _mmdet_hrnet.but(
+_mmdet_hrnet_2x = _mmdet_hrnet.derived(
     "mmdet_hrnet_2x",
     "open-mmlab/mmdetection, configs/hrnet/fcos_hrnetv2p-w18-gn-head_4xb4-2x_coco.py",
     solver={"warmup_method": "linear", "warmup_factor": 0.001},
 )
-_mmdet_nas_fcos = _mmdet.but(
+_mmdet_nas_fcos = _mmdet.derived(
     "mmdet_nas_fcos",
     "open-mmlab/mmdetection, configs/nas_fcos/nas-fcos_r50-caffe_fpn_fcoshead-gn-head_4xb4-1x_coco.py",
     selector={"nms_threshold": 0.6},
     pixel_mean=(103.53, 116.28, 123.675),
     solver={"warmup_method": "linear", "warmup_factor": 0.001},
 )
-_mmdet_nas_fcos_head = _mmdet_nas_fcos.but(
+_mmdet_nas_fcos_head = _mmdet_nas_fcos.derived(
     "mmdet_nas_fcos_head",
     "open-mmlab/mmdetection, configs/nas_fcos/nas-fcos_r50-caffe_fpn_nashead-gn-head_4xb4-1x_coco.py",
     head_name="NASFCOSHead",
 )
-_detectron2 = _adelaidet.but(
+_detectron2 = _adelaidet.derived(
     "detectron2",
     "facebookresearch/detectron2, configs/common/models/fcos.py and detectron2/modeling/meta_arch/fcos.py",
     assigner={"range_ends": "open"},
@@ -317,7 +317,7 @@ _detectron2 = _adelaidet.but(
         "max_detections_ties": "cut",
     },
 )
-_torchvision = _detectron2.but(
+_torchvision = _detectron2.derived(
     "torchvision",
     "pytorch/vision, torchvision/models/detection/fcos.py",
     grid={"origin": "corner"},
@@ -332,7 +332,7 @@ _torchvision = _detectron2.but(
     input_format="RGB",
     solver={"weight_decay_norm": 0.0001},
 )
-_small = _adelaidet.but(
+_small = _adelaidet.derived(
     "small",
     "fcos_d2: AdelaiDet's choices with towers of two convolutions, for small networks that are trained from scratch",
     head={"num_class_convs": 2, "num_box_convs": 2},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 __all__ = ["SCHEDULES", "Schedule"]
 
@@ -36,8 +37,8 @@ class Schedule:
     jitter: tuple[float, float, int] | None = None
 
 
-_ANY_SIZE = {"train_sizes": (640, 800), "sampling": "range"}
-_SIX_SIZES = {"train_sizes": (640, 672, 704, 736, 768, 800)}
+_ANY_SIZE: dict[str, Any] = {"train_sizes": (640, 800), "sampling": "range"}
+_SIX_SIZES: dict[str, Any] = {"train_sizes": (640, 672, 704, 736, 768, 800)}
 _T = "tianzhi0549/FCOS, configs/fcos"
 _A = "aim-uofa/AdelaiDet, configs/FCOS-Detection"
 _M = "open-mmlab/mmdetection, configs/fcos (7,330 iterations of 16 images an epoch)"

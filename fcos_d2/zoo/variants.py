@@ -99,10 +99,11 @@ _MM_TRICKS = "gn-head-center-normbbox-centeronreg-giou"
 
 def _family(family: str, source: str, *rows: tuple) -> tuple[Variant, ...]:
     """Rows (name, recipe, backbone, schedule, AP, AP on test-dev, other names) of one family."""
-    return tuple(
-        Variant(name, family, recipe, backbone, schedule, *results[:2], source=source, aliases=tuple(results[2:]))
-        for name, recipe, backbone, schedule, *results in rows
-    )
+    found = []
+    for name, recipe, backbone, schedule, *results in rows:
+        ap, ap_test_dev = (*results, None, None)[:2]
+        found.append(Variant(name, family, recipe, backbone, schedule, ap, ap_test_dev, source, tuple(results[2:])))
+    return tuple(found)
 
 
 # fmt: off
@@ -270,8 +271,8 @@ VARIANTS: tuple[Variant, ...] = (
 
 def names() -> list[str]:
     """Names of all variants, as `get_config` takes them: bare where that is clear, else `family/name`."""
-    seen: set[str] = set()
-    return [v.full_name if v.name in seen or seen.add(v.name) else v.name for v in VARIANTS]
+    first = {v.name: v for v in reversed(VARIANTS)}
+    return [v.name if first[v.name] is v else v.full_name for v in VARIANTS]
 
 
 def find(name: str) -> Variant:

@@ -239,7 +239,7 @@ OPTIONS: list[dict[str, Any]] = [
 
 @pytest.mark.parametrize("options", OPTIONS, ids=lambda o: "-".join(f"{k}={v}" for k, v in o.items()))
 def test_every_option(options: dict[str, Any]) -> None:
-    recipe = RECIPES["adelaidet"].but("trial", "this test", loss=options)
+    recipe = RECIPES["adelaidet"].derived("trial", "this test", loss=options)
     compare(scene_of(recipe, counts=(3, 0, 6), image_size=(64, 96)), recipe)
 
 
@@ -251,7 +251,7 @@ def test_every_recipe(name: str, counts: tuple[int, ...]) -> None:
 
 @pytest.mark.parametrize("points", [4, 5])
 def test_dense_points(points: int) -> None:
-    recipe = RECIPES["fcos_plus_center"].but("trial", "this test", grid={"points_per_cell": points})
+    recipe = RECIPES["fcos_plus_center"].derived("trial", "this test", grid={"points_per_cell": points})
     compare(scene_of(recipe, counts=(4, 3), image_size=(64, 96)), recipe)
 
 
@@ -274,7 +274,7 @@ def test_no_loss_at_a_perfect_prediction() -> None:
 
 @pytest.mark.parametrize(("kind", "name"), [("centerness", "loss_fcos_ctr"), ("iou", "loss_fcos_iou")])
 def test_published_names(kind: str, name: str) -> None:
-    scene = scene_of(RECIPES["adelaidet"].but("trial", "this test", loss={"quality": kind}), counts=(2,))
+    scene = scene_of(RECIPES["adelaidet"].derived("trial", "this test", loss={"quality": kind}), counts=(2,))
     losses = scene.dense.losses(scene.predictions, scene.ground_truth)
     assert list(losses) == ["loss_fcos_cls", "loss_fcos_loc", name]
 
@@ -290,7 +290,7 @@ def test_quality_and_weights_get_no_gradient_through_their_targets() -> None:
 def test_targets_by_hand() -> None:
     """One box of 16 x 16 around the location (12, 12), class 2, on one level of stride 8."""
     scene = scene_of(
-        RECIPES["adelaidet"].but(
+        RECIPES["adelaidet"].derived(
             "trial", "this test", assigner={"size_ranges": ((-1.0, math.inf),), "center_radius": 0.4}, features=("p3",)
         ),
         counts=(1,),

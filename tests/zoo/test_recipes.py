@@ -189,7 +189,7 @@ def test_solver_is_complete(name: str) -> None:
 
 def test_but_changes_what_it_names_only() -> None:
     first = Recipe("first", "here", coder={"unit": "pixel", "activation": "exp"}, loss={"box_loss": "iou"})
-    second = first.but("second", "there", coder={"unit": "stride"}, features=("p3", "p4"))
+    second = first.derived("second", "there", coder={"unit": "stride"}, features=("p3", "p4"))
     assert (second.name, second.source) == ("second", "there")
     assert second.coder == {"unit": "stride", "activation": "exp"}
     assert second.loss == {"box_loss": "iou"}

@@ -136,7 +136,7 @@ def test_costs_and_table_are_up_to_date():
     costs = count_costs()
     assert zoo.costs() == costs, "run projects_tools/write_configs.py"
     root = config_root().parent
-    assert (root / "fcos_d2" / "zoo_costs.json").read_text(encoding="utf-8") == costs_json(costs)
+    assert (root / "fcos_d2" / "zoo/costs.json").read_text(encoding="utf-8") == costs_json(costs)
     assert (root / "docs" / "zoo.md").read_text(encoding="utf-8") == markdown(costs), (
         "run projects_tools/write_configs.py"
     )

@@ -32,7 +32,7 @@ MSRA = "detectron2://ImageNetPretrained/MSRA"
 FAIR = "catalog://ImageNetPretrained/FAIR"
 TORCHVISION = "detectron2://ImageNetPretrained/torchvision"
 _M_LSJ = "open-mmlab/mmdetection, configs/fcos, lsj-200e of "
-_TORCH = {"stride_in_1x1": False, "norm": "EvalBN"}
+_TORCH: dict[str, Any] = {"stride_in_1x1": False, "norm": "EvalBN"}
 _IMAGENET_STD = (57.375, 57.12, 58.395)  # BGR, of pixels in 0..255
 
 
@@ -105,10 +105,11 @@ def _resnet_row(
     return BackboneRow(resnet, arguments, weights, source, channels=channels, pixel_std=pixel_std, yaml=_RESNET_KEYS)
 
 
-_32X8D = {"num_groups": 32, "width_per_group": 8, "stride_in_1x1": False}
-_64X4D = {"num_groups": 64, "width_per_group": 4, "stride_in_1x1": False}
-_DCN_3_5 = {"deform_per_stage": (False, True, True, True), "deform_modulated": True, "deform_groups": 1}
-_DCN_4_5 = {"deform_per_stage": (False, False, True, True), "deform_modulated": True, "deform_groups": 1}
+_32X8D: dict[str, Any] = {"num_groups": 32, "width_per_group": 8, "stride_in_1x1": False}
+_64X4D: dict[str, Any] = {"num_groups": 64, "width_per_group": 4, "stride_in_1x1": False}
+_DCN: dict[str, Any] = {"deform_modulated": True, "deform_groups": 1}
+_DCN_3_5 = {"deform_per_stage": (False, True, True, True), **_DCN}
+_DCN_4_5 = {"deform_per_stage": (False, False, True, True), **_DCN}
 
 
 def _mobilenet_row(config: str, norm: str, channels: int = 256) -> BackboneRow:

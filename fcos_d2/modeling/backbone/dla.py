@@ -89,8 +89,8 @@ class Tree(nn.Module):
         if level_root:
             outer_channels += in_channels
         if depth == 1:
-            self.tree1 = Block(in_channels, out_channels, norm, stride)
-            self.tree2 = Block(out_channels, out_channels, norm)
+            self.tree1: nn.Module = Block(in_channels, out_channels, norm, stride)
+            self.tree2: nn.Module = Block(out_channels, out_channels, norm)
             self.root = Root(2 * out_channels + outer_channels, out_channels, norm)
         else:
             self.tree1 = Tree(depth - 1, in_channels, out_channels, norm, stride)

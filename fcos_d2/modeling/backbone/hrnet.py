@@ -95,12 +95,14 @@ class HRModule(nn.Module):
         return [self._sum(maps, target) for target in range(len(maps))]
 
     def _sum(self, maps: Sequence[Tensor], target: int) -> Tensor:
-        size, total = maps[target].shape[-2:], None
-        for source, path in enumerate(self.fuse[target]):
+        size = maps[target].shape[-2:]
+        total: Tensor | None = None
+        for source, path in enumerate(self.fuse[target].children()):
             x = path(maps[source])
             if source > target:
                 x = F.interpolate(x, size=size, mode="nearest")
             total = x if total is None else total + x
+        assert total is not None, "there is at least one branch"
         return F.relu(total)
 
 

@@ -6,13 +6,14 @@ Every function takes the prefix of the network in the other project, with its do
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 from ..rules import Rule
 
 _OURS = "backbone.bottom_up."
 
 
-def conv_norm(theirs: str, norm: str, ours: str, epsilon: float | None = None, **when: str | None) -> tuple[Rule, ...]:
+def conv_norm(theirs: str, norm: str, ours: str, epsilon: float | None = None, **when: Any) -> tuple[Rule, ...]:
     """A convolution without bias and its norm, which lies inside the convolution here."""
     return (
         Rule(f"{theirs}.weight", f"{ours}.weight", **when),
@@ -81,7 +82,7 @@ def dla(prefix: str) -> tuple[Rule, ...]:
 
 def hrnet(prefix: str) -> tuple[Rule, ...]:
     """HRNet; its stem and `layer1` have names of a ResNet, so its second stem convolution tells it apart."""
-    when = {"given": f"{prefix}conv2.weight", "beside": f"{_OURS}transition1.0.weight"}
+    when: dict[str, Any] = {"given": f"{prefix}conv2.weight", "beside": f"{_OURS}transition1.0.weight"}
     stage, ours = f"{prefix}stage{{s}}.{{m}}", f"{_OURS}stage{{s}}.{{m}}"
     transition, here = f"{prefix}transition{{s}}", f"{_OURS}transition{{s}}"
     rows = (
