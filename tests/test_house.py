@@ -33,12 +33,10 @@ LINES_BEFORE = 18_632  # of the package at commit aef350d
 KNOWN: dict[str, set[str] | set[tuple[str, str]]] = {
     "names": {},
     "duplicates": {
-        "modeling/backbone/hrnet.py ~ modeling/backbone/vovnet.py",
         "modeling/head.py ~ modeling/nas_head.py",
     },
     "functions": {
         "data/synthetic.py generate",
-        "modeling/backbone/resnet.py resnet",
         "train/own_data.py configure",
     },
 }

@@ -238,12 +238,11 @@ def build_train_loader(
         raise AssertionError(f"a batch of {total_batch_size} images cannot be shared by {processes} processes")
     if sampler is None:
         sampler = TrainingSampler(len(records))
-    elif not isinstance(sampler, Sampler):
-        sampler = sampler(records)
+    indices: Any = sampler if isinstance(sampler, Sampler) else sampler(records)
     return TrainLoader(
         DatasetFromList(records, copy=False) if isinstance(records, list) else records,
         mapper,
-        sampler,
+        indices,
         total_batch_size // processes,
         grouped=aspect_ratio_grouping,
         collate=collate_fn or trivial_batch_collator,

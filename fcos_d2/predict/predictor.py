@@ -282,7 +282,7 @@ def _names_of(parts: _Parts, model: nn.Module) -> list[str]:
     return names if names and len(names) in (parts.num_classes, 0) else [f"class {i}" for i in range(parts.num_classes)]
 
 
-def _optimized(model: nn.Module, precision: str | Mapping[str, str]) -> nn.Module:
+def _optimized(model: Any, precision: str | Mapping[str, str]) -> nn.Module:
     if not hasattr(model, "optimize"):
         raise FcosError(f"optimize works for FCOS only, but the model is {type(model).__name__}: leave it out.")
     try:

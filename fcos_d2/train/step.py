@@ -36,7 +36,7 @@ class Step:
         self, model: nn.Module, bare: nn.Module, optimizer: torch.optim.Optimizer, options: TrainOptions,
         device: torch.device,
     ) -> None:  # fmt: skip
-        self.model = model
+        self.model: Any = model
         self.bare: Any = bare
         self.optimizer = optimizer
         self.options = options

@@ -108,7 +108,8 @@ class _Numbers:
 
     def _read(self, length: int, dtype: torch.dtype) -> Tensor:
         raw = torch.empty(length, dtype=torch.uint8)
-        if self.file.readinto(memoryview(raw.numpy())) != length:  # type: ignore[attr-defined]  # BinaryIO lacks it
+        room: Any = raw.numpy()
+        if self.file.readinto(memoryview(room)) != length:  # type: ignore[attr-defined]  # BinaryIO lacks it
             raise ValueError("cut off")
         if self.swapped:
             raw = raw.view(-1, dtype.itemsize).flip(1).flatten()
@@ -134,7 +135,7 @@ def _archive(file: BinaryIO) -> Any:
             raise ValueError("no record where one should be")
         return info.header_offset + 30 + header[1] + header[2], info.file_size
 
-    order = sys.byteorder
+    order: str = sys.byteorder
     if f"{folder}byteorder" in records:
         start, length = place(f"{folder}byteorder")
         file.seek(start)

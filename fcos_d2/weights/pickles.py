@@ -44,6 +44,9 @@ class Foreign:
     """
 
     name = ""
+    args: tuple[Any, ...]
+    state: Any
+    items: list[Any]
 
     def __new__(cls, *args: Any, **named: Any) -> Foreign:
         made = super().__new__(cls)
@@ -123,7 +126,7 @@ def read_pickle(file: BinaryIO, persistent: Callable[[Any], Any] | None = None) 
     for count, (opcode, argument, _) in enumerate(pickletools.genops(file), start=1):
         if opcode.name.startswith("EXT"):  # a number that the running program may have given to any object
             raise Refused(f"extension {argument}")
-        if "PUT" in opcode.name and argument > count:
+        if "PUT" in opcode.name and (argument or 0) > count:
             raise ValueError("the memo has more places than the pickle has steps")
     end = file.tell()
     file.seek(start)
@@ -272,11 +275,11 @@ def _dtype(args: tuple, state: Any, _: Any) -> Any:
     code = args[0]
     if not isinstance(code, str) or not _NUMBERS.fullmatch(code):
         return None  # objects, records and dates: no numbers
-    order = state[1] if isinstance(state, tuple) and len(state) > 1 and state[1] in ("<", ">") else "="
+    order: Any = state[1] if isinstance(state, tuple) and len(state) > 1 and state[1] in ("<", ">") else "="
     return np.dtype(code).newbyteorder(order)
 
 
-def _array(data: Any, dtype: Any, shape: Any, order: str) -> Any:
+def _array(data: Any, dtype: Any, shape: Any, order: Any) -> Any:
     if isinstance(data, str):
         data = data.encode("latin1")
     if dtype is None or not isinstance(data, (bytes, bytearray)):

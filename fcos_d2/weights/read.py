@@ -144,9 +144,9 @@ def _pixels_of(config: Any) -> Pixels | None:
     if not isinstance(node, dict):
         return None
     order = node.get("input_format", (config.get("INPUT") or {}).get("FORMAT"))
-    mean, std = (node.get(f"pixel_{x}", node.get(f"PIXEL_{x.upper()}")) for x in ("mean", "std"))
+    pixels: list[Any] = [node.get(f"pixel_{x}", node.get(f"PIXEL_{x.upper()}")) for x in ("mean", "std")]
     try:
-        return Pixels(str(order), tuple(mean), tuple(std))
+        return Pixels(str(order), tuple(pixels[0]), tuple(pixels[1]))
     except (TypeError, ValueError):  # a reference, or nothing
         return None
 

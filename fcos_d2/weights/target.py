@@ -53,10 +53,10 @@ class Traits:
     def __str__(self) -> str:
         where = "centers" if self.origin == "center" else "corners, a step being padded size // feature size"
         activation, unit = self.activation
-        strides = {True: "; bottlenecks stride in their 1x1 (caffe style)", False: "; bottlenecks stride in their 3x3"}
+        strides: dict[bool | None, str] = {True: " 1x1 (caffe style)", False: " 3x3"}
         return (
             f"locations at cell {where}; ltrb by {activation} in {unit}s; quality beside the {self.quality_on} tower"
-            + strides.get(self.stride_in_1x1, "")
+            + (f"; bottlenecks stride in their{strides[self.stride_in_1x1]}" if self.stride_in_1x1 in strides else "")
         )
 
 
@@ -125,7 +125,7 @@ def _classes_of(name: str) -> int:
     return zoo.get_config(name).model.num_classes
 
 
-def _pixels_of_model(model: nn.Module) -> Pixels | None:
+def _pixels_of_model(model: Any) -> Pixels | None:
     try:
         mean, std = (tuple(x.flatten().tolist()) for x in (model.pixel_mean, model.pixel_std))
         return Pixels(model.input_format, mean, std)
@@ -133,7 +133,7 @@ def _pixels_of_model(model: nn.Module) -> Pixels | None:
         return None
 
 
-def _describe(model: nn.Module, title: str, pixels: Pixels | None) -> Target:
+def _describe(model: Any, title: str, pixels: Pixels | None) -> Target:
     shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items() if isinstance(tensor, Tensor)}
     starts = {AVERAGE: float(model.dense.loss.moving_start)} if AVERAGE in shapes else {}
     return Target(title, shapes, getattr(model, "num_classes", 0), pixels, _traits_of(model), starts)
@@ -150,7 +150,7 @@ def _with_classes(target: Target, num_classes: int | None) -> Target:
     return replace(target, shapes=shapes, num_classes=num_classes)
 
 
-def _traits_of(model: nn.Module) -> Traits | None:
+def _traits_of(model: Any) -> Traits | None:
     blocks = [m for m in model.modules() if isinstance(m, BottleneckBlock) and m.stride == 2]
     try:
         dense = model.dense
@@ -293,7 +293,7 @@ def _promising(tensors: Mapping[str, Tensor], variants: Sequence[zoo.Variant]) -
         if mark is not None and f"backbone.bottom_up.{mark}" not in tensors:
             continue
         kinds.append(variant)
-        last = _LAST_BLOCKS.get(row.arguments.get("depth"))
+        last = _LAST_BLOCKS.get(row.arguments.get("depth", 0))
         first, second = (f"backbone.bottom_up.res4.{i}.conv1.weight" for i in (last or 0, (last or 0) + 1))
         if last is None or (first in tensors and second not in tensors):
             same.append(variant)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import BACKBONE_REGISTRY, FPN, Backbone
@@ -85,6 +86,11 @@ def fpn_from_config(cfg, bottom_up: Backbone) -> FPN:
         norm=cfg.MODEL.FPN.NORM,
         fuse_type=cfg.MODEL.FPN.FUSE_TYPE,
     )
+
+
+def network_arguments(cfg, node) -> dict[str, Any]:
+    """Arguments of a network from its own node of `cfg.MODEL` and `MODEL.BACKBONE.FREEZE_AT`."""
+    return {"norm": node.NORM, "freeze_at": cfg.MODEL.BACKBONE.FREEZE_AT, "out_features": node.OUT_FEATURES}
 
 
 def register_backbone(builder: Callable[..., Backbone]) -> Callable[..., Backbone]:

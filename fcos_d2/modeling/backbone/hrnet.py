@@ -28,10 +28,10 @@ from fvcore.nn import weight_init
 from torch import Tensor, nn
 
 from ...options import as_tuple, one_of
-from ..norm import freeze, get_norm, norm_layer
-from ..rewrite.fold import FoldedConv2d, folding
+from ..norm import freeze, norm_layer
+from ..rewrite.fold import conv_norm, folding
 from ..traits import Traits
-from .fpn import register_backbone
+from .fpn import network_arguments, register_backbone
 
 BRANCHES = ("branch0", "branch1", "branch2", "branch3")
 """Names of HRNet's features, finest first: strides 4, 8, 16, 32."""
@@ -44,16 +44,7 @@ _BLOCKS_PER_BRANCH = 4
 
 
 def _conv(in_channels: int, out_channels: int, norm: str, kernel_size: int = 3, stride: int = 1, relu: bool = True):
-    conv = FoldedConv2d(
-        in_channels,
-        out_channels,
-        kernel_size,
-        stride=stride,
-        padding=kernel_size // 2,
-        bias=False,
-        norm=get_norm(norm, out_channels),
-        activation=F.relu_ if relu else None,
-    )
+    conv = conv_norm(in_channels, out_channels, kernel_size, norm, stride, relu)
     weight_init.c2_msra_fill(conv)
     return conv
 
@@ -246,14 +237,7 @@ def hrfpn_6l(
 
 def hrnet_from_config(cfg, in_channels: int) -> HRNet:
     """`HRNet` from `MODEL.HRNET.*` and `MODEL.BACKBONE.FREEZE_AT`."""
-    node = cfg.MODEL.HRNET
-    return HRNet(
-        node.WIDTH,
-        in_channels=in_channels,
-        norm=node.NORM,
-        freeze_at=cfg.MODEL.BACKBONE.FREEZE_AT,
-        out_features=node.OUT_FEATURES,
-    )
+    return HRNet(cfg.MODEL.HRNET.WIDTH, in_channels=in_channels, **network_arguments(cfg, cfg.MODEL.HRNET))
 
 
 def _from_config(pyramid: Callable[..., HRFPN], cfg, input_shape: ShapeSpec) -> HRFPN:

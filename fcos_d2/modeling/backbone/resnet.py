@@ -13,6 +13,7 @@ Published weights, with K = 1..4 the stage and j = 1..3 the convolution of block
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from detectron2.layers import FrozenBatchNorm2d, get_norm
 from detectron2.modeling.backbone.resnet import (
@@ -121,47 +122,22 @@ def resnet(
     Raises:
         ValueError: no such depth, groups or deformable stages for a network of basic blocks, or not four stages.
     """
-    if depth not in _BLOCKS_PER_STAGE:
-        raise ValueError(
-            f"There is no ResNet of depth {depth}; choose one of {', '.join(map(str, _BLOCKS_PER_STAGE))}."
-        )
-    basic, deform = depth < 50, list(deform_per_stage)
-    if basic and (num_groups != 1 or any(deform)):
-        raise ValueError(
-            f"A ResNet of depth {depth} has neither groups nor deformable stages, "
-            f"but num_groups is {num_groups} and deform_per_stage is {deform}."
-        )
-    if len(deform) != 4:
-        raise ValueError(f"deform_per_stage is {deform}, but it needs one value for each of res2, res3, res4 and res5.")
+    deform = list(deform_per_stage)
+    _check(depth, num_groups, deform)
+    bottleneck = {"num_groups": num_groups, "stride_in_1x1": stride_in_1x1}
+    offsets: dict[str, Any] = dict(
+        deform_modulated=deform_modulated, deform_groups=deform_groups, deform_offset_init=deform_offset_init
+    )
     stages, width = [], stem_out_channels
     for i, num_blocks in enumerate(_BLOCKS_PER_STAGE[depth]):
-        out = res2_out_channels * 2**i
-        block, arguments = BasicBlock, {}
-        if not basic:
-            block = BottleneckBlock
-            arguments = {
-                "bottleneck_channels": num_groups * width_per_group * 2**i,
-                "num_groups": num_groups,
-                "stride_in_1x1": stride_in_1x1,
-            }
-        if deform[i]:
-            block = DeformBottleneck
-            arguments |= {
-                "deform_modulated": deform_modulated,
-                "deform_groups": deform_groups,
-                "deform_offset_init": deform_offset_init,
-            }
-        stages.append(
-            ResNet.make_stage(
-                block,
-                num_blocks,
-                in_channels=width,
-                out_channels=out,
-                stride_per_block=[1 if i == 0 else 2] + [1] * (num_blocks - 1),
-                norm=norm_layer(norm),
-                **arguments,
-            )
+        out, strides = res2_out_channels * 2**i, [1 if i == 0 else 2] + [1] * (num_blocks - 1)
+        arguments: dict[str, Any] = dict(
+            in_channels=width, out_channels=out, stride_per_block=strides, norm=norm_layer(norm)
         )
+        if depth >= 50:
+            arguments |= {**bottleneck, "bottleneck_channels": num_groups * width_per_group * 2**i}
+        block = DeformBottleneck if deform[i] else BottleneckBlock if depth >= 50 else BasicBlock
+        stages.append(ResNet.make_stage(block, num_blocks, **arguments, **(offsets if deform[i] else {})))
         width = out
     stem = BasicStem(in_channels, stem_out_channels, norm=norm_layer(norm))
     net = ResNet(stem, stages, out_features=list(as_tuple(out_features)), freeze_at=freeze_at)
@@ -170,6 +146,21 @@ def resnet(
             # Detectron2's main keeps the counter of a batch norm that it freezes, 0.6 does not: equal tensors for both.
             module.register_buffer("num_batches_tracked", None)
     return folding(net)
+
+
+def _check(depth: int, num_groups: int, deform: list[bool]) -> None:
+    """Raise ValueError if there is no such ResNet."""
+    if depth not in _BLOCKS_PER_STAGE:
+        raise ValueError(
+            f"There is no ResNet of depth {depth}; choose one of {', '.join(map(str, _BLOCKS_PER_STAGE))}."
+        )
+    if depth < 50 and (num_groups != 1 or any(deform)):
+        raise ValueError(
+            f"A ResNet of depth {depth} has neither groups nor deformable stages, "
+            f"but num_groups is {num_groups} and deform_per_stage is {deform}."
+        )
+    if len(deform) != 4:
+        raise ValueError(f"deform_per_stage is {deform}, but it needs one value for each of res2, res3, res4 and res5.")
 
 
 def resnet_from_config(cfg, in_channels: int) -> ResNet:

@@ -21,10 +21,10 @@ from detectron2.modeling import FPN, Backbone
 from torch import Tensor, nn
 
 from ...options import as_tuple, one_of
-from ..norm import freeze, get_norm
-from ..rewrite.fold import FoldedConv2d
+from ..norm import freeze
+from ..rewrite.fold import FoldedConv2d, conv_norm
 from ..traits import Traits
-from .fpn import fpn_from_config, register_backbone
+from .fpn import fpn_from_config, network_arguments, register_backbone
 
 
 @dataclass(frozen=True)
@@ -80,16 +80,7 @@ KEYS = {
 
 
 def _conv(in_channels: int, out_channels: int, kernel_size: int, norm: str, stride: int = 1) -> FoldedConv2d:
-    conv = FoldedConv2d(
-        in_channels,
-        out_channels,
-        kernel_size,
-        stride=stride,
-        padding=kernel_size // 2,
-        bias=False,
-        norm=get_norm(norm, out_channels),
-        activation=F.relu_,
-    )
+    conv = conv_norm(in_channels, out_channels, kernel_size, norm, stride)
     nn.init.kaiming_normal_(conv.weight)
     return conv
 
@@ -212,14 +203,7 @@ class VoVNet(Backbone):
 
 def vovnet_from_config(cfg, in_channels: int) -> VoVNet:
     """The same from `MODEL.VOVNET.*` and `MODEL.BACKBONE.FREEZE_AT`."""
-    node = cfg.MODEL.VOVNET
-    return VoVNet(
-        node.CONV_BODY,
-        in_channels=in_channels,
-        norm=node.NORM,
-        freeze_at=cfg.MODEL.BACKBONE.FREEZE_AT,
-        out_features=node.OUT_FEATURES,
-    )
+    return VoVNet(cfg.MODEL.VOVNET.CONV_BODY, in_channels=in_channels, **network_arguments(cfg, cfg.MODEL.VOVNET))
 
 
 @register_backbone

@@ -7,18 +7,20 @@ gives the same numbers but for rounding, and saves two passes over maps that are
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from detectron2.layers import Conv2d, FrozenBatchNorm2d
 from torch import Tensor, nn
 
+from ..norm import get_norm
 from .copying import Replacement, rebuilt
 
-__all__ = ["FoldedConv2d", "folded", "folding"]
+__all__ = ["FoldedConv2d", "conv_norm", "folded", "folding"]
 
 
-def folded(weight: Tensor, bias: Tensor | None, norm: nn.Module) -> tuple[Tensor, Tensor]:
+def folded(weight: Tensor, bias: Tensor | None, norm: Any) -> tuple[Tensor, Tensor]:
     """Weight and bias of a convolution that does what convolution and norm do one after the other.
 
     Args:
@@ -48,6 +50,16 @@ class FoldedConv2d(Conv2d):
         weight, bias = folded(self.weight, self.bias, self.norm)
         x = F.conv2d(x, weight, bias, self.stride, self.padding, self.dilation, self.groups)
         return x if self.activation is None else self.activation(x)
+
+
+def conv_norm(
+    in_channels: int, out_channels: int, kernel_size: int, norm: str, stride: int = 1, relu: bool = True
+) -> FoldedConv2d:
+    """A convolution without bias, padded by half its kernel, with the norm of that name, and with ReLU or without."""
+    return FoldedConv2d(
+        in_channels, out_channels, kernel_size, stride=stride, padding=kernel_size // 2, bias=False,
+        norm=get_norm(norm, out_channels), activation=F.relu_ if relu else None,
+    )  # fmt: skip
 
 
 def folding(module: nn.Module, keep: Iterable[nn.Module] = ()) -> nn.Module:
