@@ -38,8 +38,6 @@ KNOWN: dict[str, set[str] | set[tuple[str, str]]] = {
     "functions": {
         "data/synthetic.py generate",
         "train/own_data.py configure",
-        "visualize/draw.py draw_comparison",
-        "visualize/draw.py draw_curves",
     },
 }
 

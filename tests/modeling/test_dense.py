@@ -50,7 +50,7 @@ def test_padding_is_harmless_whatever_location_0_predicts(
     activation: str, box_loss: str, rule: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Padding rows stand at location 0 of image 0, where the prediction may have no size, or a size beyond float32."""
-    recipe = RECIPES["adelaidet"].but(
+    recipe = RECIPES["adelaidet"].derived(
         "trial", "this test", coder={"activation": activation}, loss={"box_loss": box_loss, "iou_rule": rule}
     )
     scene = scene_of(recipe, counts=(1, 2), image_size=(64, 64))

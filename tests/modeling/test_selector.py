@@ -269,7 +269,7 @@ OPTIONS: list[dict[str, Any]] = [
 
 @pytest.mark.parametrize("options", OPTIONS, ids=lambda o: "-".join(f"{k}={v}" for k, v in o.items()))
 def test_every_option(options: dict[str, Any]) -> None:
-    recipe = RECIPES["adelaidet"].but("trial", "this test", selector=options)
+    recipe = RECIPES["adelaidet"].derived("trial", "this test", selector=options)
     scene = scene_of(recipe, counts=(0, 0), image_size=(32, 64), num_classes=2)
     assert compare(scene, recipe, [(32, 64), (25, 50)]) > 0
 
@@ -282,7 +282,7 @@ def test_every_recipe(name: str) -> None:
 
 @pytest.mark.parametrize("points", [4, 5])
 def test_dense_points(points: int) -> None:
-    recipe = RECIPES["fcos_plus"].but("trial", "this test", grid={"points_per_cell": points})
+    recipe = RECIPES["fcos_plus"].derived("trial", "this test", grid={"points_per_cell": points})
     assert compare(scene_of(recipe, counts=(0,), image_size=(32, 64)), recipe, [(32, 64)]) > 20
 
 
