@@ -13,13 +13,13 @@ from ..config.load import load_config
 from ..config.stored import dump_config, parse_config
 from ..errors import FcosError
 from . import adjust
+from .expected import AVERAGE, Traits, target_of, traits_of
 from .families import OURS, family_of
 from .families.family import Family
 from .families.torchvision import TORCHVISION, coco_names
 from .published import Imported, count_classes, load
 from .report import Report
 from .rules import some, to_theirs
-from .target import AVERAGE, Traits, target_of, traits_of
 from .write import save
 
 

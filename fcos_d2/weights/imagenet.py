@@ -13,11 +13,11 @@ from torch import Tensor
 
 from ..errors import FcosError
 from .adjust import fit_counters
+from .expected import Target, suit_pixels, target_of
 from .families.imagenet import CLASSIFIER, origin_of, without_prefixes
 from .read import Weights, read
 from .report import Report
 from .rules import EPSILON, difference, matches, some, to_ours
-from .target import Target, suit_pixels, target_of
 
 _OURS = "backbone.bottom_up."
 # Convolutions that compute the offsets of deformable ones: no ImageNet file has them.

@@ -13,12 +13,7 @@ from .. import zoo
 from ..config.stored import parse_config
 from ..errors import FcosError
 from . import adjust
-from .families import FAMILIES, OURS, families_of, family_of
-from .families.family import Family
-from .read import Weights, read, weights_of
-from .report import Report
-from .rules import Difference, Renamed, some, to_ours, to_theirs
-from .target import (
+from .expected import (
     Target,
     describe,
     detects_alike,
@@ -31,6 +26,11 @@ from .target import (
     variant_target,
     without_counters,
 )
+from .families import FAMILIES, OURS, families_of, family_of
+from .families.family import Family
+from .read import Weights, read, weights_of
+from .report import Report
+from .rules import Difference, Renamed, some, to_ours, to_theirs
 
 
 @dataclass(frozen=True)
