@@ -14,8 +14,6 @@ import pytest
 PACKAGE = Path(__file__).resolve().parents[1] / "fcos_d2"
 COMPAT = PACKAGE / "_compat.py"
 FILES = sorted(path for path in PACKAGE.rglob("*.py") if path != COMPAT)
-# Still to be mended; nothing is added.
-KNOWN = {"modeling/rewrite/__init__.py", "modeling/rewrite/fuse.py", "modeling/rewrite/invariant.py"}
 _LOOKUPS = ("getattr", "hasattr", "setattr", "delattr", "attrgetter", "methodcaller")
 _VERSION = re.compile(r"\b(0\.6|main|torch [\d.]+|PyTorch [\d.]+)\b")
 
@@ -87,8 +85,6 @@ def foreign_private_names(module: ast.AST) -> Iterator[tuple[int, str]]:
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_no_private_name_of_another_package(path):
-    if str(path.relative_to(PACKAGE)) in KNOWN:
-        pytest.xfail("known")
     found = [f"{path.name}:{line}: {text}" for line, text in foreign_private_names(tree(path))]
     assert not found, "move these to _compat.py, behind a function with a public name: " + "; ".join(found)
 
