@@ -36,8 +36,6 @@ KNOWN: dict[str, set[str] | set[tuple[str, str]]] = {
         "modeling/head.py ~ modeling/nas_head.py",
     },
     "functions": {
-        "data/synthetic.py generate",
-        "train/own_data.py configure",
     },
 }
 

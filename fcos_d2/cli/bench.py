@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from .options import device_option, model_option, weights_option
+from . import options as shared
 from .session import Result, Session, fcos_command
 
 _WAYS: dict[str, Any] = {"fp32": "fp32", "bf16": "bf16", "bf16-backbone": {"backbone": "bf16"}, "fp16": "fp16"}
@@ -23,15 +23,15 @@ def _size(context: click.Context, parameter: click.Parameter, value: str) -> tup
 
 
 @fcos_command("bench", short_help="How fast a detector is, plain and optimized.", epilog=_OTHERS)
-@model_option("Variant, config or checkpoint; by default what --weights holds, else fcos_imprv_R_50_FPN_1x.")
-@weights_option("Checkpoint of the detector; without one its weights are random.")
+@shared.model("Variant, config or checkpoint; by default what --weights holds, else fcos_imprv_R_50_FPN_1x.")
+@shared.weights("Checkpoint of the detector; without one its weights are random.")
 @click.option("--size", callback=_size, default="800x1216", show_default=True, metavar="HxW", help="Of the images.")
 @click.option("--batch", type=click.IntRange(1), default=1, show_default=True, help="Images of a run.")
 @click.option(
     "--optimize", "ways", multiple=True, type=click.Choice(["none", *_WAYS]), default=["fp32"], show_default=True,
     help="What to run beside the plain model, repeatable.",
 )  # fmt: skip
-@device_option
+@shared.device
 @click.option("--threads", type=click.IntRange(1), help="Threads of PyTorch on the CPU; by default as PyTorch has it.")
 @click.option(
     "--seconds", type=click.FloatRange(0, min_open=True), default=10.0, show_default=True, help="To spend, roughly."

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .options import path_option
+from . import options as shared
 from .session import Result, Session, fcos_command
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @fcos_command("convert", short_help="Read checkpoints of other FCOS projects, or write them.")
 @click.argument("checkpoint", type=click.Path(path_type=Path))
-@path_option("-o", "--output", required=True, help="The file to write.")
+@shared.path("-o", "--output", required=True, help="The file to write.")
 @click.option("--overwrite", is_flag=True, help="Replace the file if it is there.")
 @click.option("--family", help="Where CHECKPOINT comes from; by default recognised from the names of its weights.")
 @click.option(

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from .options import device_option, output_option
+from . import options as shared
 from .session import Result, Session, fcos_command
 
 _FILES = {
@@ -21,13 +21,13 @@ _FILES = {
 
 
 @fcos_command("demo", short_help="Make images, train on them, show what is found.")
-@output_option(Path("output", "demo"), "Folder for the pictures, the numbers and the checkpoint.")
+@shared.output(Path("output", "demo"), "Folder for the pictures, the numbers and the checkpoint.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of images and training.")
 @click.option(
     "--iterations", type=click.IntRange(1), default=1600, show_default=True,
     help="Length of training; AP needs about the default.",
 )  # fmt: skip
-@device_option
+@shared.device
 def command(session: Session, output: Path, seed: int, iterations: int, device: str | None) -> Result:
     """Make a synthetic data set, train a small FCOS on it from scratch, evaluate it, and draw what it finds.
 

@@ -8,20 +8,20 @@ from typing import Any
 
 import click
 
-from .options import device_option, model_option, output_option, weights_option
+from . import options as shared
 from .session import Result, Session, fcos_command
 
 
 @fcos_command("detect", short_help="Find objects in images, folders of images and URLs.")
 @click.argument("images", nargs=-1, required=True, metavar="IMAGE_OR_URL_OR_FOLDER...")
-@weights_option()
-@model_option()
+@shared.weights()
+@shared.model()
 @click.option(
     "--threshold", type=click.FloatRange(0, 1), default=0.5, show_default=True, help="Least score that is reported."
 )
-@output_option(Path("output", "detections"), "Folder for the pictures with boxes.")
+@shared.output(Path("output", "detections"), "Folder for the pictures with boxes.")
 @click.option("--pictures/--no-pictures", default=True, help="Whether to write them.")
-@device_option
+@shared.device
 @click.option(
     "--optimize", type=click.Choice(["fp32", "bf16"]),
     help="Run a faster copy of the model: fp32 with the same detections, bf16 with nearly the same.",

@@ -7,31 +7,22 @@ from typing import Any
 
 import click
 
-from .options import (
-    data_option,
-    device_option,
-    model_option,
-    output_option,
-    overrides_argument,
-    val_fraction_option,
-    weights_option,
-    workers_option,
-)  # fmt: skip
+from . import options as shared
 from .session import Result, Session, fcos_command
 
 
 @fcos_command("eval", short_help="COCO's AP of a checkpoint on a data set.")
-@weights_option("Checkpoint of the detector; by default what the config names.")
-@data_option
-@model_option()
+@shared.weights("Checkpoint of the detector; by default what the config names.")
+@shared.data
+@shared.model()
 @click.option(
     "--split", type=click.Choice(["val", "test", "train"]), default="val", show_default=True, help="Part of --data."
 )
-@val_fraction_option
-@output_option(Path("output", "eval"), "Folder for summary.json, evaluation.json, config.yaml and log.txt.")
-@workers_option
-@device_option
-@overrides_argument
+@shared.val_fraction
+@shared.output(Path("output", "eval"), "Folder for summary.json, evaluation.json, config.yaml and log.txt.")
+@shared.workers
+@shared.device
+@shared.overrides
 def command(session: Session, output: Path, **options: Any) -> Result:
     """Evaluate a detector.
 

@@ -11,16 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .options import (
-    data_option,
-    device_option,
-    model_option,
-    output_option,
-    overrides_argument,
-    val_fraction_option,
-    weights_option,
-    workers_option,
-)  # fmt: skip
+from . import options as shared
 from .session import Result, Session, fcos_command
 
 if TYPE_CHECKING:
@@ -29,24 +20,24 @@ if TYPE_CHECKING:
 
 
 @fcos_command("train", short_help="Train on your own images, or any config on COCO.")
-@data_option
-@model_option(
+@shared.data
+@shared.model(
     "A variant (`fcos zoo`), a config file, or a checkpoint. [default: that of --weights, else a small ResNet-18]"
 )
-@output_option(help="Folder for the results. [default: output/NAME]")
+@shared.output(help="Folder for the results. [default: output/NAME]")
 @click.option("--epochs", type=click.FloatRange(0, min_open=True), help="Passes over the training images.")
 @click.option("--iterations", type=click.IntRange(1), help="Length of training, instead of epochs.")
 @click.option("--batch-size", type=click.IntRange(1), help="Images of an iteration, all processes together.")
 @click.option("--image-size", type=click.IntRange(32), help="Shorter side of an image in pixels.")
-@workers_option
-@device_option
-@weights_option("Checkpoint to start from; none: from scratch.", metavar="FILE|none")
+@shared.workers
+@shared.device
+@shared.weights("Checkpoint to start from; none: from scratch.", metavar="FILE|none")
 @click.option("--new-classes", is_flag=True, help="Start from weights of other classes; their class layer starts anew.")
-@val_fraction_option
+@shared.val_fraction
 @click.option("--resume", is_flag=True, help="Go on from the last checkpoint in the output folder.")
 @click.option("--overwrite", is_flag=True, help="Replace an earlier training in the output folder when it is complete.")
 @click.option("--num-gpus", type=click.IntRange(1), default=1, show_default=True, help="Processes, one for each GPU.")
-@overrides_argument
+@shared.overrides
 def command(session: Session, output: Path | None, overwrite: bool, num_gpus: int, **options: Any) -> Result:
     """Train a detector.
 
@@ -122,9 +113,10 @@ def _view(summary: dict[str, Any], job: TrainingJob, output: Path) -> Any:
         "metrics.json": "the course of training",
         "evaluation.json": "the last evaluation, in percent",
     }
-    following = [shlex.join(["fcos", "detect", "IMAGE", "--weights", checkpoint])]
+    weights = ["--weights", checkpoint, *(word for name in summary["plugins"] for word in ("--plugin", name))]
+    following = [shlex.join(["fcos", "detect", "IMAGE", *weights])]
     if job.data:
-        following.append(shlex.join(["fcos", "eval", "--weights", checkpoint, "--data", str(job.data)]))
+        following.append(shlex.join(["fcos", "eval", *weights, "--data", str(job.data)]))
     images = f"{summary['images']['val']} val images" if summary["images"] else "the test images of the config"
     title = f"Trained {summary['iterations']} iterations in {_time(summary['seconds'])}."
     return views.view_of_results(title, views.view_of_scores(summary, images), output, files, following)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import colorsys
 import hashlib
 import io
+import itertools
 import json
 import os
 import zlib
@@ -119,22 +120,16 @@ def generate(
 
     (folder / "images").mkdir(parents=True, exist_ok=True)
     _write(folder / _MARK, _json({**record, "complete": False}))
-    done, total, digests = 0, sum(splits.values()), {}
-
-    def count_image() -> None:
-        nonlocal done
-        done += 1
-        if progress is not None:
-            progress(done, total)
-
+    numbers, total, digests = itertools.count(1), sum(splits.values()), {}
     for part, count in splits.items():
-        digests[part] = _write_part(folder, recipe, part, count, count_image)
+        tell = (lambda: progress(next(numbers), total)) if progress is not None else (lambda: None)
+        digests[part] = _write_part(folder, recipe, part, count, tell)
     _write(folder / _MARK, _json({**record, "complete": True, "sha256": digests}))
     return layout
 
 
-def _write_part(folder: Path, recipe: _Recipe, part: str, count: int, count_image: Callable[[], None]) -> str:
-    """Write the images and the annotations of a part; returns the SHA-256 of the latter."""
+def _write_part(folder: Path, recipe: _Recipe, part: str, count: int, tell: Callable[[], object]) -> str:
+    """Write the images and the annotations of a part, call `tell` after each image; returns the latter's SHA-256."""
     images: list[dict] = []
     annotations: list[dict] = []
     for index in range(count):
@@ -143,7 +138,7 @@ def _write_part(folder: Path, recipe: _Recipe, part: str, count: int, count_imag
         _write(folder / "images" / name, _jpeg(pixels))
         images.append({"id": index + 1, "file_name": name, "width": pixels.shape[1], "height": pixels.shape[0]})
         annotations += [{"image_id": index + 1, **row} for row in objects]
-        count_image()
+        tell()
     data = _json(
         {
             "info": {"description": f"synthetic shapes, {part}", "version": str(_VERSION)},

@@ -17,6 +17,7 @@ from detectron2.utils import comm
 from omegaconf import DictConfig, OmegaConf
 
 from ..config.overrides import apply_lazy
+from ..config.plugins import modules_of
 from ..data.synthetic import generate
 from ..errors import FcosError
 from ..evaluation.scores import scores
@@ -200,6 +201,7 @@ def train_job(job: TrainingJob, workspace: Workspace, audience: Audience) -> Non
             "device": cfg.train.device,
             "output": output,
             "checkpoint": output / "model_final.pth",
+            "plugins": modules_of(cfg),
         }
         write_json(folder / "summary.json", summary)
 

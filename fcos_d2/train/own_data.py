@@ -194,34 +194,19 @@ def configure(
         passes = preset.epochs if epochs is None else epochs
         least = preset.least_iterations if epochs is None else 1
         iterations = max(math.ceil(passes * train_images / batch_size), least)
-    for name, value in (("image size", image_size or 64), ("iterations", iterations), ("batch size", batch_size)):
-        if value < (32 if name == "image size" else 1):
-            raise FcosError(f"The {name} is {value}; it must be at least {32 if name == 'image size' else 1}.")
-
+    for name, value, least in (
+        ("image size", image_size, 32),
+        ("iterations", iterations, 1),
+        ("batch size", batch_size, 1),
+    ):
+        if value is not None and value < least:
+            raise FcosError(f"The {name} is {value}; it must be at least {least}.")
     _edit_model(cfg.model, len(class_names), preset, from_scratch=not cfg.train.init_checkpoint)
     _edit_data(cfg.dataloader, names, batch_size, cores() // 2 if workers is None else workers)
     if size := image_size or preset.image_size:
         _edit_sizes(cfg.dataloader, size)
-    cfg.optimizer = L(torch.optim.AdamW)(
-        params=L(get_default_optimizer_params)(
-            base_lr="${..lr}", weight_decay_norm=0.0, weight_decay_bias=0.0, bias_lr_factor=1.0
-        ),
-        lr=preset.lr * math.sqrt(batch_size / preset.batch_size),
-        weight_decay=preset.weight_decay,
-    )
-    cfg.lr_multiplier = L(WarmupParamScheduler)(
-        scheduler=L(CosineParamScheduler)(start_value=1.0, end_value=0.01),
-        warmup_length=preset.warmup,
-        warmup_method="linear",
-        warmup_factor=0.02,
-    )
-    train = cfg.train
-    train.max_iter = iterations
-    train.clip_grad = preset.clip_grad
-    train.eval_period = math.ceil(iterations / preset.evaluations)
-    train.checkpointer = {"period": train.eval_period, "max_to_keep": 1}
-    train.log_period = min(20, max(1, iterations // 50))
-    train.device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    _edit_solver(cfg, preset, batch_size, iterations)
+    cfg.train.device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     return cfg
 
 
@@ -270,6 +255,29 @@ def _edit_model(model: DictConfig, num_classes: int, preset: Preset, from_scratc
     if from_scratch and bottom_up.get("norm") == "FrozenBN":  # frozen statistics and stages are those of weights
         bottom_up.norm = "BN"
         bottom_up.freeze_at = 0
+
+
+def _edit_solver(cfg: DictConfig, preset: Preset, batch_size: int, iterations: int) -> None:
+    """Optimizer, learning rate, and what happens how often."""
+    cfg.optimizer = L(torch.optim.AdamW)(
+        params=L(get_default_optimizer_params)(
+            base_lr="${..lr}", weight_decay_norm=0.0, weight_decay_bias=0.0, bias_lr_factor=1.0
+        ),
+        lr=preset.lr * math.sqrt(batch_size / preset.batch_size),
+        weight_decay=preset.weight_decay,
+    )
+    cfg.lr_multiplier = L(WarmupParamScheduler)(
+        scheduler=L(CosineParamScheduler)(start_value=1.0, end_value=0.01),
+        warmup_length=preset.warmup,
+        warmup_method="linear",
+        warmup_factor=0.02,
+    )
+    train = cfg.train
+    train.max_iter = iterations
+    train.clip_grad = preset.clip_grad
+    train.eval_period = math.ceil(iterations / preset.evaluations)
+    train.checkpointer = {"period": train.eval_period, "max_to_keep": 1}
+    train.log_period = min(20, max(1, iterations // 50))
 
 
 def _edit_data(dataloader: DictConfig, names: DatasetNames, batch_size: int, workers: int) -> None:

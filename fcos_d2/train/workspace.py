@@ -257,7 +257,9 @@ def _refuse_inputs(inputs: Sequence[Path], fresh: Path | None) -> None:
 
 def _recover(fresh: Path, target: Path) -> None:
     """Bring into order what a killed process left: finish an exchange, or put an interrupted training back."""
-    if "complete" in _marker(fresh):
+    note = _marker(fresh)
+    held = _holds(target)
+    if "complete" in note and (held.name == note["holds"] if held else not _matching(target, note["patterns"])):
         _exchange(fresh, target)
     displaced = _displaced(fresh)
     if "replaces" not in _marker(displaced):

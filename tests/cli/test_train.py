@@ -53,6 +53,7 @@ def edit(path: Path, change) -> None:
         (["--data", "x", "--epochs", 1, "--iterations", 1], "not both"),
         (["--config", "fcos_imprv_R_50_FPN_1x", "--image-size", 64], "--image-size goes with --data"),
         (["--data", "x", "--val-fraction", 1.5], "--val-fraction"),
+        (["--data", "x", "train.output_dir=y"], "--output"),
     ],
 )
 def test_wrong_usage(fcos, words, usage):

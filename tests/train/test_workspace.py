@@ -151,6 +151,16 @@ def _exchange_until_call(number: int, opened: Workspace, monkeypatch: pytest.Mon
     return False
 
 
+def test_an_exchange_that_was_cut_off_leaves_a_new_folder_of_that_name_alone(keep, monkeypatch):
+    opened = replacing(keep)
+    assert _exchange_until_call(3, opened, monkeypatch)
+    keep.rename(keep.with_name("moved"))
+    fill(keep, {"config.yaml": "mine"})
+    with pytest.raises(FcosError, match=r"keep holds config\.yaml, which `fcos train` did not write"):
+        Workspace.open(keep, TRAINING, resume=True)
+    assert contents(keep) == {"config.yaml": "mine"} and contents(opened.folder)
+
+
 def test_a_full_disk_during_the_exchange_is_one_sentence(keep, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
