@@ -237,7 +237,7 @@ def _refuse_strangers(target: Path, kind: Kind) -> None:
         raise FcosError(f"{target} holds a {held.name}, which `{kind.command}` leaves alone: choose another --output.")
     if held is not None or _marker(target).get("holds") == kind.name:
         return
-    found = sorted(_matching(target, ("[!.]*", "[!.]*/**/*") if kind.alone else kind.files))
+    found = sorted(path.name for path in target.glob("[!.]*")) if kind.alone else sorted(_matching(target, kind.files))
     if found:
         listed = ", ".join(found[:3]) + (", ..." if len(found) > 3 else "")
         raise FcosError(f"{target} holds {listed}, which `{kind.command}` did not write: choose another --output.")

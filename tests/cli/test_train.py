@@ -15,6 +15,7 @@ from PIL import Image
 from fcos_d2 import zoo
 from fcos_d2.config.stored import dump_config
 from fcos_d2.data.synthetic import generate
+from fcos_d2.paths import config_root
 from fcos_d2.train import job
 from fcos_d2.train.own_data import configure, open_data
 from fcos_d2.weights.read import load
@@ -277,3 +278,31 @@ def test_detect_replaces_no_picture_but_its_own(fcos, own, weights, tmp_path):
         assert json.loads(outcome.out)["images"][0]["picture"] == str(photos / "val_000000-2.jpg")
     after = snapshot(photos)
     assert after.pop("val_000000-2.jpg") and after == before
+
+
+# Configs of other kinds
+
+
+def test_yaml_keys_train_as_their_twin(fcos, own):
+    Path("my.yaml").write_text(f"_BASE_: {config_root() / zoo.find(SLIM).yaml}\n")
+    words = ("--data", own, *TINY[2:-1], 2, "train.seed=3", "--json")
+    for model, output in ((SLIM, "lazy"), ("my.yaml", "keys")):
+        outcome = fcos("train", "--model", model, "-o", output, *words)
+        assert outcome.code == 0, outcome.err
+    one, other = (load(f"{output}/model_final.pth")["model"] for output in ("lazy", "keys"))
+    assert one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+    assert "SOLVER.BASE_LR" in sentence(fcos("train", "--data", own, "--model", "my.yaml", "SOLVER.BASE_LRR=1"))
+
+
+def test_no_py_refuses_code(fcos, own, weights):
+    Path("my.py").write_text("raise SystemExit('it ran')")
+    assert "--no-py" in sentence(fcos("train", "--data", own, "--model", "my.py", "--no-py"))
+    assert "--no-py" in sentence(fcos("eval", "--data", own, "--config", "my.py", "--no-py", "--weights", weights))
+    assert "--no-py" in sentence(fcos("detect", own / "images", "--model", "my.py", "--no-py", "--weights", weights))
+
+
+def test_a_plugin_is_imported_and_a_missing_one_is_one_sentence(fcos, own, weights):
+    Path("my_parts.py").write_text("print('my parts are here')")
+    words = ("detect", own / "images" / "val_000000.jpg", "--weights", weights, "--no-pictures")
+    assert "my parts are here" in fcos(*words, "--plugin", "my_parts").err
+    assert "no_parts" in sentence(fcos(*words, "--plugin", "no_parts"))
