@@ -214,13 +214,20 @@ def _holds(folder: Path) -> Kind | None:
     kinds = {kind.name: kind for kind in (DEMO, TRAINING, EVALUATION)}
     kind = kinds.get(str(_marker(folder).get("holds")))
     if kind is None:
-        if (folder / "data" / "synthetic.json").is_file() and (folder / "training.jsonl").is_file():
+        others = _names(folder) - _matching(folder, DEMO.files)
+        finished = (folder / "training.jsonl").is_file()
+        if (folder / "data" / "synthetic.json").is_file() and (finished or others == {"data"}):
             kind = DEMO
         elif (folder / "last_checkpoint").is_file():
             kind = TRAINING
         elif _is_evaluation(folder / "summary.json"):
             kind = EVALUATION
     return kind if kind is not None and _matching(folder, kind.files) else None
+
+
+def _names(folder: Path) -> set[str]:
+    """What lies in a folder, hidden files left out."""
+    return {path.name for path in folder.glob("[!.]*")}
 
 
 def _is_evaluation(summary: Path) -> bool:
@@ -237,8 +244,7 @@ def _refuse_strangers(target: Path, kind: Kind) -> None:
         raise FcosError(f"{target} holds a {held.name}, which `{kind.command}` leaves alone: choose another --output.")
     if held is not None or _marker(target).get("holds") == kind.name:
         return
-    found = sorted(path.name for path in target.glob("[!.]*")) if kind.alone else sorted(_matching(target, kind.files))
-    if found:
+    if found := sorted(_names(target) if kind.alone else _matching(target, kind.files)):
         listed = ", ".join(found[:3]) + (", ..." if len(found) > 3 else "")
         raise FcosError(f"{target} holds {listed}, which `{kind.command}` did not write: choose another --output.")
 

@@ -206,6 +206,7 @@ def test_a_folder_without_a_training_is_used_as_it_is(tmp_path):
         (DEMO, OLD),
         (DEMO, {**OLD, "metrics.json": "{}", "summary.json": "{}"}),
         (DEMO, {"notes.txt": "mine"}),
+        (DEMO, {"data/synthetic.json": "{}", "log.txt": "", "notes.txt": "mine"}),
         (DEMO, {"data/mine.txt": "mine"}),
         (EVALUATION, OLD),
         (EVALUATION, {"summary.json": '{"title": "my report"}'}),
@@ -223,6 +224,7 @@ def test_a_folder_of_something_else_is_refused(tmp_path, kind, files):
     ("kind", "files"),
     [
         (DEMO, {"data/synthetic.json": "{}", "training.jsonl": "", "last_checkpoint": "", "metrics.json": "{}"}),
+        (DEMO, {"data/synthetic.json": "{}", "config.yaml": "", "log.txt": ""}),  # interrupted
         (TRAINING, OLD),
         (EVALUATION, {"summary.json": '{"dataset": "d", "weights": "w", "AP50": 0.1}', "log.txt": ""}),
     ],
