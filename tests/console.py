@@ -15,14 +15,19 @@ else:
 ROOT = Path(__file__).resolve().parent.parent
 
 
+def declared() -> dict:
+    """What `pyproject.toml` says."""
+    with (ROOT / "pyproject.toml").open("rb") as file:
+        return tomllib.load(file)
+
+
 def install(folder: Path) -> list[str]:
     """Write the script and the module that it begins in, both as `pyproject.toml` declares them.
 
     Returns:
         The beginning of a command line.
     """
-    with (ROOT / "pyproject.toml").open("rb") as file:
-        project = tomllib.load(file)
+    project = declared()
     module, _, function = project["project"]["scripts"]["fcos"].partition(":")
     included = project["tool"]["hatch"]["build"]["targets"]["wheel"]["force-include"]
     source = next(source for source, target in included.items() if target == f"{module}.py")

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import click
 
+from ..data.layout import IMAGE_SUFFIXES
 from .session import Session, report
 
 __all__ = ["COMMANDS", "cli", "main"]
@@ -38,9 +39,6 @@ COMMANDS: tuple[Row, ...] = (
     Row("bench", "bench", "How fast a detector is, plain and optimized."),
     Row("convert", "convert", "Read checkpoints of other FCOS projects, or write them."),
 )
-
-# What `fcos WORD` takes for an image, without being told `detect`.
-_IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".ppm", ".pgm")
 
 
 class CommandTable(click.Group):
@@ -81,7 +79,7 @@ def _is_image(word: str) -> bool:
     """Whether a word on the command line stands for something to detect in."""
     if word.startswith("-"):
         return False
-    return "://" in word or word.lower().endswith(_IMAGE_SUFFIXES) or Path(word).exists()
+    return "://" in word or word.lower().endswith(IMAGE_SUFFIXES) or Path(word).exists()
 
 
 def _version(ctx: click.Context, parameter: click.Parameter, value: bool) -> None:

@@ -6,7 +6,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-__all__ = ["DatasetFormat", "DatasetLayout", "DatasetNames", "Split"]
+__all__ = ["IMAGE_SUFFIXES", "DatasetFormat", "DatasetLayout", "DatasetNames", "Split"]
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".ppm", ".pgm")
 
 
 @dataclass(frozen=True)

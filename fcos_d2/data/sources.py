@@ -16,10 +16,9 @@ from PIL import Image, UnidentifiedImageError
 
 from ..errors import FcosError
 from .images import read_image, to_array
+from .layout import IMAGE_SUFFIXES
 
 __all__ = ["Source", "download", "expand", "read"]
-
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".ppm", ".pgm")
 
 _SCHEMES = ("http", "https")
 _CHUNK = 1 << 16
@@ -57,9 +56,9 @@ def _expand(word: str) -> Iterator[Source]:
     if "://" in word or not folder.is_dir():
         yield Source(word if "://" in word else str(folder))
         return
-    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
+    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file())
     if not files:
-        raise FcosError(f"The folder {word} holds no image ({', '.join(SUFFIXES)}).")
+        raise FcosError(f"The folder {word} holds no image ({', '.join(IMAGE_SUFFIXES)}).")
     yield from (Source(str(path)) for path in files)
 
 

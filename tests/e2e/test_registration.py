@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
-from console import ROOT, environment, install
+from console import ROOT, declared, environment, install
 
 REGISTERED = """
 import sys
@@ -96,7 +97,13 @@ print("same")
 
 
 def test_a_server_without_a_screen(tmp_path):
-    """Where OpenCV's libraries for windows are missing, nothing of this package asks for OpenCV."""
+    """Where OpenCV's libraries for windows are missing, nothing of this package asks for OpenCV.
+
+    It is a dependency for Detectron2's rotations and demo, under the name that Detectron2's users have: the headless
+    twin overwrites the same files.
+    """
+    opencv = [text for text in declared()["project"]["dependencies"] if text.startswith("opencv")]
+    assert [re.split(r"[<>=]", text)[0] for text in opencv] == ["opencv-python"]
     (tmp_path / "cv2.py").write_text('raise ImportError("libGL.so.1: cannot open shared object file")')
     code = """
 import sys
