@@ -159,11 +159,7 @@ def _numpy_aliases() -> None:
     """
     import numpy as np
 
-    for module in (
-        "data.build",
-        "data.datasets.pascal_voc",
-        "evaluation.sem_seg_evaluation",
-    ):
+    for module in ("data.build", "data.datasets.pascal_voc", "evaluation.sem_seg_evaluation"):
         importlib.import_module(f"detectron2.{module}").np = _NumpyWithAliases()  # type: ignore[attr-defined]
     if not hasattr(np, "bool"):
         np.bool = np.bool_  # as NumPy 2 has it; the users are masks, visualizers and the VOC evaluator

@@ -61,10 +61,7 @@ def find_dataset(folder: str | Path) -> DatasetLayout:
 
 
 def register(
-    layout: DatasetLayout,
-    prefix: str,
-    val_fraction: float | None = None,
-    need: Collection[str] = ("train", "val"),
+    layout: DatasetLayout, prefix: str, val_fraction: float | None = None, need: Collection[str] = ("train", "val")
 ) -> DatasetNames:
     """Check a data set and enter its parts into Detectron2's catalog.
 

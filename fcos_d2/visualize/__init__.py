@@ -8,12 +8,4 @@ from .comparison import draw_comparison
 from .curves import draw_curves
 from .style import class_color, free_name, save_picture
 
-__all__ = [
-    "Drawable",
-    "class_color",
-    "draw_boxes",
-    "draw_comparison",
-    "draw_curves",
-    "free_name",
-    "save_picture",
-]
+__all__ = ["Drawable", "class_color", "draw_boxes", "draw_comparison", "draw_curves", "free_name", "save_picture"]
