@@ -111,9 +111,7 @@ class _MissingOps(ModuleType):
 def _compiled_ops() -> Iterator[_MissingOps | None]:
     """`detectron2._C`, absent from "pypi-0.6" (or built for another PyTorch): 0.6 imports it at the head of
     `layers/deform_conv.py`, `layers/rotated_boxes.py`, `layers/roi_align_rotated.py`, `evaluation/fast_eval_api.py`.
-
-    Yields:
-        The stand-in, in `sys.modules` until the block ends; None where the compiled module loads.
+    Yields the stand-in, in `sys.modules` until the block ends; None where the compiled module loads.
     """
     name = "detectron2._C"
     try:
@@ -168,12 +166,8 @@ def _numpy_aliases() -> None:
 def create_local_process_group(processes_per_machine: int) -> None:
     """`detectron2.utils.comm.create_local_process_group`, absent from 0.6, where only `launch` on CUDA makes the group.
 
-    Call it in each process after `torch.distributed.init_process_group`; `comm.get_local_rank` needs it.
-
-    Args:
-        processes_per_machine: the same on all machines; ranks on one machine are consecutive.
-    Raises:
-        ValueError: the number of processes is not a multiple of `processes_per_machine`.
+    Call it in each process after `init_process_group`; `comm.get_local_rank` needs it. All machines have the same
+    number of processes, and ranks on one machine are consecutive.
     """
     import torch.distributed as dist
     from detectron2.utils import comm
@@ -195,9 +189,7 @@ def train_loader_parts(loader: Any) -> dict[str, Any] | None:
     """What `detectron2.data.build_detection_train_loader` put together: the fields of `data.loader.TrainLoader`.
 
     Tested with Detectron2 0.6 and main 02b5c4e2, whose `MapDataset` keeps its parts under private names.
-
-    Returns:
-        None for any other loader, and for one of an iterable data set.
+    None for any other loader, and for one of an iterable data set.
     """
     from detectron2.data.build import trivial_batch_collator
     from detectron2.data.common import AspectRatioGroupedDataset, MapDataset, ToIterableDataset
@@ -217,16 +209,12 @@ def train_loader_parts(loader: Any) -> dict[str, Any] | None:
         records, mapper = records._dataset, records._map_func
     options = ("prefetch_factor", "timeout", "multiprocessing_context") if loader.num_workers else ()
     return {
-        "records": records,
-        "mapper": mapper,
-        "sampler": sampler,
+        "records": records, "mapper": mapper, "sampler": sampler, "grouped": grouped,
         "batch_size": batch_size if grouped else loader.batch_size,
-        "grouped": grouped,
         "collate": collate if grouped else loader.collate_fn,
-        "num_workers": loader.num_workers,
-        "pin_memory": loader.pin_memory,
+        "num_workers": loader.num_workers, "pin_memory": loader.pin_memory,
         "options": {name: getattr(loader, name) for name in options},
-    }
+    }  # fmt: skip
 
 
 def wrap_mapper(loader: Any, wrap: Callable[[Callable], Callable]) -> None:
@@ -239,9 +227,6 @@ def wrap_mapper(loader: Any, wrap: Callable[[Callable], Callable]) -> None:
     dataset = getattr(loader, "dataset", None)
     if isinstance(dataset, MapDataset):
         dataset._map_func = wrap(dataset._map_func)
-
-
-# What PyTorch has under private names only. Each function says what it was tested with.
 
 
 @cache
@@ -264,24 +249,13 @@ def pack_convolution(weight: Any, padding: Any, stride: Any, dilation: Any, grou
 
 
 def convolve_packed(
-    x: Any,
-    weight: Any,
-    bias: Any,
-    padding: Any,
-    stride: Any,
-    dilation: Any,
-    groups: int,
-    clamp: tuple[float, float | None] | None,
-    added: Any,
-    overwrite: bool,
-) -> Any:
+    x: Any, weight: Any, bias: Any, padding: Any, stride: Any, dilation: Any, groups: int,
+    clamp: tuple[float, float | None] | None, added: Any, overwrite: bool,
+) -> Any:  # fmt: skip
     """Convolution with packed weights, sum with `added` unless that is `None`, and clamp, in one pass.
 
     `torch.ops.mkldnn._convolution_pointwise`, tested with PyTorch 2.14.1.
-
-    Args:
-        clamp: (0, None), (0, 6) or `None`; with `added`, not (0, 6).
-        overwrite: whether the result may take the place of `added`.
+    `clamp` is (0, None), (0, 6) or None, and not (0, 6) with `added`, whose place the result may take with `overwrite`.
     """
     import torch
 
@@ -296,13 +270,7 @@ def convolve_packed(
 
 def transform_annotations(mapper: Any, record: dict[str, Any], transforms: Any, size: tuple[int, int]) -> None:
     """`DatasetMapper._transform_annotations`, the step that its own comment asks users to change: "annotations" of a
-    record become "instances". The same in 0.6 and main (02b5c4e2).
-
-    Args:
-        mapper: a Detectron2 `DatasetMapper`.
-        record: changed in place.
-        transforms: that were applied to the image.
-        size: (height, width) of the image now, pixels.
+    record, which is changed in place, become "instances" (tested with 0.6 and main 02b5c4e2).
     """
     from detectron2.data import DatasetMapper
 

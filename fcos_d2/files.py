@@ -12,7 +12,9 @@ from typing import Any
 
 from .errors import FcosError
 
-__all__ = ["os_error", "plain", "write_atomically", "write_json"]
+__all__ = ["IMAGE_SUFFIXES", "os_error", "plain", "write_atomically", "write_json"]
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".ppm", ".pgm")
 
 
 def write_atomically(path: str | Path, write: Any) -> None:

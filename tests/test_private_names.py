@@ -15,7 +15,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "fcos_d2"
 COMPAT = PACKAGE / "_compat.py"
 FILES = sorted(path for path in PACKAGE.rglob("*.py") if path != COMPAT)
 _LOOKUPS = ("getattr", "hasattr", "setattr", "delattr", "attrgetter", "methodcaller")
-_VERSION = re.compile(r"\b(0\.6|main|torch [\d.]+|PyTorch [\d.]+)\b")
+_VERSION = re.compile(r"\b(0\.6|main [0-9a-f]{8}|\d+\.\d+\.\d+)\b")
 
 
 def private(name: str) -> bool:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import click
 
-from ..data.layout import IMAGE_SUFFIXES
+from ..files import IMAGE_SUFFIXES
 from .session import Session, report
 
 __all__ = ["COMMANDS", "cli", "main"]

@@ -15,7 +15,7 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext, redirect_stdout
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -206,24 +206,14 @@ def _logs_on(session: Session) -> Iterator[None]:
 # Errors
 
 
-@dataclass(frozen=True)
-class _Known:
-    """An error of a library that users can do something about."""
-
-    kind: str  # name of the class, or of a parent
-    contains: str  # in its message, lower case
-    sentence: str
-    shows: bool = field(default=False)  # whether its own message follows
-
-
+# Errors of libraries that users can do something about: class or a parent of it, text in the message, our sentence.
+_FULL = "The memory is full: lower --batch-size, --image-size or --workers."
 _KNOWN = (
-    _Known("OutOfMemoryError", "", "The GPU's memory is full: lower --batch-size or --image-size."),
-    _Known(
-        "RuntimeError", "can't allocate memory", "The memory is full: lower --batch-size, --image-size or --workers."
-    ),
-    _Known("MemoryError", "", "The memory is full: lower --batch-size, --image-size or --workers."),
-    _Known("RuntimeError", "bus error", "A data worker ran out of shared memory: try --workers 0."),
-    _Known("FloatingPointError", "", "Training diverged: try a lower learning rate, e.g. optimizer.lr=0.0005."),
+    ("OutOfMemoryError", "", "The GPU's memory is full: lower --batch-size or --image-size."),
+    ("RuntimeError", "can't allocate memory", _FULL),
+    ("MemoryError", "", _FULL),
+    ("RuntimeError", "bus error", "A data worker ran out of shared memory: try --workers 0."),
+    ("FloatingPointError", "", "Training diverged: try a lower learning rate, e.g. optimizer.lr=0.0005."),
 )
 
 
@@ -263,9 +253,9 @@ def _sentence(error: BaseException) -> str:
     if (worker := _from_worker(str(error))) is not None:
         return worker
     kinds = {kind.__name__ for kind in type(error).__mro__}
-    for known in _KNOWN:
-        if known.kind in kinds and known.contains in text.lower():
-            return known.sentence
+    for kind, contains, sentence in _KNOWN:
+        if kind in kinds and contains in text.lower():
+            return sentence
     if isinstance(error, OSError) and error.strerror:
         where = f"{error.filename}: " if error.filename else ""
         return f"{where}{error.strerror}."

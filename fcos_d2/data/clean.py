@@ -45,9 +45,10 @@ def clean(coco: object, source: Path) -> Cleaned:
     """
     if not isinstance(coco, dict):
         raise FcosError(f"{source} is not a COCO file: it holds a JSON {type(coco).__name__} instead of an object.")
+    held = ", ".join(f"'{key}'" for key in list(coco)[:6]) or "no keys"
     for key in ("images", "annotations", "categories"):
         if not isinstance(coco.get(key), list):
-            raise FcosError(f"{source} is not a COCO file: the list '{key}' is missing; it has {_listing(coco)}.")
+            raise FcosError(f"{source} is not a COCO file: the list '{key}' is missing; it has {held}.")
         if any(not isinstance(row, dict) for row in coco[key]):
             raise FcosError(f"{source} is not a COCO file: an entry of '{key}' is not an object.")
     sizes = _image_sizes(coco["images"], source)
@@ -136,17 +137,15 @@ def _is_degenerate(bbox: list[float], image_width: float, image_height: float) -
 
 def _mend(annotation: dict) -> bool:
     """Give an annotation what pycocotools and Detectron2 ask for; say whether it lacked anything."""
-    mended = False
     area: Any = annotation.get("area")
     crowd = annotation.get("iscrowd")
-    if not _is_number(area) or not math.isfinite(area):
+    mended = not _is_number(area) or not math.isfinite(area)
+    if mended:
         annotation["area"] = float(annotation["bbox"][2] * annotation["bbox"][3])
-        mended = True
     if "ignore" in annotation:
         crowd = crowd or annotation.pop("ignore")
         mended = True
-    if type(crowd) is not int or crowd not in (0, 1) or "iscrowd" not in annotation:
-        mended = True
+    mended |= type(crowd) is not int or crowd not in (0, 1) or "iscrowd" not in annotation
     annotation["iscrowd"] = int(bool(crowd))
     segmentation = annotation.get("segmentation")
     if segmentation is not None and not _is_usable(segmentation):
@@ -170,10 +169,6 @@ def _is_number(value: object) -> bool:
 
 def _hashable(value: object) -> object:
     return value if isinstance(value, (int, str, type(None))) else repr(value)
-
-
-def _listing(coco: dict) -> str:
-    return ", ".join(f"'{key}'" for key in list(coco)[:6]) or "no keys"
 
 
 def _short(row: dict) -> str:

@@ -12,7 +12,9 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data.datasets import load_coco_json
 
 from ..errors import FcosError
 from ..files import write_atomically
@@ -55,13 +57,7 @@ LOOKS_FOR = (
 
 
 def find(root: Path) -> dict[str, Split]:
-    """Find the parts of a COCO data set in a folder.
-
-    Args:
-        root: an existing folder.
-    Returns:
-        The parts, keys among "train", "val" and "test"; empty where the folder has no COCO JSON.
-    """
+    """The parts of the COCO data set in a folder, keys among "train", "val" and "test"; empty without COCO JSON."""
     splits: dict[str, Split] = {}
     for part, aliases in _ALIASES.items():
         for path, alias in ((root / pattern.format(alias), alias) for alias in aliases for pattern in _ANNOTATIONS):
@@ -98,11 +94,7 @@ def _first_file_name(path: Path) -> str | None:
 
 
 def read(split: Split) -> dict:
-    """Read a COCO file.
-
-    Raises:
-        FcosError: the file is missing, or is not JSON (a truncated one is not).
-    """
+    """Read a COCO file; raises FcosError if it is missing or not JSON (a truncated one is not)."""
     path = split.annotations
     try:
         return json.loads(path.read_text(encoding="utf-8-sig"))
@@ -139,11 +131,7 @@ class Prepared:
             )
 
     def divide(self, val_fraction: float) -> tuple[Prepared, Prepared]:
-        """Divide the images into a train and a val part by the hash of their file names.
-
-        Args:
-            val_fraction: share of the val part, in (0, 1); each part gets at least one image.
-        """
+        """Divide the images into a train and a val part, of at least one each, by the hash of their file names."""
         if not 0 < val_fraction < 1:
             raise FcosError(f"val_fraction is {val_fraction}; it must lie between 0 and 1, for example 0.2.")
         images = sorted(self.coco["images"], key=lambda image: hashlib.sha256(image["file_name"].encode()).digest())
@@ -162,16 +150,11 @@ class Prepared:
         return share("train", False), share("val", True)
 
     def register(self, name: str) -> str:
-        """Enter the part into Detectron2's catalog.
+        """Enter the part into Detectron2's catalog, where its name may stand for the same files already.
 
-        Args:
-            name: the data set's name there; the same name with the same files again is fine.
-        Returns:
-            The name.
         Raises:
             FcosError: the name already stands for something else.
         """
-        DatasetCatalog, MetadataCatalog = _catalogs()
         source = _source(self.split, self.share)
         if name in DatasetCatalog.list():
             registered = MetadataCatalog.get(name).get("fcos_source")
@@ -184,7 +167,7 @@ class Prepared:
         json_file = str(self.split.annotations) if self.as_read else str(_write_to_cache(self.coco, name))
         image_root = str(self.split.images)
         ids = sorted(category["id"] for category in self.coco["categories"])
-        DatasetCatalog.register(name, functools.partial(_load, json_file, image_root, name))
+        DatasetCatalog.register(name, functools.partial(load_coco_json, json_file, image_root, name))
         MetadataCatalog.get(name).set(
             json_file=json_file,
             image_root=image_root,
@@ -198,13 +181,8 @@ class Prepared:
 
 
 def prepare(split: Split, reader: Callable[[Split], dict] = read) -> Prepared:
-    """Read and check the ground truth of one part.
+    """Read and check the ground truth of one part; degenerate boxes are dropped, and one warning a file says how many.
 
-    Degenerate boxes are dropped; one warning a file says how many.
-
-    Args:
-        split: where it lies.
-        reader: `read` of the part's format.
     Raises:
         FcosError: the annotations are wrong (see `clean`), or image files are missing.
     """
@@ -245,7 +223,6 @@ def register_coco(name: str, json_file: str | Path, image_root: str | Path) -> s
         FcosError: the file is wrong, images are missing, or the name stands for another data set.
     """
     split = Split(Path(json_file).expanduser(), Path(image_root).expanduser())
-    DatasetCatalog, MetadataCatalog = _catalogs()
     if name in DatasetCatalog.list():
         metadata = MetadataCatalog.get(name)
         same = metadata.get("fcos_source") == _source(split, "")
@@ -260,7 +237,6 @@ def class_names(name: str) -> list[str]:
     Raises:
         FcosError: the name is not in Detectron2's catalog, or has no classes.
     """
-    DatasetCatalog, MetadataCatalog = _catalogs()
     if name not in DatasetCatalog.list():
         raise FcosError(f"There is no data set named '{name}' in Detectron2's catalog; register it first.")
     metadata = MetadataCatalog.get(name)
@@ -277,34 +253,12 @@ def check_same_classes(one: Prepared, other: Prepared) -> None:
     mine, theirs = one.class_names, other.class_names
     if mine == theirs:
         return
-    differences = [
-        f"only in the {which}: {_enumerate(extra)}"
-        for which, extra in (
-            ("first", [name for name in mine if name not in theirs]),
-            ("second", [name for name in theirs if name not in mine]),
-        )
-        if extra
-    ]
+    extras = ("first", [x for x in mine if x not in theirs]), ("second", [x for x in theirs if x not in mine])
+    differences = [f"only in the {which}: {_enumerate(names)}" for which, names in extras if names]
     raise FcosError(
         f"{one.split.annotations} ({len(mine)} categories) and {other.split.annotations} ({len(theirs)}) must have the "
         f"same categories in the same order of ids; {'; '.join(differences) or 'the order differs'}."
     )
-
-
-def _catalogs() -> tuple[Any, Any]:
-    """Detectron2's catalogs; imported late, so that finding and making data sets does not wait for PyTorch."""
-    from .. import _compat
-
-    _compat.mend()
-    from detectron2.data import DatasetCatalog, MetadataCatalog
-
-    return DatasetCatalog, MetadataCatalog
-
-
-def _load(json_file: str, image_root: str, name: str) -> list[dict]:
-    from detectron2.data.datasets import load_coco_json
-
-    return load_coco_json(json_file, image_root, name)
 
 
 def _enumerate(names: list[str]) -> str:

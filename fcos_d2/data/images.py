@@ -16,14 +16,10 @@ __all__ = ["ORIENTATION", "ImageLike", "read_image", "to_array", "upright"]
 
 ORIENTATION = 0x0112  # tag of EXIF; from 5 on, width and height change places
 _TURNS = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
+    2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
-}
+}  # fmt: skip
 
 ImageLike = Union[str, "os.PathLike[str]", np.ndarray, torch.Tensor, Image.Image]
 

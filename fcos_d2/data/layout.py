@@ -6,9 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-__all__ = ["IMAGE_SUFFIXES", "DatasetFormat", "DatasetLayout", "DatasetNames", "Split"]
-
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".ppm", ".pgm")
+__all__ = ["DatasetFormat", "DatasetLayout", "DatasetNames", "Split"]
 
 
 @dataclass(frozen=True)

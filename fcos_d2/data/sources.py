@@ -15,8 +15,8 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from ..errors import FcosError
+from ..files import IMAGE_SUFFIXES
 from .images import read_image, to_array
-from .layout import IMAGE_SUFFIXES
 
 __all__ = ["Source", "download", "expand", "read"]
 
@@ -112,16 +112,13 @@ def download(address: str, limit: int, timeout: float) -> bytes:
         raise
     except urllib.error.HTTPError as error:
         raise FcosError(f"{address} cannot be fetched: the server answers {error.code} {error.reason}.") from error
-    except TimeoutError as error:
-        raise FcosError(f"{address} gives no answer within {timeout:g} s.") from error
-    except urllib.error.URLError as error:
-        if isinstance(error.reason, TimeoutError):
-            raise FcosError(f"{address} gives no answer within {timeout:g} s.") from error
-        raise FcosError(
-            f"{address} cannot be reached: {getattr(error.reason, 'strerror', None) or error.reason}."
-        ) from error
     except Exception as error:  # broken headers, invalid addresses
-        raise FcosError(f"{address} cannot be fetched: {str(error) or type(error).__name__}.") from error
+        reason = getattr(error, "reason", error)
+        if isinstance(reason, TimeoutError):
+            raise FcosError(f"{address} gives no answer within {timeout:g} s.") from error
+        how = "reached" if isinstance(error, urllib.error.URLError) else "fetched"
+        why = getattr(reason, "strerror", None) or str(reason) or type(error).__name__
+        raise FcosError(f"{address} cannot be {how}: {why}.") from error
 
 
 def _check_scheme(address: str, asked: str) -> None:

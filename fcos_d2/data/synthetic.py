@@ -92,11 +92,9 @@ def generate(
         folder: where to; absent, empty, or made by this function with the same arguments.
         splits: number of images of each part; {"train": 240, "val": 60} by default.
         image_size: (width, height) in pixels, or several of them, of which each image draws one.
-        seed: other seeds give other images.
         classes: names among `SHAPES`.
         max_objects: most objects in an image, crowd regions aside.
-        empty_fraction: share of images without any object.
-        crowd_fraction: share of images with a crowd region (`iscrowd` 1, run-length encoded).
+        empty_fraction, crowd_fraction: share of images without any object, and with a crowd region (`iscrowd` 1).
         min_size: longer side of the smallest shapes, in pixels.
         max_size: longer side of the largest shapes, as a share of the image's shorter side.
         min_visible: share of a shape that others and the border leave visible at least.
@@ -135,20 +133,20 @@ def _write_part(folder: Path, recipe: _Recipe, part: str, count: int, tell: Call
     for index in range(count):
         pixels, objects = _make(recipe, part, index)
         name = _file_name(part, index)
-        _write(folder / "images" / name, _jpeg(pixels))
+        data = io.BytesIO()
+        Image.fromarray(pixels).save(data, format="JPEG", quality=92)
+        _write(folder / "images" / name, data.getvalue())
         images.append({"id": index + 1, "file_name": name, "width": pixels.shape[1], "height": pixels.shape[0]})
         annotations += [{"image_id": index + 1, **row} for row in objects]
         tell()
-    data = _json(
-        {
-            "info": {"description": f"synthetic shapes, {part}", "version": str(_VERSION)},
-            "images": images,
-            "annotations": [{"id": number, **row} for number, row in enumerate(annotations, start=1)],
-            "categories": [{"id": number, "name": name} for number, name in enumerate(recipe.classes, start=1)],
-        }
-    )
-    _write(folder / f"{part}.json", data)
-    return hashlib.sha256(data).hexdigest()
+    coco = {
+        "info": {"description": f"synthetic shapes, {part}", "version": str(_VERSION)},
+        "images": images,
+        "annotations": [{"id": number, **row} for number, row in enumerate(annotations, start=1)],
+        "categories": [{"id": number, "name": name} for number, name in enumerate(recipe.classes, start=1)],
+    }
+    _write(folder / f"{part}.json", _json(coco))
+    return hashlib.sha256(_json(coco)).hexdigest()
 
 
 def _sizes(image_size: Sequence) -> tuple[tuple[int, int], ...]:
@@ -217,19 +215,13 @@ def _json(value: object) -> bytes:
 
 
 def _write(path: Path, data: bytes) -> None:
-    """Write a file so that it is either absent, old, or whole."""
+    """Whole or not at all; `write_atomically` would wait for the disk after each image."""
     temporary = path.with_name(f"{path.name}.{os.getpid()}.part")
     temporary.write_bytes(data)
     os.replace(temporary, path)
 
 
 # One image
-
-
-def _jpeg(pixels: np.ndarray) -> bytes:
-    data = io.BytesIO()
-    Image.fromarray(pixels).save(data, format="JPEG", quality=92)
-    return data.getvalue()
 
 
 def _eroded(cover: np.ndarray, times: int) -> np.ndarray:
@@ -242,11 +234,7 @@ def _eroded(cover: np.ndarray, times: int) -> np.ndarray:
 
 
 def _make(recipe: _Recipe, part: str, index: int) -> tuple[np.ndarray, list[dict]]:
-    """Draw one image.
-
-    Returns:
-        (H, W, 3) uint8 RGB, and its annotations without ids.
-    """
+    """Draw one image, (H, W, 3) uint8 RGB; its annotations have no ids."""
     rng = np.random.default_rng([recipe.seed, zlib.crc32(part.encode()), index])
     width, height = recipe.sizes[rng.integers(len(recipe.sizes))]
     image = _background(rng, width, height)

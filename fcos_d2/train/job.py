@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, TypeAlias
 
 import torch
 from detectron2.data import DatasetCatalog
@@ -46,18 +46,9 @@ from .workspace import DEMO_IMAGES, Workspace
 __all__ = ["Audience", "DemoSettings", "EvaluationJob", "TrainingJob", "evaluate_job", "run_demo", "train_job"]
 
 
-class Audience(Protocol):
-    """Who is told how far a job is: the command line."""
-
-    def say(self, text: str) -> None: ...
-
-    def progress(self, title: str, total: int) -> AbstractContextManager[Any]:
-        """Yields something with `update(done, note="")`."""
-
-    def waiting(self, title: str) -> AbstractContextManager[Any]: ...
-
-    def no_tables(self) -> AbstractContextManager[Any]:
-        """While it lasts, what libraries print is dropped."""
+# Who is told how far a job is, like the command line's session: say(text), progress(title, total) -> a context with
+# update(done, note), waiting(title) -> a context, no_tables() -> a context in which what libraries print is dropped.
+Audience: TypeAlias = Any
 
 
 @dataclass(frozen=True)
@@ -153,9 +144,8 @@ def _train(audience: Audience, cfg: DictConfig, folder: Path, resume: bool = Fal
 def _keep_freed_memory() -> None:
     """Let this process, which the command has to itself, keep the memory of one image for the next, up to 64 MiB.
 
-    glibc gives memory back to the system when twice the largest block freed so far lies free; of images, that is often.
-    Freeing a block of nearly 32 MiB, whose pages are never touched, raises that limit, for data workers, too: reading
-    an image takes 15.3 ms instead of 17.7 (COCO's sizes, shorter side to 640..800). Elsewhere this does nothing.
+    glibc returns memory when twice the largest block freed so far lies free. Freeing 32 MiB, never touched, raises
+    that, for data workers, too: an image takes 15.3 ms, not 17.7 (COCO's sizes). Elsewhere this does nothing.
     """
     torch.empty((32 << 20) - (1 << 13), dtype=torch.uint8)
 
@@ -259,39 +249,23 @@ def evaluate_job(job: EvaluationJob, workspace: Workspace, audience: Audience) -
 
 @dataclass(frozen=True)
 class DemoSettings:
-    """What the demo trains, and on what; recorded in its metrics.json.
+    """What the demo trains, and on what; recorded in its metrics.json."""
 
-    Attributes:
-        model: variant of the zoo.
-        train_images, val_images: number of synthetic images.
-        image_size: side of an image, pixels.
-        min_size: longer side of the smallest shapes, pixels.
-        max_objects: most shapes in an image, crowd regions aside.
-        iterations: length of training.
-        batch_size: images of an iteration.
-        lr, weight_decay: of AdamW.
-        warmup: share of the iterations in which the learning rate rises.
-        clip_grad: largest norm of the gradient.
-        evaluations: how often to evaluate, the end included.
-        channels_last: memory layout of the weights.
-        seed: of images and training.
-    """
-
-    model: str = "fcos_R_18_slim_FPN_small"
+    model: str = "fcos_R_18_slim_FPN_small"  # variant of the zoo
     train_images: int = 1000
     val_images: int = 100
-    image_size: int = 160
-    min_size: float = 16.0
-    max_objects: int = 6
+    image_size: int = 160  # side, pixels
+    min_size: float = 16.0  # longer side of the smallest shapes, pixels
+    max_objects: int = 6  # in an image, crowd regions aside
     iterations: int = 1600
     batch_size: int = 8
-    lr: float = 2e-3
+    lr: float = 2e-3  # of AdamW
     weight_decay: float = 0.05
-    warmup: float = 0.15
-    clip_grad: float = 10.0
-    evaluations: int = 3
+    warmup: float = 0.15  # share of the iterations in which the learning rate rises
+    clip_grad: float = 10.0  # largest norm of the gradient
+    evaluations: int = 3  # the end included
     channels_last: bool = True
-    seed: int = 0
+    seed: int = 0  # of images and training
 
     def preset(self) -> Preset:
         return Preset(
@@ -308,9 +282,6 @@ def run_demo(
 
     Returns:
         What metrics.json says, and the names of the classes.
-    Raises:
-        FcosError: the folder cannot be written.
-        TrainingInterrupted: on Ctrl-C.
     """
     started = time.monotonic()
     title = "FCOS on synthetic shapes"
@@ -350,14 +321,10 @@ def _demo_images(settings: DemoSettings, workspace: Workspace, audience: Audienc
         total = settings.train_images + settings.val_images
         with audience.progress("making images", total) as progress:
             generate(
-                folder,
-                splits={"train": settings.train_images, "val": settings.val_images},
-                image_size=(settings.image_size, settings.image_size),
-                min_size=settings.min_size,
-                max_objects=settings.max_objects,
-                seed=settings.seed,
+                folder, {"train": settings.train_images, "val": settings.val_images}, (settings.image_size,) * 2,
+                settings.seed, min_size=settings.min_size, max_objects=settings.max_objects,
                 progress=lambda done, _: progress.update(done),
-            )
+            )  # fmt: skip
         return folder
 
     there = workspace.target / "data"

@@ -34,50 +34,27 @@ from ..weights.fetch import is_address
 from ..weights.read import load
 
 __all__ = [
-    "DEFAULT_MODEL",
-    "PRESETS",
-    "OwnData",
-    "Preset",
-    "check_classes",
-    "check_images",
-    "configure",
-    "cores",
-    "holds_config",
-    "is_yacs_key",
-    "lazy_config",
-    "open_data",
-]
+    "DEFAULT_MODEL", "PRESETS", "OwnData", "Preset", "check_classes", "check_images", "configure", "cores",
+    "holds_config", "is_yacs_key", "lazy_config", "open_data",
+]  # fmt: skip
 
 DEFAULT_MODEL = "fcos_R_18_FPN_small"
 
 
 @dataclass(frozen=True)
 class Preset:
-    """How to train on data of one's own.
+    """How to train on data of one's own."""
 
-    Attributes:
-        lr: of AdamW, for batches of `batch_size` images; it grows with the root of the batch.
-        weight_decay: of all weights but norms and biases.
-        batch_size: images of an iteration.
-        epochs: passes over the training images.
-        least_iterations: where the epochs of a small data set would be fewer.
-        warmup: share of the iterations in which the learning rate rises; then it falls along a cosine.
-        clip_grad: largest norm of the gradient.
-        evaluations: how often to evaluate, the end included.
-        image_size: shorter side of an image, pixels; None leaves the sizes of the config.
-        pixel_std: of the channels, BGR; None leaves the config's, which the weights to start from need.
-    """
-
-    lr: float
-    weight_decay: float
+    lr: float  # of AdamW, for batches of `batch_size` images; it grows with the root of the batch
+    weight_decay: float  # of all weights but norms and biases
     batch_size: int
     epochs: float
-    least_iterations: int
-    warmup: float
-    clip_grad: float
-    evaluations: int
-    image_size: int | None = None
-    pixel_std: tuple[float, float, float] | None = None
+    least_iterations: int  # where the epochs of a small data set would be fewer
+    warmup: float  # share of the iterations in which the learning rate rises; then it falls along a cosine
+    clip_grad: float  # largest norm of the gradient
+    evaluations: int  # the end included
+    image_size: int | None = None  # shorter side, pixels; None leaves the sizes of the config
+    pixel_std: tuple[float, float, float] | None = None  # BGR; None leaves the config's, which weights need
 
 
 PRESETS: dict[str, Preset] = {
@@ -123,14 +100,8 @@ class OwnData:
 def open_data(
     folder: str | Path, val_fraction: float | None = None, need: Collection[str] = ("train", "val")
 ) -> OwnData:
-    """Find, check and register the data set in a folder; the same folder again is fine.
+    """Find, check and register the data set in a folder, in each process of a training; see `data.register`.
 
-    Each process of a distributed training must call it.
-
-    Args:
-        folder: the user's data set.
-        val_fraction: share of the training images that becomes the val part where there is none.
-        need: the parts that must be there.
     Raises:
         FcosError: the data set is missing or wrong.
     """
@@ -166,15 +137,11 @@ def configure(
 
     Args:
         cfg: with the nodes of `compose`; changed in place.
-        names: of the data set's parts; val is evaluated on, train where there is none.
-        class_names: of the data set.
+        names, class_names: of the data set; val is evaluated on, train where there is none.
         train_images: number of images in the train part, which turns epochs into iterations.
         weights: checkpoint to start from; "" starts from scratch, None from what the config says.
         image_size: shorter side of an image, pixels.
-        batch_size: images of an iteration.
-        iterations: length of training.
-        epochs: the same in passes over the images.
-        workers: processes that load images.
+        iterations, epochs: length of training.
         device: e.g. "cuda"; by default what the machine has.
         preset: how to train; by default the row of `PRESETS` for the weights. What is None above is taken from it.
     Returns:
@@ -194,11 +161,8 @@ def configure(
         passes = preset.epochs if epochs is None else epochs
         least = preset.least_iterations if epochs is None else 1
         iterations = max(math.ceil(passes * train_images / batch_size), least)
-    for name, value, least in (
-        ("image size", image_size, 32),
-        ("iterations", iterations, 1),
-        ("batch size", batch_size, 1),
-    ):
+    limits = ("image size", image_size, 32), ("iterations", iterations, 1), ("batch size", batch_size, 1)
+    for name, value, least in limits:
         if value is not None and value < least:
             raise FcosError(f"The {name} is {value}; it must be at least {least}.")
     _edit_model(cfg.model, len(class_names), preset, from_scratch=not cfg.train.init_checkpoint)
@@ -310,15 +274,11 @@ def holds_config(weights: str) -> bool:
 
 
 def check_classes(weights: str, class_names: Sequence[str], wanted_by: str, remedy: str) -> None:
-    """Compare the classes that a checkpoint was trained for with others.
+    """Raise FcosError if a checkpoint, by file or address, says that it was trained for other classes.
 
     Args:
-        weights: file or address; one that does not say its classes passes.
-        class_names: those that are wanted, in order.
-        wanted_by: who has these, e.g. "the data set shapes".
+        class_names: those that are wanted, in order, by `wanted_by`, e.g. "the data set shapes".
         remedy: what the user can do, without a full stop.
-    Raises:
-        FcosError: they differ.
     """
     if is_address(weights) or not (known := load(weights).get("class_names")):
         return
@@ -342,12 +302,10 @@ def _some(names: Sequence[str]) -> str:
 
 
 def check_images(names: Iterable[str], progress: Callable[[int, int], Any] | None = None, most: int = 20_000) -> None:
-    """Read every image of registered data sets once, so that a bad one is found before hours of training.
+    """Read every image of registered data sets once, up to `most`, so that a bad one is found before hours of training.
 
     Args:
-        names: of the data sets.
         progress: called with the images done and all images.
-        most: images that are read at most; the others are left to training.
     Raises:
         FcosError: images cannot be read, or have another size than the annotations say.
     """

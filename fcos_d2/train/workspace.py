@@ -28,21 +28,13 @@ _TEXTS = ("log.txt",)  # which name the folder that they were written in
 
 @dataclass(frozen=True)
 class Kind:
-    """What a folder can hold.
-
-    Attributes:
-        name: as sentences call it.
-        command: that makes it.
-        files: patterns of what it writes.
-        resumable: whether an interrupted one is worth keeping once it has a checkpoint.
-        alone: whether it wants a folder without anything else.
-    """
+    """What a folder can hold."""
 
     name: str
-    command: str
-    files: tuple[str, ...]
-    resumable: bool = False
-    alone: bool = False
+    command: str  # that makes it
+    files: tuple[str, ...]  # patterns of what it writes
+    resumable: bool = False  # whether an interrupted one is worth keeping once it has a checkpoint
+    alone: bool = False  # whether it wants a folder without anything else
 
 
 _TRAINED = (
@@ -61,19 +53,12 @@ EVALUATION = Kind("evaluation", "fcos eval", ("summary.json", "evaluation.json",
 
 @dataclass
 class Workspace:
-    """Where a command writes.
+    """Where a command writes."""
 
-    Attributes:
-        target: where the results lie in the end, as the user named it.
-        folder: where they are written; another one than `target` while they are to replace earlier ones.
-        kind: of the results.
-        extra: patterns of more files that belong to the results.
-    """
-
-    target: Path
-    folder: Path
+    target: Path  # where the results lie in the end, as the user named it
+    folder: Path  # where they are written; another one than `target` while they are to replace earlier ones
     kind: Kind
-    extra: tuple[str, ...] = ()
+    extra: tuple[str, ...] = ()  # patterns of more files that belong to the results
 
     @classmethod
     def open(
@@ -82,8 +67,6 @@ class Workspace:
         """Decide where to write; nothing but an exchange that was cut off is changed on disk.
 
         Args:
-            target: the folder that the user named.
-            kind: what will be written.
             overwrite: replace what is there, if it is of the same kind.
             resume: go on where an interrupted one stopped.
             inputs: files and folders that will be read.
@@ -145,7 +128,8 @@ class Workspace:
                 _recover(self.folder, self.target)
             raise
         if self.replaces:
-            _write_marker(self.folder, {**note, **self._contents()})
+            files = sorted(_matching(self.folder, ("**/*",)) - {_MARKER})
+            _write_marker(self.folder, {**note, "complete": files, "patterns": [*self.kind.files, *self.extra]})
             _exchange(self.folder, self.target)
             shutil.rmtree(_displaced(self.folder), ignore_errors=True)
 
@@ -153,11 +137,6 @@ class Workspace:
         """Remove files of the folder that match."""
         for name in _matching(self.folder, patterns):
             (self.folder / name).unlink()
-
-    def _contents(self) -> dict[str, Any]:
-        files = sorted(str(path.relative_to(self.folder)) for path in self.folder.rglob("*") if path.is_file())
-        files.remove(_MARKER)
-        return {"complete": files, "patterns": [*self.kind.files, *self.extra]}
 
 
 def is_first_process() -> bool:

@@ -15,6 +15,7 @@ from .style import Color, class_color, class_name, load_font
 
 __all__ = ["Drawable", "draw_boxes"]
 
+Place = tuple[float, float, float, float]  # xyxy in pixels of the overlay
 _OVERSAMPLING = 2  # strokes are drawn this much larger and reduced, which smooths them
 
 
@@ -71,9 +72,7 @@ def draw_boxes(
 
     Args:
         image: (H, W, 3) uint8 RGB.
-        boxes: (n, 4) xyxy pixels; n may be 0. A box that is not finite is left out.
-        classes: (n,) class indices.
-        scores: (n,) in 0..1, shown beside the name; None for ground truth.
+        boxes, classes, scores: as in `Drawable`; a box that is not finite is left out.
         names: names of the classes; a class without one is shown by its number.
         labels: whether chips are drawn.
         size: factor on the thickness of strokes and the height of text.
@@ -93,11 +92,12 @@ def draw_boxes(
 
     overlay = Image.new("RGBA", (width * _OVERSAMPLING, height * _OVERSAMPLING), (0, 0, 0, 0))
     pen = ImageDraw.Draw(overlay)
-    order = np.argsort(scores, kind="stable") if scores is not None else np.argsort(-_areas(boxes), kind="stable")
+    areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+    order = np.argsort(scores if scores is not None else -areas, kind="stable")
     order = [row for row in order if np.isfinite(boxes[row]).all()]
     for row in order:
         _outline(pen, boxes[row], class_color(int(classes[row])), stroke, width, height)
-    taken: list[tuple[float, float, float, float]] = []
+    taken: list[Place] = []
     chips = []
     for row in reversed(order) if labels else ():  # the best score chooses its place first
         text = class_name(int(classes[row]), names)
@@ -109,10 +109,6 @@ def draw_boxes(
     overlay = overlay.resize((width, height), Image.Resampling.BOX)
     picture = Image.fromarray(np.ascontiguousarray(image)).convert("RGBA")
     return np.asarray(Image.alpha_composite(picture, overlay).convert("RGB")).copy()
-
-
-def _areas(boxes: np.ndarray) -> np.ndarray:
-    return (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
 
 
 def _outline(pen: ImageDraw.ImageDraw, box: np.ndarray, color: Color, stroke: float, width: int, height: int) -> None:
@@ -128,13 +124,8 @@ def _outline(pen: ImageDraw.ImageDraw, box: np.ndarray, color: Color, stroke: fl
 
 
 def _place(
-    font: ImageFont.FreeTypeFont,
-    text: str,
-    box: np.ndarray,
-    stroke: float,
-    canvas: tuple[int, int],
-    taken: Sequence[tuple[float, float, float, float]],
-) -> tuple[float, float, float, float]:
+    font: ImageFont.FreeTypeFont, text: str, box: np.ndarray, stroke: float, canvas: tuple[int, int], taken: list[Place]
+) -> Place:
     """Where a chip goes: the first place that covers no other chip; the least covered one if there is none."""
     ascent, descent = font.getmetrics()
     pad = max(2, round(font.size * 0.22))
@@ -162,20 +153,10 @@ def _overlap(one: tuple[float, ...], other: tuple[float, ...]) -> float:
     return max(width, 0.0) * max(height, 0.0)
 
 
-def _chip(
-    pen: ImageDraw.ImageDraw,
-    font: ImageFont.FreeTypeFont,
-    place: tuple[float, float, float, float],
-    text: str,
-    color: Color,
-) -> None:
-    pen.rounded_rectangle(place, font.size * 0.22, fill=(*color, 235))
-    pen.text(
-        ((place[0] + place[2]) / 2, (place[1] + place[3]) / 2), text, fill=_on(color), font=font, anchor="mm"
-    )  # fmt: skip
-
-
-def _on(color: Color) -> Color:
-    """Black or white, whichever reads better on the color."""
+def _chip(pen: ImageDraw.ImageDraw, font: ImageFont.FreeTypeFont, place: Place, text: str, color: Color) -> None:
+    """A label in black or white, whichever reads better on the color."""
     luminance = 0.299 * color[0] + 0.587 * color[1] + 0.114 * color[2]
-    return (20, 20, 20) if luminance > 140 else (255, 255, 255)
+    ink = (20, 20, 20) if luminance > 140 else (255, 255, 255)
+    middle = (place[0] + place[2]) / 2, (place[1] + place[3]) / 2
+    pen.rounded_rectangle(place, font.size * 0.22, fill=(*color, 235))
+    pen.text(middle, text, fill=ink, font=font, anchor="mm")

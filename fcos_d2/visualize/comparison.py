@@ -64,7 +64,7 @@ def draw_comparison(
 
 
 def _page(
-    lines: Sequence[Sequence[Sequence[Image.Image]]],
+    lines: list[list[list[Image.Image]]],
     legend: Image.Image,
     title: str,
     captions: tuple[str, str],

@@ -48,13 +48,7 @@ def draw_curves(metrics: str | Path | Iterable[Mapping[str, Any]], path: str | P
     return save(path, lambda file: figure.savefig(file, format="png"))
 
 
-def _draw_panel(
-    axes: Axes,
-    points: Mapping[int, Mapping[str, Any]],
-    name: str,
-    keys: Mapping[str, str],
-    limits: tuple[float, float] | None,
-) -> None:
+def _draw_panel(axes: Axes, points: Mapping, name: str, keys: Mapping[str, str], limits: tuple | None) -> None:
     """Draw the curves of some keys; with `limits` of the values, the last value stands beside each curve."""
     from matplotlib.ticker import FuncFormatter, MaxNLocator
 
