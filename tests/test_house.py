@@ -35,8 +35,7 @@ KNOWN: dict[str, set[str] | set[tuple[str, str]]] = {
     "duplicates": {
         "modeling/head.py ~ modeling/nas_head.py",
     },
-    "functions": {
-    },
+    "functions": set(),
 }
 
 
