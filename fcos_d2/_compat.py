@@ -231,7 +231,7 @@ def wrap_mapper(loader: Any, wrap: Callable[[Callable], Callable]) -> None:
 
 @cache
 def can_pack_convolutions() -> bool:
-    """Whether this PyTorch has the operators of `pack_convolution` and `convolve_packed` (tested with 2.14.1)."""
+    """Whether the operators of `pack_convolution` and `convolve_packed` are there (tested with PyTorch 2.14.1)."""
     import torch
 
     operators = getattr(torch.ops, "mkldnn", None)

@@ -120,8 +120,7 @@ class PointAssigner:
     def _window(self, index: int, level: Level) -> tuple[int, int]:
         """Most (columns, rows) of a level that one box can claim."""
         reach = min(
-            2 * self.center_radius * level.stride if self.center_radius else math.inf,
-            self.size_ranges[index][1],
+            2 * self.center_radius * level.stride if self.center_radius else math.inf, self.size_ranges[index][1]
         )
         across, down = (
             min(cells, math.floor(reach / step + 2 * _SLACK) + 1) if math.isfinite(reach) else cells
@@ -136,16 +135,7 @@ class PointAssigner:
         return _kept_windows(self, levels, boxes.device, boxes.dtype)
 
     def _claims(self, windows: _Windows, boxes: Tensor, base: Tensor, nowhere: int) -> Tensor:
-        """Slots that boxes claim on levels with equal windows (G levels, D points, Kx columns, Ky rows).
-
-        Args:
-            windows: of G levels.
-            boxes: (M, 4) xyxy pixels.
-            base: (M,) int64 slot of the first location of each box's image.
-            nowhere: slot for windows' locations that the box does not claim.
-        Returns:
-            (M, G, D, Ky, Kx) int64 slot in the flattened (N, R), or `nowhere`.
-        """
+        """Slots that boxes claim on levels with equal windows (G levels, D points, Kx columns, Ky rows)."""
         x, far_x, near_x = self._axis(0, windows, boxes)  # (M, G, D, Kx)
         y, far_y, near_y = self._axis(1, windows, boxes)  # (M, G, D, Ky)
         far = torch.maximum(far_y.unsqueeze(-1), far_x.unsqueeze(-2))  # (M, G, D, Ky, Kx)
@@ -159,16 +149,8 @@ class PointAssigner:
         return slot.masked_fill_(suits.logical_not_(), nowhere)
 
     def _axis(self, axis: int, windows: _Windows, boxes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """One axis of the windows (0 for x, 1 for y); the three results are (M, G, D, cells of the window).
-
-        Returns:
-            cell, int64; the larger distance to the two sides, pixels; whether the location is inside the box, the
-            center square and the map.
-        """
-        low, high = (
-            boxes[:, axis, None, None, None],
-            boxes[:, axis + 2, None, None, None],
-        )  # (M, 1, 1, 1)
+        """One axis of the windows (0 for x, 1 for y); the three results are (M, G, D, cells of the window)."""
+        low, high = (boxes[:, axis, None, None, None], boxes[:, axis + 2, None, None, None])  # (M, 1, 1, 1)
         step, origin = windows.step[axis], windows.origin[axis]
         # 1. where the window starts: inside the box, and near enough to its far side for the size range
         first = torch.maximum(low, high - windows.reach)
@@ -277,9 +259,7 @@ def _kept_windows(
         return _group_windows(assigner, levels, device, dtype)
 
 
-def size_ranges_from_upper_ends(
-    upper_ends: tuple[float, ...],
-) -> tuple[tuple[float, float], ...]:
+def size_ranges_from_upper_ends(upper_ends: tuple[float, ...]) -> tuple[tuple[float, float], ...]:
     """AdelaiDet's SIZES_OF_INTEREST -> size ranges: (64, 128) -> ((-1, 64), (64, 128), (128, inf))."""
     ends = (-1.0, *(float(e) for e in upper_ends), math.inf)
     return tuple(pairwise(ends))

@@ -54,12 +54,7 @@ class DenseFCOS(nn.Module):
                 "set both to the same number."
             )
 
-    def forward(
-        self,
-        features: Sequence[Tensor],
-        strides: Sequence[int],
-        image_size: tuple[int, int],
-    ) -> Predictions:
+    def forward(self, features: Sequence[Tensor], strides: Sequence[int], image_size: tuple[int, int]) -> Predictions:
         """Predictions for every location.
 
         Args:
@@ -69,12 +64,7 @@ class DenseFCOS(nn.Module):
         """
         logits, raw_ltrb, quality = self.head(features)
         sizes = [tuple(x.shape[-2:]) for x in logits]
-        return Predictions(
-            logits,
-            raw_ltrb,
-            quality,
-            self.grid(sizes, strides, image_size, logits[0].device),
-        )
+        return Predictions(logits, raw_ltrb, quality, self.grid(sizes, strides, image_size, logits[0].device))
 
     def losses(
         self, predictions: Predictions, ground_truth: GroundTruth, whole: WholeBatch | None = None
@@ -111,10 +101,7 @@ class DenseFCOS(nn.Module):
         boxes = ground_truth.boxes
         gt_index = self.assigner(locations, boxes, ground_truth.image, ground_truth.num_images)
         positives = self._positives(gt_index, self._bound(locations, ground_truth))
-        xy, stride = (
-            locations.xy[positives.location],
-            locations.stride[positives.location],
-        )
+        xy, stride = (locations.xy[positives.location], locations.stride[positives.location])
         ltrb = self.coder.encode(xy, stride, boxes[positives.box])
         if positives.valid is not None:
             ltrb = torch.where(positives.valid[:, None] > 0, ltrb, torch.ones_like(ltrb))
@@ -139,10 +126,7 @@ class DenseFCOS(nn.Module):
 
     @torch.no_grad()
     def detect(
-        self,
-        predictions: Predictions,
-        image_sizes: list[tuple[int, int]],
-        selector: Selector | None = None,
+        self, predictions: Predictions, image_sizes: list[tuple[int, int]], selector: Selector | None = None
     ) -> Detections:
         """Detections of a batch in pixels of the network input, best first.
 

@@ -12,11 +12,7 @@ from ..options import one_of, option
 from ..structures import Level, Locations
 
 # Points of a cell as multiples of floor(stride / 4) from the cell's centre (FCOS_PLUS's DENSE_POINTS, in its order).
-_POINTS = {
-    1: ((0, 0),),
-    4: ((-1, -1), (1, -1), (-1, 1), (1, 1)),
-    5: ((-1, -1), (1, -1), (0, 0), (-1, 1), (1, 1)),
-}
+_POINTS = {1: ((0, 0),), 4: ((-1, -1), (1, -1), (-1, 1), (1, 1)), 5: ((-1, -1), (1, -1), (0, 0), (-1, 1), (1, 1))}
 
 
 @dataclass(frozen=True)
@@ -59,13 +55,7 @@ class LocationGrid:
             raise ValueError(f"{len(sizes)} feature maps, but {len(strides)} strides {tuple(strides)}.")
         sizes = tuple((int(h), int(w)) for h, w in sizes)
         height, width = image_size
-        return _lay(
-            self,
-            sizes,
-            tuple(int(s) for s in strides),
-            (int(height), int(width)),
-            device,
-        )
+        return _lay(self, sizes, tuple(int(s) for s in strides), (int(height), int(width)), device)
 
 
 # Batches repeat their few sizes: keep the tensors instead of making them at every step.
@@ -77,10 +67,7 @@ def _lay(grid: LocationGrid, sizes, strides, image_size, device) -> Locations:
         if grid.origin == "center":
             step, origin = (float(stride), float(stride)), float(stride // 2)
         else:
-            step, origin = (
-                (float(image_size[1] // width), float(image_size[0] // height)),
-                0.0,
-            )
+            step, origin = ((float(image_size[1] // width), float(image_size[0] // height)), 0.0)
         quarter = stride // 4
         points = tuple((origin + dx * quarter, origin + dy * quarter) for dx, dy in _POINTS[grid.points_per_cell])
         level = Level(stride, height, width, step, points, start)

@@ -197,11 +197,7 @@ class FCOSLoss(nn.Module):
         one_of("FCOSLoss.quality", self.quality, [name for name, _ in QUALITY_REGISTRY])
         names = [name for name, _ in NORMALIZER_REGISTRY]
         for loss in ("class", "box", "quality"):
-            one_of(
-                f"FCOSLoss.{loss}_normalizer",
-                getattr(self, f"{loss}_normalizer"),
-                names,
-            )
+            one_of(f"FCOSLoss.{loss}_normalizer", getattr(self, f"{loss}_normalizer"), names)
         self.register_buffer("average", torch.tensor(float(self.moving_start)) if self._moving else None)
 
     @property

@@ -61,13 +61,7 @@ class FCOS(DenseDetector):
         one_by_one: bool | None = None,
     ) -> None:
         names = None if in_features is None else list(in_features)
-        super().__init__(
-            backbone,
-            dense,
-            names,
-            pixel_mean=list(pixel_mean),
-            pixel_std=list(pixel_std),
-        )
+        super().__init__(backbone, dense, names, pixel_mean=list(pixel_mean), pixel_std=list(pixel_std))
         del self.head  # the base class calls its second argument so; here the head is a part of `dense`
         self.dense = dense
         self.num_classes = num_classes
@@ -96,7 +90,7 @@ class FCOS(DenseDetector):
         self._batch_invariant = False
         if wanted and not is_prepared(self):
             prepared = rewrite(self, invariant=True, share_tensors=True)
-            self.backbone, self.dense, self._rewrites = prepared.backbone, prepared.dense, rewrites_of(prepared)
+            self.backbone, self.dense, self.rewrites = prepared.backbone, prepared.dense, rewrites_of(prepared)
         self._batch_invariant = bool(wanted)
 
     @classmethod
@@ -155,9 +149,7 @@ class FCOS(DenseDetector):
         return [
             {
                 "instances": detector_postprocess(
-                    x,
-                    inputs.get("height", x.image_size[0]),
-                    inputs.get("width", x.image_size[1]),
+                    x, inputs.get("height", x.image_size[0]), inputs.get("width", x.image_size[1])
                 )
             }
             for x, inputs in zip(as_instances(found, xy, images.image_sizes), batched_inputs)
@@ -204,10 +196,7 @@ def feature_strides(backbone: Backbone, names: Sequence[str], dense: DenseFCOS) 
         ValueError: the backbone has no such feature, or the head wants other channels or another number of levels.
     """
     shapes = backbone.output_shape()
-    channels, levels = (
-        getattr(dense.head, "in_channels", None),
-        getattr(dense.head, "num_levels", None),
-    )
+    channels, levels = (getattr(dense.head, "in_channels", None), getattr(dense.head, "num_levels", None))
     for name in names:
         if name not in shapes:
             raise ValueError(f"in_features names {name!r}, but the backbone has: {', '.join(shapes)}.")
@@ -229,19 +218,8 @@ def as_instances(found: Detections, xy: Tensor, image_sizes: Sequence[tuple[int,
         image_sizes: (height, width) of each image before padding.
     """
     counts = torch.bincount(found.image, minlength=len(image_sizes)).tolist()
-    columns = (
-        found.boxes.split(counts),
-        found.scores.split(counts),
-        found.classes.split(counts),
-        xy.split(counts),
-    )
+    columns = (found.boxes.split(counts), found.scores.split(counts), found.classes.split(counts), xy.split(counts))
     return [
-        Instances(
-            tuple(size),
-            pred_boxes=Boxes(boxes),
-            scores=scores,
-            pred_classes=classes,
-            locations=at,
-        )
+        Instances(tuple(size), pred_boxes=Boxes(boxes), scores=scores, pred_classes=classes, locations=at)
         for size, boxes, scores, classes, at in zip(image_sizes, *columns)
     ]

@@ -53,10 +53,7 @@ class FCOSProposals(nn.Module):
         return read_config("FCOSProposals", cfg, input_shape)
 
     def forward(
-        self,
-        images: ImageList,
-        features: dict[str, Tensor],
-        gt_instances: list[Instances] | None = None,
+        self, images: ImageList, features: dict[str, Tensor], gt_instances: list[Instances] | None = None
     ) -> tuple[list[Instances], dict[str, Tensor]]:
         """Proposals and, with ground truth, losses.
 

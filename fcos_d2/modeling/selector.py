@@ -73,12 +73,7 @@ class Selector:
         if not 0 <= self.score_threshold < 1:
             raise ValueError(f"Selector.score_threshold is {self.score_threshold}, but it must be in 0..1, 1 excluded.")
 
-    def __call__(
-        self,
-        predictions: Predictions,
-        coder: LTRBCoder,
-        image_sizes: list[tuple[int, int]],
-    ) -> Detections:
+    def __call__(self, predictions: Predictions, coder: LTRBCoder, image_sizes: list[tuple[int, int]]) -> Detections:
         """Detections of a batch.
 
         Args:
@@ -143,11 +138,7 @@ class Selector:
         return image_at, location_at, classes, score, raw_ltrb[place]
 
     def _least_logit(self, quality: Tensor) -> Tensor | float:
-        """Class logit that a candidate must have, or a little less: a number, or (N, R) for each location.
-
-        Args:
-            quality: (N, R) float32 after the sigmoid.
-        """
+        """Class logit that a candidate must have, or a little less: a number, or (N, R) for each location."""
         if self.score_threshold == 0:
             return -math.inf
         if self.threshold_on == "class":
@@ -164,20 +155,7 @@ class Selector:
     def _raise(
         self, least: Tensor | float, best: Tensor, quality: Tensor, passes: Tensor, levels: Sequence[Level]
     ) -> Tensor:
-        """Raise the logit that candidates must have to that of the `topk` best candidates of their level and image.
-
-        Each of the `topk` best locations holds a candidate that ranks as the location does, so what ranks below all of
-        these is not among the `topk` best candidates.
-
-        Args:
-            least: as from `_least_logit`.
-            best: (N, R) logit of the best class at each location.
-            quality: (N, R) after the sigmoid.
-            passes: (N, R) which locations have a candidate at all.
-            levels: which of the R are rivals.
-        Returns:
-            (N, R) logit.
-        """
+        """Raise the logit that candidates must have to that of the `topk` best candidates of their level and image."""
         most, class_score = max(self.topk, 1), best.sigmoid()
         rank = self._rank(class_score, class_score * quality) * passes
         raised = least.clone() if isinstance(least, Tensor) else torch.full_like(rank, least)
@@ -226,10 +204,7 @@ class Selector:
 
 
 def _logit(score: Tensor) -> Tensor:
-    """Logit of a score, clamped to -69..15: float32 rounds the score of any higher logit to 1.
-
-    The lower limit stands for the logit of 0, minus infinity, with which comparing takes a hundred times longer.
-    """
+    """Logit of a score, clamped to -69..15: float32 rounds the score of any higher logit to 1."""
     return score.clamp(1e-30, 1 - 3e-7).logit()
 
 

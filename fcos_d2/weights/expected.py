@@ -273,29 +273,17 @@ def without_counters(tensors: Mapping[str, Tensor], target: Target) -> Differenc
     return difference(given, wanted)
 
 
-# A name that only this network has, and the block of a ResNet's res4 that only this depth has as its last.
-_NETWORKS = {
-    "resnet": "res2.0.conv1.weight",
-    "MobileNetV2": "features.0.0.weight",
-    "DLA": "base_layer.0.weight",
-    "VoVNet": "stage2.0.concat.weight",
-    "HRNet": "transition1.0.weight",
-}
-_LAST_BLOCKS = {18: 1, 34: 5, 50: 5, 101: 22, 152: 35}
-
-
 def _promising(tensors: Mapping[str, Tensor], variants: Sequence[zoo.Variant]) -> list[zoo.Variant]:
     """The variants with the same network, else with the same kind, else all; the others need not be built."""
     kinds, same = [], []
     for variant in variants:
         row = BACKBONES[variant.backbone]
-        mark = _NETWORKS.get(row.bottom_up.__name__)
-        if mark is not None and f"backbone.bottom_up.{mark}" not in tensors:
+        marks = (row.mark, row.last_block, row.block_after)
+        mark, last, after = (f"backbone.bottom_up.{name}" if name else "" for name in marks)
+        if mark and mark not in tensors:
             continue
         kinds.append(variant)
-        last = _LAST_BLOCKS.get(row.arguments.get("depth", 0))
-        first, second = (f"backbone.bottom_up.res4.{i}.conv1.weight" for i in (last or 0, (last or 0) + 1))
-        if last is None or (first in tensors and second not in tensors):
+        if not last or (last in tensors and after not in tensors):
             same.append(variant)
     return same or kinds or list(variants)
 

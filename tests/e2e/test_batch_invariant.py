@@ -1,4 +1,8 @@
-"""With `batch_invariant` an image has one result: alone, in any batch, on any canvas. Real images, a small ResNet."""
+"""With `batch_invariant` an image has one result: alone, in any batch, on any canvas. Real images, a small ResNet.
+
+Batches go through the network together, although the CPU would take their images one by one: what hides the padding is
+what is tested, in float64 so that rounding decides nothing.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +24,7 @@ from projects_tools.bench.workload import Setting
 pytestmark = pytest.mark.slow
 
 SIDES = (128, 144, 160, 176, 192)  # shorter side, pixels
-BATCHES = 200
+BATCHES = 50
 CANVASES = (64, 160, 256)  # sides are padded to a multiple of these, pixels
 
 
@@ -35,16 +39,9 @@ def files(shared: Path) -> list[Path]:
 @pytest.fixture(scope="module")
 def model() -> FCOS:
     """Random weights with scores as of a trained model: a thousand candidates an image are over the threshold."""
-    like = calibrated("detectron2", Setting("forward", 1, 96, 128), backbone="R_18_slim_FPN")
-    return FCOS(
-        backbone=like.backbone,
-        dense=like.dense,
-        num_classes=like.num_classes,
-        pixel_mean=like.pixel_mean.flatten().tolist(),
-        pixel_std=like.pixel_std.flatten().tolist(),
-        input_format=like.input_format,
-        batch_invariant=True,
-    ).eval()
+    model = calibrated("detectron2", Setting("forward", 1, 96, 128), backbone="R_18_slim_FPN").eval()
+    model.batch_invariant, model.one_by_one = True, False
+    return model
 
 
 def read(file: Path) -> dict[str, Any]:
@@ -63,6 +60,17 @@ def rows(found: Instances) -> tuple[list[tuple[int, float, float]], Tensor]:
     return [names[i] for i in order], values[torch.tensor(order, dtype=torch.int64)]
 
 
+def random_batches(files: list[Path], count: int) -> list[list[dict[str, Any]]]:
+    return [[read(file) for file in random.sample(files, random.randint(2, 4))] for _ in range(count)]
+
+
+def compared(model: FCOS, batch: list[dict[str, Any]]) -> tuple[float, float]:
+    """Largest difference, in pixels and in score, between the images of a batch and each of them alone."""
+    pairs = [(ours["instances"], model([x])[0]["instances"]) for ours, x in zip(model(batch), batch)]
+    differences = [largest_difference(*pair) for pair in pairs]
+    return max(pixel for pixel, _ in differences), max(score for _, score in differences)
+
+
 def largest_difference(ours: Instances, theirs: Instances) -> tuple[float, float]:
     """In pixels and in score, of equal boxes."""
     (a, x), (b, y) = rows(ours), rows(theirs)
@@ -73,17 +81,57 @@ def largest_difference(ours: Instances, theirs: Instances) -> tuple[float, float
 
 
 @torch.inference_mode()
-def test_200_random_batches(files: list[Path], model: FCOS) -> None:
-    """The kept boxes are identical, to 1e-4 pixels and 1e-6 in score."""
-    pixels, scores = [], []
-    for _ in range(BATCHES):
-        batch = [read(file) for file in random.sample(files, random.randint(2, 4))]
+def test_random_batches(files: list[Path], model: FCOS) -> None:
+    """The kept boxes are identical, to 1e-4 pixels and 1e-6 in score: logits and distances are float32 in the end."""
+    model = model.double()
+    try:
+        differences = [compared(model, batch) for batch in random_batches(files, BATCHES)]
+    finally:
+        model.float()
+    assert max(pixel for pixel, _ in differences) <= 1e-4
+    assert max(score for _, score in differences) <= 1e-6
+
+
+@torch.inference_mode()
+def test_random_batches_in_float32(files: list[Path], model: FCOS) -> None:
+    """Sums are rounded otherwise in another shape of map, by about 1e-6 of a feature.
+
+    So boxes differ by 1e-5 of their sides (under 200 pixels), and what lies that near to a threshold of score or
+    overlap is kept on one side alone: less than one box in a hundred.
+    """
+    lost = total = 0
+    for batch in random_batches(files, BATCHES // 10):
         for ours, inputs in zip(model(batch), batch):
-            pixel, score = largest_difference(ours["instances"], model([inputs])[0]["instances"])
-            pixels.append(pixel)
-            scores.append(score)
-    assert max(pixels) <= 1e-4
-    assert max(scores) <= 1e-6
+            (a, x), (b, y) = rows(ours["instances"]), rows(model([inputs])[0]["instances"])
+            both = sorted(set(a) & set(b))
+            lost, total = lost + len(set(a) ^ set(b)), total + len(both)
+            x, y = x[[a.index(name) for name in both]], y[[b.index(name) for name in both]]
+            assert float((x - y)[:, :4].abs().max()) <= 2e-2
+            assert float((x - y)[:, 4].abs().max()) <= 1e-4
+    assert lost < total / 100
+
+
+@torch.inference_mode()
+def test_the_company_counts_without_it(files: list[Path], model: FCOS, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that the tests above can fail."""
+    monkeypatch.setattr(FCOS, "batch_invariant", False)
+    equal = 0
+    for batch in random_batches(files, 3):
+        for ours, inputs in zip(model(batch), batch):
+            (a, x), (b, y) = rows(ours["instances"]), rows(model([inputs])[0]["instances"])
+            equal += a == b and bool((x - y).abs().max() <= 1e-2)
+    assert equal <= 3  # the largest of each batch
+
+
+@torch.inference_mode()
+def test_one_by_one_is_equal_to_the_bit(files: list[Path], model: FCOS, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the CPU does unless told otherwise, on both sides of the switch."""
+    batch = random_batches(files, 1)[0]
+    alone = [model([inputs])[0]["instances"] for inputs in batch]
+    for one_by_one, equal in ((None, True), (True, True), (False, False)):
+        monkeypatch.setattr(model, "one_by_one", one_by_one)
+        values = [(rows(a["instances"])[1], rows(b)[1]) for a, b in zip(model(batch), alone)]
+        assert all(x.shape == y.shape and torch.equal(x, y) for x, y in values) is equal
 
 
 @torch.inference_mode()

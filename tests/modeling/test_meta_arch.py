@@ -145,6 +145,62 @@ def test_channels_that_do_not_fit(model: FCOS) -> None:
         FCOS(backbone=model.backbone, dense=dense_of("improved"), num_classes=3)
 
 
+def test_batch_invariance_of_a_live_model() -> None:
+    """Setting it prepares the model: an image beside a larger one is what it is alone; the optimizer's weights stay."""
+    torch.manual_seed(0)
+    model = detector("improved", norm="GN").double().eval()
+    backbone, dense, weights = model.backbone, model.dense, list(model.parameters())
+    with torch.no_grad():
+        for name, p in model.named_parameters():
+            if name.endswith("bias"):
+                p.normal_(0, 0.3)
+        dense.head.cls_logits.bias.fill_(0.0)
+        dense.head.bbox_pred.bias.fill_(1.5)
+    small, large = image_inputs((64, 96)), image_inputs((128, 160))
+
+    def difference() -> float:
+        with torch.no_grad():
+            alone, together = model([small])[0]["instances"], model([small, large])[0]["instances"]
+        if len(alone) != len(together):
+            return float("inf")
+        return float((alone.scores - together.scores).abs().max())
+
+    model.one_by_one = False
+    assert difference() > 1e-3
+    model.batch_invariant = True
+    assert difference() < 1e-6
+    assert [id(p) for p in model.parameters()] == [id(p) for p in weights]
+    assert model.backbone is not backbone
+    assert model.dense is not dense
+    assert not [m for part in (backbone, dense) for m in part.modules() if hasattr(m, "hides_padding")]
+    prepared = model.backbone
+    model.batch_invariant = True
+    assert model.backbone is prepared
+    model.batch_invariant = False
+    assert difference() > 1e-3
+    model.dense.head = dense.head  # not a prepared one
+    model.batch_invariant = True
+    assert difference() < 1e-6
+
+
+def test_batch_invariance_that_cannot_be_is_refused() -> None:
+    model = detector("torchvision")
+    with pytest.raises(ValueError, match=r"^batch_invariant is True, but LocationGrid\.origin 'corner'"):
+        model.batch_invariant = True
+    assert model.batch_invariant is False
+
+
+def test_a_callers_backbone_stays_as_it_is(model: FCOS) -> None:
+    """With and without batch invariance: classes, hooks and names."""
+    before = [(id(m), type(m), {key: id(x) for key, x in vars(m).items()}) for m in model.backbone.modules()]
+    for wanted in (False, True):
+        other = FCOS(backbone=model.backbone, dense=model.dense, num_classes=3, batch_invariant=wanted)
+        assert other.batch_invariant is wanted
+        assert list(other.state_dict()) == list(model.state_dict())
+        after = [(id(m), type(m), {key: id(x) for key, x in vars(m).items()}) for m in model.backbone.modules()]
+        assert after == before
+
+
 @pytest.mark.parametrize("training", [True, False])
 def test_a_broken_image_is_named(model: FCOS, training: bool) -> None:
     bad = torch.rand(3, 32, 32)

@@ -10,17 +10,14 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
-from detectron2.layers import ShapeSpec
-from detectron2.modeling import FPN, Backbone
+from detectron2.modeling import Backbone
 from torch import Tensor, nn
 
 from ...options import as_tuple, one_of
 from ..norm import freeze, get_norm
 from ..traits import Traits
-from .fpn import fpn_from_config, register_backbone
-
-# `MODEL.DLA`, with AdelaiDet's keys and defaults. Nobody reads OUT_FEATURES: a network returns what the pyramid needs.
-KEYS = {"CONV_BODY": "DLA34", "OUT_FEATURES": ["stage2", "stage3", "stage4", "stage5"], "NORM": "FrozenBN"}
+from .fpn import fpn_from_config
+from .network import Network, register_builder, yacs_keys
 
 # Depth and channels of level0 to level5.
 _BODIES = {"DLA34": ((1, 1, 1, 2, 2, 1), (16, 32, 64, 128, 256, 512))}
@@ -178,18 +175,13 @@ class DLA(Backbone):
         return features
 
 
-def dla_from_config(cfg, in_channels: int) -> DLA:
-    """The same from `MODEL.DLA.*`, `MODEL.BACKBONE.FREEZE_AT` and `MODEL.FPN.IN_FEATURES`."""
-    return DLA(
-        cfg.MODEL.DLA.CONV_BODY,
-        in_channels=in_channels,
-        norm=cfg.MODEL.DLA.NORM,
-        freeze_at=cfg.MODEL.BACKBONE.FREEZE_AT,
-        out_features=cfg.MODEL.FPN.IN_FEATURES,
-    )
-
-
-@register_backbone
-def build_fcos_dla_fpn_backbone(cfg, input_shape: ShapeSpec) -> FPN:
-    """DLA-FPN from `MODEL.DLA`, `MODEL.FPN` and `MODEL.FCOS.TOP_LEVELS`; AdelaiDet's name."""
-    return fpn_from_config(cfg, dla_from_config(cfg, input_shape.channels))
+NETWORK = Network(
+    DLA,
+    "DLA",
+    # AdelaiDet's keys and defaults. Nobody reads OUT_FEATURES: a network returns what the pyramid needs.
+    {"CONV_BODY": "DLA34", "OUT_FEATURES": ["stage2", "stage3", "stage4", "stage5"], "NORM": "FrozenBN"},
+    yacs_keys("DLA", "conv_body", "norm", out_features="FPN.IN_FEATURES"),
+    ("level3", "level4", "level5"),
+    "base_layer.0.weight",
+)
+register_builder("build_fcos_dla_fpn_backbone", NETWORK, fpn_from_config)

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from functools import partial
 
-from detectron2.layers import ShapeSpec
-from detectron2.modeling import BACKBONE_REGISTRY, FPN, Backbone
+from detectron2.modeling import FPN, Backbone
 from detectron2.modeling.backbone.fpn import LastLevelP6P7
 from fvcore.nn import weight_init
 from torch import Tensor, nn
 
 from ...options import as_tuple
 from ..rewrite.fold import folding
-from .resnet import resnet_from_config
+from .network import register_builder
+from .resnet import NETWORK as RESNET
 
 
 class LastLevelP6(nn.Module):
@@ -78,32 +78,13 @@ def fpn(
 
 def fpn_from_config(cfg, bottom_up: Backbone) -> FPN:
     """The same from `MODEL.FPN.*` and `MODEL.FCOS.TOP_LEVELS`."""
-    return fpn(
-        bottom_up,
-        in_features=cfg.MODEL.FPN.IN_FEATURES,
-        out_channels=cfg.MODEL.FPN.OUT_CHANNELS,
-        top_levels=cfg.MODEL.FCOS.TOP_LEVELS,
-        norm=cfg.MODEL.FPN.NORM,
-        fuse_type=cfg.MODEL.FPN.FUSE_TYPE,
-    )
+    return plain_pyramid(partial(fpn, norm=cfg.MODEL.FPN.NORM, fuse_type=cfg.MODEL.FPN.FUSE_TYPE), cfg, bottom_up)
 
 
-def network_arguments(cfg, node) -> dict[str, Any]:
-    """Arguments of a network from its own node of `cfg.MODEL` and `MODEL.BACKBONE.FREEZE_AT`."""
-    return {"norm": node.NORM, "freeze_at": cfg.MODEL.BACKBONE.FREEZE_AT, "out_features": node.OUT_FEATURES}
+def plain_pyramid(pyramid: Callable[..., Backbone], cfg, bottom_up: Backbone) -> Backbone:
+    """`pyramid` from `MODEL.FPN.IN_FEATURES`, `MODEL.FPN.OUT_CHANNELS` and `MODEL.FCOS.TOP_LEVELS`."""
+    node = cfg.MODEL.FPN
+    return pyramid(bottom_up, node.IN_FEATURES, node.OUT_CHANNELS, cfg.MODEL.FCOS.TOP_LEVELS)
 
 
-def register_backbone(builder: Callable[..., Backbone]) -> Callable[..., Backbone]:
-    """Put `builder(cfg, input_shape)` into Detectron2's registry under its own name.
-
-    AdelaiDet registers builders of the same names; if it was imported first, its builders stay.
-    """
-    if builder.__name__ not in BACKBONE_REGISTRY:
-        BACKBONE_REGISTRY.register(builder)
-    return builder
-
-
-@register_backbone
-def build_fcos_resnet_fpn_backbone(cfg, input_shape: ShapeSpec) -> FPN:
-    """ResNet-FPN from `MODEL.RESNETS`, `MODEL.FPN` and `MODEL.FCOS.TOP_LEVELS`."""
-    return fpn_from_config(cfg, resnet_from_config(cfg, input_shape.channels))
+register_builder("build_fcos_resnet_fpn_backbone", RESNET, fpn_from_config)

@@ -17,11 +17,11 @@ Parameters are called alike in HRNet/HRNet-FCOS (maskrcnn_benchmark/modeling/bac
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from functools import partial
 
 import torch
 import torch.nn.functional as F
-from detectron2.layers import ShapeSpec
 from detectron2.modeling import Backbone
 from detectron2.modeling.backbone.resnet import BasicBlock, BottleneckBlock
 from fvcore.nn import weight_init
@@ -31,13 +31,11 @@ from ...options import as_tuple, one_of
 from ..norm import freeze, norm_layer
 from ..rewrite.fold import conv_norm, folding
 from ..traits import Traits
-from .fpn import network_arguments, register_backbone
+from .fpn import plain_pyramid
+from .network import Network, register_builder, yacs_keys
 
 BRANCHES = ("branch0", "branch1", "branch2", "branch3")
 """Names of HRNet's features, finest first: strides 4, 8, 16, 32."""
-
-# `MODEL.HRNET`.
-KEYS = {"WIDTH": 18, "OUT_FEATURES": list(BRANCHES), "NORM": "EvalBN"}
 
 _MODULES_PER_STAGE = {2: 1, 3: 4, 4: 3}
 _BLOCKS_PER_BRANCH = 4
@@ -235,27 +233,13 @@ def hrfpn_6l(
     return HRFPN(bottom_up, in_features, out_channels, num_levels=4 + top_levels, conv_stride=1)
 
 
-def hrnet_from_config(cfg, in_channels: int) -> HRNet:
-    """`HRNet` from `MODEL.HRNET.*` and `MODEL.BACKBONE.FREEZE_AT`."""
-    return HRNet(cfg.MODEL.HRNET.WIDTH, in_channels=in_channels, **network_arguments(cfg, cfg.MODEL.HRNET))
-
-
-def _from_config(pyramid: Callable[..., HRFPN], cfg, input_shape: ShapeSpec) -> HRFPN:
-    return pyramid(
-        hrnet_from_config(cfg, input_shape.channels),
-        in_features=cfg.MODEL.FPN.IN_FEATURES,
-        out_channels=cfg.MODEL.FPN.OUT_CHANNELS,
-        top_levels=cfg.MODEL.FCOS.TOP_LEVELS,
-    )
-
-
-@register_backbone
-def build_fcos_hrnet_hrfpn_backbone(cfg, input_shape: ShapeSpec) -> HRFPN:
-    """HRNet with `hrfpn` from `MODEL.HRNET`, `MODEL.FPN` and `MODEL.FCOS.TOP_LEVELS`."""
-    return _from_config(hrfpn, cfg, input_shape)
-
-
-@register_backbone
-def build_fcos_hrnet_hrfpn_6l_backbone(cfg, input_shape: ShapeSpec) -> HRFPN:
-    """HRNet with `hrfpn_6l` from the same keys."""
-    return _from_config(hrfpn_6l, cfg, input_shape)
+NETWORK = Network(
+    HRNet,
+    "HRNET",
+    {"WIDTH": 18, "OUT_FEATURES": list(BRANCHES), "NORM": "EvalBN"},
+    yacs_keys("HRNET", "width", "norm", "out_features"),
+    BRANCHES,
+    "transition1.0.weight",
+)
+register_builder("build_fcos_hrnet_hrfpn_backbone", NETWORK, partial(plain_pyramid, hrfpn))
+register_builder("build_fcos_hrnet_hrfpn_6l_backbone", NETWORK, partial(plain_pyramid, hrfpn_6l))

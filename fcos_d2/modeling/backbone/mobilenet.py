@@ -14,18 +14,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 
-from detectron2.layers import ShapeSpec
-from detectron2.modeling import FPN, Backbone
+from detectron2.modeling import Backbone
 from torch import Tensor, nn
 from torchvision.models.mobilenetv2 import InvertedResidual
 from torchvision.ops import Conv2dNormActivation
 
 from ...options import as_tuple, one_of
 from ..norm import get_norm
-from .fpn import fpn_from_config, register_backbone
-
-# `MODEL.MOBILENETV2`.
-KEYS = {"NORM": "BN"}
+from .fpn import fpn_from_config
+from .network import Network, register_builder, yacs_keys
 
 # Expansion, channels, repeats and stride of the first, for each group of blocks.
 _GROUPS = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
@@ -89,23 +86,13 @@ class MobileNetV2(Backbone):
         return features
 
 
-def mobilenet_from_config(cfg, in_channels: int) -> MobileNetV2:
-    """The same from `MODEL.MOBILENETV2.NORM`, `MODEL.BACKBONE.FREEZE_AT` and `MODEL.RESNETS.OUT_FEATURES`."""
-    return MobileNetV2(
-        in_channels=in_channels,
-        norm=cfg.MODEL.MOBILENETV2.NORM,
-        freeze_at=cfg.MODEL.BACKBONE.FREEZE_AT,
-        out_features=cfg.MODEL.RESNETS.OUT_FEATURES,
-    )
-
-
-@register_backbone
-def build_mnv2_backbone(cfg, input_shape: ShapeSpec) -> MobileNetV2:
-    """MobileNetV2 without a pyramid; AdelaiDet's name."""
-    return mobilenet_from_config(cfg, input_shape.channels)
-
-
-@register_backbone
-def build_fcos_mnv2_fpn_backbone(cfg, input_shape: ShapeSpec) -> FPN:
-    """MobileNetV2-FPN from `MODEL.MOBILENETV2`, `MODEL.FPN` and `MODEL.FCOS.TOP_LEVELS`."""
-    return fpn_from_config(cfg, mobilenet_from_config(cfg, input_shape.channels))
+NETWORK = Network(
+    MobileNetV2,
+    "MOBILENETV2",
+    {"NORM": "BN"},
+    yacs_keys("MOBILENETV2", "norm", out_features="RESNETS.OUT_FEATURES"),
+    ("res3", "res4", "res5"),
+    "features.0.0.weight",
+)
+register_builder("build_mnv2_backbone", NETWORK)  # without a pyramid; AdelaiDet's name
+register_builder("build_fcos_mnv2_fpn_backbone", NETWORK, fpn_from_config)

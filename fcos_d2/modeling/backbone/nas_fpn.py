@@ -16,12 +16,12 @@ NAME is c22_1, c22_2, c32, c02, c42, c36, c61 for C = 0..6.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from functools import partial
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from detectron2.layers import ShapeSpec
 from detectron2.modeling import Backbone
 from fvcore.nn import weight_init
 from torch import Tensor, nn
@@ -31,9 +31,10 @@ from ..deform import DeformConv
 from ..norm import get_norm
 from ..rewrite.fold import FoldedConv2d
 from ..traits import Traits
-from .fpn import register_backbone, top_block
-from .mobilenet import mobilenet_from_config
-from .resnet import resnet_from_config
+from .fpn import plain_pyramid, top_block
+from .mobilenet import NETWORK as MOBILENET
+from .network import register_builder
+from .resnet import NETWORK as RESNET
 
 
 class Cell(NamedTuple):
@@ -141,12 +142,7 @@ class NASFPN(Backbone):
         self.adapt = nn.ModuleList()
         for name in self.in_features:
             conv = FoldedConv2d(
-                shapes[name].channels,
-                out_channels,
-                1,
-                bias=False,
-                norm=get_norm(norm, out_channels),
-                activation=F.relu,
+                shapes[name].channels, out_channels, 1, bias=False, norm=get_norm(norm, out_channels), activation=F.relu
             )
             weight_init.c2_xavier_fill(conv)
             self.adapt.append(conv)
@@ -200,29 +196,6 @@ def nas_fpn_nearest(
     return NASFPN(bottom_up, in_features, out_channels, top_levels, resize="nearest")
 
 
-def nas_fpn_from_config(cfg, bottom_up: Backbone, pyramid: Callable[..., NASFPN] = nas_fpn) -> NASFPN:
-    """`pyramid` from `MODEL.FPN.IN_FEATURES`, `MODEL.FPN.OUT_CHANNELS` and `MODEL.FCOS.TOP_LEVELS`."""
-    return pyramid(
-        bottom_up,
-        in_features=cfg.MODEL.FPN.IN_FEATURES,
-        out_channels=cfg.MODEL.FPN.OUT_CHANNELS,
-        top_levels=cfg.MODEL.FCOS.TOP_LEVELS,
-    )
-
-
-@register_backbone
-def build_fcos_resnet_nas_fpn_backbone(cfg, input_shape: ShapeSpec) -> NASFPN:
-    """ResNet with `nas_fpn` from `MODEL.RESNETS`, `MODEL.FPN` and `MODEL.FCOS.TOP_LEVELS`."""
-    return nas_fpn_from_config(cfg, resnet_from_config(cfg, input_shape.channels))
-
-
-@register_backbone
-def build_fcos_resnet_nas_fpn_nearest_backbone(cfg, input_shape: ShapeSpec) -> NASFPN:
-    """ResNet with `nas_fpn_nearest` from the same keys."""
-    return nas_fpn_from_config(cfg, resnet_from_config(cfg, input_shape.channels), nas_fpn_nearest)
-
-
-@register_backbone
-def build_fcos_mnv2_nas_fpn_backbone(cfg, input_shape: ShapeSpec) -> NASFPN:
-    """MobileNetV2 with `nas_fpn` from `MODEL.MOBILENETV2`, `MODEL.FPN` and `MODEL.FCOS.TOP_LEVELS`."""
-    return nas_fpn_from_config(cfg, mobilenet_from_config(cfg, input_shape.channels))
+register_builder("build_fcos_resnet_nas_fpn_backbone", RESNET, partial(plain_pyramid, nas_fpn))
+register_builder("build_fcos_resnet_nas_fpn_nearest_backbone", RESNET, partial(plain_pyramid, nas_fpn_nearest))
+register_builder("build_fcos_mnv2_nas_fpn_backbone", MOBILENET, partial(plain_pyramid, nas_fpn))

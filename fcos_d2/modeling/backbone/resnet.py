@@ -16,29 +16,20 @@ from collections.abc import Sequence
 from typing import Any
 
 from detectron2.layers import FrozenBatchNorm2d, get_norm
-from detectron2.modeling.backbone.resnet import (
-    BasicBlock,
-    BasicStem,
-    BottleneckBlock,
-    ResNet,
-)
+from detectron2.modeling.backbone.resnet import BasicBlock, BasicStem, BottleneckBlock, ResNet
 from fvcore.nn.weight_init import c2_msra_fill
 
 from ...options import as_tuple
 from ..deform import DeformConv
 from ..norm import norm_layer
 from ..rewrite.fold import folding
+from .network import Network, yacs_keys
 
-# Added to `MODEL.RESNETS`, which Detectron2 fills with the other keys.
-KEYS = {"DEFORM_OFFSET_INIT": "zero"}
+_BLOCKS_PER_STAGE = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
 
-_BLOCKS_PER_STAGE = {
-    18: (2, 2, 2, 2),
-    34: (3, 4, 6, 3),
-    50: (3, 4, 6, 3),
-    101: (3, 4, 23, 3),
-    152: (3, 8, 36, 3),
-}
+
+# Index of the last block of res4, which tells depths apart.
+LAST_BLOCK = {depth: blocks[2] - 1 for depth, blocks in _BLOCKS_PER_STAGE.items()}
 
 
 class DeformBottleneck(BottleneckBlock):
@@ -163,30 +154,24 @@ def _check(depth: int, num_groups: int, deform: list[bool]) -> None:
         raise ValueError(f"deform_per_stage is {deform}, but it needs one value for each of res2, res3, res4 and res5.")
 
 
-def resnet_from_config(cfg, in_channels: int) -> ResNet:
-    """The same from `MODEL.RESNETS.*` and `MODEL.BACKBONE.FREEZE_AT`.
+def _check_config(cfg) -> None:
+    dilation = cfg.MODEL.RESNETS.RES5_DILATION
+    if dilation != 1:
+        raise ValueError(f"MODEL.RESNETS.RES5_DILATION is {dilation}, but FCOS's backbones have no dilation: set 1.")
 
-    Raises:
-        ValueError: the config asks for what FCOS's ResNets do not have.
-    """
-    node = cfg.MODEL.RESNETS
-    if node.RES5_DILATION != 1:
-        raise ValueError(
-            f"MODEL.RESNETS.RES5_DILATION is {node.RES5_DILATION}, but FCOS's backbones have no dilation: set 1."
-        )
-    return resnet(
-        node.DEPTH,
-        in_channels=in_channels,
-        stem_out_channels=node.STEM_OUT_CHANNELS,
-        res2_out_channels=node.RES2_OUT_CHANNELS,
-        num_groups=node.NUM_GROUPS,
-        width_per_group=node.WIDTH_PER_GROUP,
-        stride_in_1x1=node.STRIDE_IN_1X1,
-        norm=node.NORM,
-        freeze_at=cfg.MODEL.BACKBONE.FREEZE_AT,
-        deform_per_stage=node.DEFORM_ON_PER_STAGE,
-        deform_modulated=node.DEFORM_MODULATED,
-        deform_groups=node.DEFORM_NUM_GROUPS,
-        deform_offset_init=node.DEFORM_OFFSET_INIT,
-        out_features=node.OUT_FEATURES,
-    )
+
+NETWORK = Network(
+    resnet,
+    "RESNETS",
+    {"DEFORM_OFFSET_INIT": "zero"},  # Detectron2 has the other keys
+    yacs_keys(
+        "RESNETS",
+        *("depth", "stem_out_channels", "res2_out_channels", "num_groups", "width_per_group", "stride_in_1x1", "norm"),
+        *("deform_modulated", "deform_offset_init", "out_features"),
+        deform_per_stage="RESNETS.DEFORM_ON_PER_STAGE",
+        deform_groups="RESNETS.DEFORM_NUM_GROUPS",
+    ),
+    ("res3", "res4", "res5"),
+    "res2.0.conv1.weight",
+    _check_config,
+)

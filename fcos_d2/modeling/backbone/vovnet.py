@@ -16,15 +16,15 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from detectron2.layers import ShapeSpec
-from detectron2.modeling import FPN, Backbone
+from detectron2.modeling import Backbone
 from torch import Tensor, nn
 
 from ...options import as_tuple, one_of
 from ..norm import freeze
 from ..rewrite.fold import FoldedConv2d, conv_norm
 from ..traits import Traits
-from .fpn import fpn_from_config, network_arguments, register_backbone
+from .fpn import fpn_from_config
+from .network import Network, register_builder, yacs_keys
 
 
 @dataclass(frozen=True)
@@ -68,15 +68,6 @@ VOVNETS: dict[str, VoVNetSize] = {
 }
 
 _STEM_CHANNELS = 128
-
-# `MODEL.VOVNET`, with AdelaiDet's keys and defaults; nobody reads the last two.
-KEYS = {
-    "CONV_BODY": "V-39-eSE",
-    "OUT_FEATURES": ["stage2", "stage3", "stage4", "stage5"],
-    "NORM": "FrozenBN",
-    "OUT_CHANNELS": 256,
-    "BACKBONE_OUT_CHANNELS": 256,
-}
 
 
 def _conv(in_channels: int, out_channels: int, kernel_size: int, norm: str, stride: int = 1) -> FoldedConv2d:
@@ -176,9 +167,7 @@ class VoVNet(Backbone):
         for i, out_channels in enumerate(row.out_channels):
             blocks = []
             for b in range(row.num_blocks[i]):
-                blocks.append(
-                    OSABlock(width, row.conv_channels[i], out_channels, row.num_layers, row.ese, b > 0, norm),
-                )
+                blocks.append(OSABlock(width, row.conv_channels[i], out_channels, row.num_layers, row.ese, b > 0, norm))
                 width = out_channels
             name = f"stage{i + 2}"
             self.add_module(name, nn.Sequential(*blocks))
@@ -201,12 +190,18 @@ class VoVNet(Backbone):
         return {name: maps[name] for name in self._out_features}
 
 
-def vovnet_from_config(cfg, in_channels: int) -> VoVNet:
-    """The same from `MODEL.VOVNET.*` and `MODEL.BACKBONE.FREEZE_AT`."""
-    return VoVNet(cfg.MODEL.VOVNET.CONV_BODY, in_channels=in_channels, **network_arguments(cfg, cfg.MODEL.VOVNET))
-
-
-@register_backbone
-def build_fcos_vovnet_fpn_backbone(cfg, input_shape: ShapeSpec) -> FPN:
-    """VoVNet-FPN from `MODEL.VOVNET`, `MODEL.FPN` and `MODEL.FCOS.TOP_LEVELS`."""
-    return fpn_from_config(cfg, vovnet_from_config(cfg, input_shape.channels))
+NETWORK = Network(
+    VoVNet,
+    "VOVNET",
+    {  # AdelaiDet's keys and defaults; nobody reads the last two
+        "CONV_BODY": "V-39-eSE",
+        "OUT_FEATURES": ["stage2", "stage3", "stage4", "stage5"],
+        "NORM": "FrozenBN",
+        "OUT_CHANNELS": 256,
+        "BACKBONE_OUT_CHANNELS": 256,
+    },
+    yacs_keys("VOVNET", "norm", "out_features", size="VOVNET.CONV_BODY"),
+    ("stage3", "stage4", "stage5"),
+    "stage2.0.concat.weight",
+)
+register_builder("build_fcos_vovnet_fpn_backbone", NETWORK, fpn_from_config)

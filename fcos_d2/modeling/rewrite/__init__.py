@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import nn
@@ -26,9 +27,6 @@ from .recompute import PARTS, Recomputed, recomputing
 __all__ = ["PARTS", "STEPS", "prepare_training", "rewrite", "rewrites_of"]
 
 logger = logging.getLogger("fcos_d2")
-
-STEPS = ("freeze", "fold", "invariant", "fuse", "recompute", "precision")
-"""In the order in which they are applied."""
 
 
 def rewrite(
@@ -67,63 +65,111 @@ def rewrite(
     Raises:
         ValueError: there is no such value, a step meets what it does not know, or steps contradict each other.
     """
-    _check(
-        rewrites_of(module),
-        {
-            "freeze": bool(freeze) or not sync_bn,
-            "fold": fold,
-            "invariant": invariant,
-            "fuse": fuse,
-            "recompute": recompute != "none",
-            "precision": precision is not None,
-        },
-    )
-    one_of("recompute", recompute, PARTS)
-    dtypes = precision_of_parts(precision or "fp32") if fuse else {}
-    if not fuse:
-        one_of("precision without fuse", precision, (None, "autocast"))
+    options = _Options(tuple(freeze), sync_bn, fold, invariant, fuse, recompute, precision, compile)
+    before = rewrites_of(module)
+    options.check({_step(entry) for entry in before})
     new = rebuilt(module, lambda part: None) if share_tensors else copy.deepcopy(module)
-    done = {_step(entry): entry for entry in rewrites_of(module)}
-    if freeze:
-        new, done["freeze"] = freezing(new, freeze), f"freeze: {', '.join(freeze)}"
-    if not sync_bn and (count := sum(isinstance(part, nn.SyncBatchNorm) for part in new.modules())):
-        new, done["freeze"] = without_sync_bn(new), f"freeze: {count} SyncBN layers became BN layers"
-    if fold:
-        new, done["fold"] = folding(new), "fold"
-    if invariant:
-        new, done["invariant"] = without_padding(new), "invariant"
-    if fuse:
-        new = fusing(plain(new, Recomputed, Guarded).eval().requires_grad_(False))
-        done = {step: entry for step, entry in done.items() if step not in ("recompute", "precision")}
-        done["fuse"] = f"fuse: left are {', '.join(left)}" if (left := norms_left(new)) else "fuse"
-        done["precision"] = lower(new, dtypes, compile)
-    if recompute != "none":
-        new, done["recompute"] = recomputing(plain(new, Recomputed), recompute), f"recompute: {recompute}"
-    if precision == "autocast":
-        new, done["precision"] = guarding(new), "precision: autocast"
-    new._rewrites = tuple(done.values())
+    done = [x for x in before if not fuse or _step(x) not in ("recompute", "precision")]
+    for step, apply in _APPLY.items():
+        new, note = apply(new, options)
+        entry = step + f": {note}" * bool(note)
+        done = [x for x in done if note is None or (x != entry and (step == "freeze" or _step(x) != step))]
+        done += [entry] if note is not None else []
+    new.rewrites = tuple(done)
     if invariant and hasattr(type(new), "batch_invariant"):
         new.batch_invariant = True
     return new
 
 
-def _check(done: Sequence[str], asked: Mapping[str, bool]) -> None:
-    """Refuse steps that contradict each other, or what was done before."""
-    before, wanted = {_step(entry) for entry in done}, [step for step, now in asked.items() if now]
-    if "fuse" in before and wanted:
-        raise FcosError(
-            f"A fused model cannot be rewritten again ({', '.join(wanted)}): give all steps, fuse included, to the "
-            "model that it was made of."
-        )
-    if asked["fuse"] and asked["recompute"]:
-        raise FcosError("fuse and recompute contradict each other: a fused model does not train.")
-    if asked["fold"] and "precision" in before:
-        raise FcosError("fold comes before precision: give both at once to the model as it was before.")
+@dataclass(frozen=True)
+class _Options:
+    """What `rewrite` was asked for, see there."""
+
+    freeze: tuple[str, ...]
+    sync_bn: bool
+    fold: bool
+    invariant: bool
+    fuse: bool
+    recompute: str
+    precision: str | Mapping[str, str] | None
+    compile: bool
+
+    def check(self, before: set[str]) -> None:
+        """Refuse values that there are not, and steps that contradict each other or those that were applied before."""
+        one_of("recompute", self.recompute, PARTS)
+        if self.fuse:
+            precision_of_parts(self.precision or "fp32")
+        else:
+            one_of("precision without fuse", self.precision, (None, "autocast"))
+            one_of("compile without fuse", self.compile, (False,))
+        training = self.recompute != "none" or self.precision is not None
+        if "fuse" in before and (self.freeze or self.fold or self.invariant or self.fuse or training):
+            raise FcosError(
+                "A fused model cannot be rewritten again: give all steps, fuse included, to the model it was made of."
+            )
+        if self.fuse and self.recompute != "none":
+            raise FcosError("fuse and recompute contradict each other: a fused model does not train.")
+        if self.fold and "precision" in before:
+            raise FcosError("fold comes before precision: give both at once to the model as it was before.")
+
+
+# Each returns the module, new if something was done, and a note for the record; `None` if nothing was done.
+_Applied = tuple[nn.Module, "str | None"]
+
+
+def _freeze(module: nn.Module, options: _Options) -> _Applied:
+    notes = [", ".join(options.freeze)] if options.freeze else []
+    module = freezing(module, options.freeze) if options.freeze else module
+    count = 0 if options.sync_bn else sum(isinstance(part, nn.SyncBatchNorm) for part in module.modules())
+    if count:
+        module = without_sync_bn(module)
+        notes.append(f"{count} SyncBN layers became BN layers")
+    return module, "; ".join(notes) or None
+
+
+def _fold(module: nn.Module, options: _Options) -> _Applied:
+    return (folding(module), "") if options.fold else (module, None)
+
+
+def _invariant(module: nn.Module, options: _Options) -> _Applied:
+    return (without_padding(module), "") if options.invariant else (module, None)
+
+
+def _fuse(module: nn.Module, options: _Options) -> _Applied:
+    if not options.fuse:
+        return module, None
+    module = fusing(plain(module, Recomputed, Guarded).eval().requires_grad_(False))
+    left = norms_left(module)
+    return module, f"left are {', '.join(left)}" if left else ""
+
+
+def _recompute(module: nn.Module, options: _Options) -> _Applied:
+    if options.recompute == "none":
+        return module, None
+    return recomputing(plain(module, Recomputed), options.recompute), options.recompute
+
+
+def _precision(module: nn.Module, options: _Options) -> _Applied:
+    if options.fuse:
+        return module, lower(module, precision_of_parts(options.precision or "fp32"), options.compile)
+    return (guarding(module), "autocast") if options.precision else (module, None)
+
+
+_APPLY: dict[str, Callable[[nn.Module, _Options], _Applied]] = {
+    "freeze": _freeze,
+    "fold": _fold,
+    "invariant": _invariant,
+    "fuse": _fuse,
+    "recompute": _recompute,
+    "precision": _precision,
+}
+STEPS = tuple(_APPLY)
+"""In the order in which they are applied."""
 
 
 def rewrites_of(module: nn.Module) -> tuple[str, ...]:
     """What `rewrite` has done to a module or parts of it: each entry is a step's name, and details after a colon."""
-    found = [entry for part in module.modules() for entry in getattr(part, "_rewrites", ())]
+    found = [entry for part in module.modules() for entry in getattr(part, "rewrites", ())]
     return tuple(sorted(dict.fromkeys(found), key=lambda entry: STEPS.index(_step(entry))))
 
 
@@ -144,13 +190,9 @@ def prepare_training(model: nn.Module, *, device: torch.device | str, amp: bool,
     """
     cpu = torch.device(device).type == "cpu"
     new = rewrite(
-        model,
-        sync_bn=not cpu,
-        recompute=recompute,
-        precision="autocast" if cpu and amp else None,
-        share_tensors=True,
+        model, sync_bn=not cpu, recompute=recompute, precision="autocast" if cpu and amp else None, share_tensors=True
     )
     for entry in set(rewrites_of(new)) - set(rewrites_of(model)):
-        if _step(entry) == "freeze":
+        if "SyncBN" in entry:
             logger.warning("%s, because SyncBN does not train on the CPU.", entry.partition(": ")[2])
     return new

@@ -42,28 +42,10 @@ _ONE_BY_ONE = "and run images one by one (batch size 1)"
 _READS_NEIGHBOURS = (nn.Conv2d, nn.ConvTranspose2d, nn.MaxPool2d, nn.AvgPool2d)
 # They work on each cell alone (batch norms while they do not train).
 _POINTWISE = (
-    *BATCH_NORMS,
-    FrozenBatchNorm2d,
-    nn.Dropout,
-    nn.Dropout2d,
-    nn.AlphaDropout,
-    nn.FeatureAlphaDropout,
-    nn.Identity,
-    nn.PReLU,
-    nn.ReLU,
-    nn.ReLU6,
-    nn.LeakyReLU,
-    nn.ELU,
-    nn.GELU,
-    nn.SiLU,
-    nn.Mish,
-    nn.Sigmoid,
-    nn.Hardsigmoid,
-    nn.Hardswish,
-    nn.Hardtanh,
-    nn.Tanh,
-    nn.Softplus,
-)
+    *BATCH_NORMS, FrozenBatchNorm2d, nn.Dropout, nn.Dropout2d, nn.AlphaDropout, nn.FeatureAlphaDropout, nn.Identity,
+    nn.PReLU, nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.ELU, nn.GELU, nn.SiLU, nn.Mish, nn.Sigmoid, nn.Hardsigmoid,
+    nn.Hardswish, nn.Hardtanh, nn.Tanh, nn.Softplus,
+)  # fmt: skip
 _CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 
 

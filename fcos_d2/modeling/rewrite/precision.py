@@ -82,7 +82,7 @@ def lower(model: nn.Module, dtypes: Mapping[str, torch.dtype], compile: bool) ->
             part.compile(mode=None if on_cpu else "reduce-overhead")
     names = {dtype: name for name, dtype in PRECISIONS.items()}
     how = ", ".join(f"{name} {names[dtypes[name]]}" for name in parts)
-    return f"precision: {how}{', compiled' if compile else ''}"
+    return how + ", compiled" * compile
 
 
 def _lower(top: str, module: nn.Module, dtype: torch.dtype, pack: bool) -> None:
