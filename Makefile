@@ -105,5 +105,5 @@ $(OFFICIAL): pyproject.toml
 	test -f "$(DETECTRON2)/setup.py" || { echo 'DETECTRON2=$(DETECTRON2) is no checkout of Detectron2: it has no setup.py.' >&2; exit 1; }; \
 	"$$uv" venv --allow-existing $${python:+--python "$$python"} .venv-official; \
 	"$$uv" pip install --python .venv-official --group official --editable .; \
-	FORCE_CUDA=0 MAX_JOBS=2 "$$uv" pip install --python .venv-official --no-build-isolation "$(DETECTRON2)"; \
+	MAX_JOBS=2 "$$uv" pip install --python .venv-official --no-build-isolation "$(DETECTRON2)"; \
 	touch $@

@@ -19,11 +19,10 @@ from typing import Any
 import torch
 
 from fcos_d2.errors import FcosError
-from fcos_d2.evaluation.speed import Times, alternate
 from projects_tools.bench import workload
 from projects_tools.bench.agreement import Agreement, compare
 from projects_tools.bench.peers import SUITES, Ours, get_peer
-from projects_tools.bench.timing import copy_bandwidth, peak_memory
+from projects_tools.bench.timing import Times, alternate, copy_bandwidth, peak_memory
 from projects_tools.bench.workload import Setting
 
 __all__ = ["Case", "Growth", "Report", "Row", "cases", "run"]

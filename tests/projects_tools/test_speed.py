@@ -13,13 +13,12 @@ import torch
 from click.testing import CliRunner
 
 from fcos_d2.errors import FcosError
-from fcos_d2.evaluation.speed import Times, alternate
 from projects_tools.bench import peers, report, speed, workload
 from projects_tools.bench.__main__ import command
 from projects_tools.bench.agreement import Agreement, compare
 from projects_tools.bench.peers import Detectron2, Job, Ours, get_peer
 from projects_tools.bench.speed import Case, Growth, Report, Row
-from projects_tools.bench.timing import peak_memory
+from projects_tools.bench.timing import Times, alternate, peak_memory
 from projects_tools.bench.workload import SCORE_THRESHOLD, Setting
 
 ROOT = Path(__file__).resolve().parents[2]
