@@ -19,9 +19,7 @@ from .trainer import LazyTrainer
 __all__ = ["draw_samples"]
 
 
-def draw_samples(
-    trainer: LazyTrainer, dataset: str, path: Path, count: int, title: str, min_score: float = 0.5
-) -> bool:
+def draw_samples(trainer: LazyTrainer, dataset: str, path: Path, count: int, title: str) -> bool:
     """Draw ground truth beside detections for images of a registered data set, spread evenly over it.
 
     Args:
@@ -29,8 +27,6 @@ def draw_samples(
         dataset: name in Detectron2's catalog.
         path: PNG to write.
         count: images at most; those with objects are preferred.
-        title: of the picture.
-        min_score: detections below are not drawn.
     Returns:
         Whether there was an image to draw.
     """
@@ -54,5 +50,5 @@ def draw_samples(
                 drawn = Drawable(boxes, [box["category_id"] for box in truth])
                 rows.append((read_image(record["file_name"], "RGB"), drawn, found))
         model.train(training)
-    draw_comparison(rows, trainer.class_names or [], path, title, min_score)
+    draw_comparison(rows, trainer.class_names or [], path, title)
     return True

@@ -23,7 +23,6 @@ from ..files import write_json
 __all__ = ["DEMO", "DEMO_IMAGES", "EVALUATION", "TRAINING", "Kind", "Workspace", "is_first_process"]
 
 _MARKER = ".fcos_d2.json"
-_TEXTS = ("log.txt",)  # which name the folder that they were written in
 
 
 @dataclass(frozen=True)
@@ -265,8 +264,8 @@ def _exchange(fresh: Path, target: Path) -> None:
             source, destination = fresh / name, target / name
             if not source.is_file():
                 continue
-            if name in _TEXTS:
-                _name_target(source, fresh, target)
+            if name == "log.txt":  # which names the folder that it was written in
+                source.write_text(source.read_text(encoding="utf-8").replace(str(fresh), str(target)), encoding="utf-8")
             if destination.exists() and name not in own:  # the user's
                 destination = destination.with_name(f"{destination.name}.new")
             destination.parent.mkdir(parents=True, exist_ok=True)
@@ -280,11 +279,3 @@ def _exchange(fresh: Path, target: Path) -> None:
             f"The new {note['holds']} is complete, but cannot be moved from {fresh} to {target}: "
             f"{error.strerror or error}; running the command again with --resume finishes that."
         ) from error
-
-
-def _name_target(path: Path, fresh: Path, target: Path) -> None:
-    """Write the final place into a text, without giving it another inode: a log may still be open."""
-    text = path.read_text(encoding="utf-8").replace(str(fresh), str(target))
-    with path.open("r+", encoding="utf-8") as file:
-        file.write(text)
-        file.truncate()
