@@ -88,6 +88,7 @@ def command(
             }
             if pictures:
                 row["picture"] = path = free_name(output, source.stem, taken)
+                taken.add(path)
                 save_picture(predictor.draw(pixels, instances, image_format="RGB"), path)
             found.append(row)
             progress.update(done)
