@@ -18,11 +18,9 @@ import torch
 from detectron2.config import CfgNode, LazyConfig, get_cfg
 from detectron2.config import LazyCall as L
 from detectron2.data.detection_utils import create_keypoint_hflip_indices
-from detectron2.engine import DefaultTrainer
 from detectron2.modeling import build_model
 from detectron2.solver import WarmupParamScheduler
 from detectron2.solver.build import get_default_optimizer_params
-from detectron2.utils import comm
 from fvcore.common.param_scheduler import CosineParamScheduler, MultiStepParamScheduler
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
@@ -35,23 +33,12 @@ from .targets import target
 from .yacs import add_fcos_config, read_yacs
 
 __all__ = [
-    "class_key",
-    "clipping_sgd",
-    "dataloader_of_yacs",
-    "lazy_of_yacs",
-    "lr_multiplier_of_yacs",
-    "model_from_keys",
-    "optimizer_of_yacs",
-    "scaled",
-    "train_of_yacs",
-]
+    "class_key", "clipping_sgd", "dataloader_of_yacs", "lazy_of_yacs", "lr_multiplier_of_yacs", "model_from_keys",
+    "optimizer_of_yacs", "train_of_yacs",
+]  # fmt: skip
 
 # Keys that ask for what no node says, with the only value that can be translated.
-_REFUSED: dict[str, Any] = {
-    "TEST.PRECISE_BN.ENABLED": False,
-    "TEST.AUG.ENABLED": False,
-    "TEST.EXPECTED_RESULTS": [],
-}
+_REFUSED: dict[str, Any] = {"TEST.PRECISE_BN.ENABLED": False, "TEST.AUG.ENABLED": False, "TEST.EXPECTED_RESULTS": []}
 # Top-level nodes that are no business of a model.
 _NOT_OF_MODELS = ("SOLVER", "DATALOADER", "DATASETS", "OUTPUT_DIR", "SEED", "TRAIN", "CUDNN_BENCHMARK", "GLOBAL")
 # Where a meta architecture has its number of classes.
@@ -65,28 +52,16 @@ for _sampling in (RepeatFactorSampling, RandomSubsetSampling):
 
 
 def lazy_of_yacs(cfg: CfgNode) -> DictConfig:
-    """Translate a config.
+    """The nodes model, dataloader, optimizer, lr_multiplier and train.
 
-    Args:
-        cfg: e.g. from `load_config`; stays as it is.
-    Returns:
-        The nodes model, dataloader, optimizer, lr_multiplier and train.
     Raises:
         FcosError: a key asks for what cannot be translated; the message names it.
     """
     nodes = {
-        "model": model_of_yacs(cfg),
-        "dataloader": dataloader_of_yacs(cfg),
-        "optimizer": optimizer_of_yacs(cfg),
-        "lr_multiplier": lr_multiplier_of_yacs(cfg),
-        "train": train_of_yacs(cfg),
-    }
+        "model": model_of_yacs(cfg), "dataloader": dataloader_of_yacs(cfg), "optimizer": optimizer_of_yacs(cfg),
+        "lr_multiplier": lr_multiplier_of_yacs(cfg), "train": train_of_yacs(cfg),
+    }  # fmt: skip
     return OmegaConf.create(nodes, flags={"allow_objects": True})
-
-
-def scaled(cfg: CfgNode) -> CfgNode:
-    """The config for the present number of processes, as SOLVER.REFERENCE_WORLD_SIZE asks for it."""
-    return DefaultTrainer.auto_scale_workers(cfg, comm.get_world_size())
 
 
 # Model
@@ -116,12 +91,9 @@ def class_key(cfg: CfgNode) -> str | None:
 
 @target("model")
 def model_from_keys(
-    keys: Mapping[str, Any],
-    pixel_mean: Iterable[float],
-    pixel_std: Iterable[float],
-    input_format: str,
+    keys: Mapping[str, Any], pixel_mean: Iterable[float], pixel_std: Iterable[float], input_format: str,
     num_classes: int | None = None,
-) -> nn.Module:
+) -> nn.Module:  # fmt: skip
     """Build a model of Detectron2 from its yacs keys, on the CPU.
 
     Args:
@@ -169,7 +141,8 @@ def dataloader_of_yacs(cfg: CfgNode) -> DictConfig:
     _refuse(cfg)
     nodes = LazyConfig.load(str(config_root() / "common" / "data.py"), "dataloader")
     train, test = nodes.train, nodes.test
-    train.dataset.names, test.dataset.names = _one_or_all(cfg.DATASETS.TRAIN), _one_or_all(cfg.DATASETS.TEST)
+    for node, names in ((train, list(cfg.DATASETS.TRAIN)), (test, list(cfg.DATASETS.TEST))):
+        node.dataset.names = names[0] if len(names) == 1 else names
     train.dataset.filter_empty = cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS
     if cfg.MODEL.KEYPOINT_ON:
         train.dataset.min_keypoints = cfg.MODEL.ROI_KEYPOINT_HEAD.MIN_KEYPOINTS_PER_IMAGE
@@ -188,21 +161,14 @@ def dataloader_of_yacs(cfg: CfgNode) -> DictConfig:
     return nodes
 
 
-def _one_or_all(names: Iterable[str]) -> str | list[str]:
-    names = list(names)
-    return names[0] if len(names) == 1 else names
-
-
 def _mapper(cfg: CfgNode, train: bool) -> dict[str, Any]:
     """What Detectron2's `DatasetMapper.from_config` reads."""
     options = {
-        "augmentations": _augmentations(cfg, train),
-        "image_format": cfg.INPUT.FORMAT,
-        "use_instance_mask": cfg.MODEL.MASK_ON,
-        "instance_mask_format": cfg.INPUT.MASK_FORMAT,
+        "augmentations": _augmentations(cfg, train), "image_format": cfg.INPUT.FORMAT,
+        "use_instance_mask": cfg.MODEL.MASK_ON, "instance_mask_format": cfg.INPUT.MASK_FORMAT,
         "use_keypoint": cfg.MODEL.KEYPOINT_ON,
         "recompute_boxes": bool(train and cfg.INPUT.CROP.ENABLED and cfg.MODEL.MASK_ON),
-    }
+    }  # fmt: skip
     if cfg.MODEL.KEYPOINT_ON:
         options["keypoint_hflip_indices"] = [int(i) for i in create_keypoint_hflip_indices(list(cfg.DATASETS.TRAIN))]
     if cfg.MODEL.LOAD_PROPOSALS:
@@ -234,11 +200,8 @@ def _augmentations(cfg: CfgNode, train: bool) -> list[DictConfig]:
 
 def _sampler(cfg: CfgNode) -> DictConfig | None:
     name = cfg.DATALOADER.SAMPLER_TRAIN
-    one_of(
-        "DATALOADER.SAMPLER_TRAIN",
-        name,
-        ("TrainingSampler", "RepeatFactorTrainingSampler", "RandomSubsetTrainingSampler"),
-    )
+    known = ("TrainingSampler", "RepeatFactorTrainingSampler", "RandomSubsetTrainingSampler")
+    one_of("DATALOADER.SAMPLER_TRAIN", name, known)
     if name == "RepeatFactorTrainingSampler":
         if not cfg.DATALOADER.get("REPEAT_SQRT", True):
             raise FcosError("DATALOADER.REPEAT_SQRT is False, which is not available: set it to True.")
@@ -254,11 +217,7 @@ def _sampler(cfg: CfgNode) -> DictConfig | None:
 
 
 def optimizer_of_yacs(cfg: CfgNode) -> DictConfig:
-    """What Detectron2's `build_optimizer` makes: SGD, its gradients clipped if SOLVER.CLIP_GRADIENTS says so.
-
-    Raises:
-        FcosError: SOLVER has a key that Detectron2 does not read.
-    """
+    """What Detectron2's `build_optimizer` makes: SGD, its gradients clipped if SOLVER.CLIP_GRADIENTS says so."""
     solver = cfg.SOLVER
     if unknown := [key for key in solver if key not in get_cfg().SOLVER]:
         raise FcosError(
@@ -283,31 +242,16 @@ def _clips_the_whole(clip: CfgNode) -> bool:
     """Whether the norm of all gradients together is clipped ("full_model" of Detectron2's projects)."""
     one_of("SOLVER.CLIP_GRADIENTS.CLIP_TYPE", clip.CLIP_TYPE, ("value", "norm", "full_model"))
     if clip.CLIP_TYPE == "full_model" and clip.NORM_TYPE != 2.0:
-        raise FcosError(
-            f"SOLVER.CLIP_GRADIENTS.NORM_TYPE is {clip.NORM_TYPE}; with CLIP_TYPE full_model it must be 2.0."
-        )
+        raise FcosError(f"SOLVER.CLIP_GRADIENTS.NORM_TYPE is {clip.NORM_TYPE}; for full_model it must be 2.0.")
     return clip.CLIP_TYPE == "full_model"
 
 
 @target("optimizer")
 def clipping_sgd(
-    params: Any,
-    lr: float,
-    momentum: float,
-    weight_decay: float,
-    nesterov: bool,
-    clip_type: str,
-    clip_value: float,
+    params: Any, lr: float, momentum: float, weight_decay: float, nesterov: bool, clip_type: str, clip_value: float,
     norm_type: float = 2.0,
-) -> torch.optim.SGD:
-    """SGD that clips the gradient of each parameter before its step, as Detectron2's `build_optimizer` does.
-
-    Args:
-        params, lr, momentum, weight_decay, nesterov: of `torch.optim.SGD`.
-        clip_type: "value" clips each number, "norm" the norm of each parameter's gradient.
-        clip_value: the limit.
-        norm_type: of the norm.
-    """
+) -> torch.optim.SGD:  # fmt: skip
+    """SGD that clips each parameter's gradient before its step, by "value" or "norm", as Detectron2's builder does."""
     optimizer = torch.optim.SGD(params, lr, momentum, weight_decay=weight_decay, nesterov=nesterov)
 
     def clip(optimizer: torch.optim.Optimizer, *unused: Any) -> None:
@@ -322,11 +266,7 @@ def clipping_sgd(
 
 
 def lr_multiplier_of_yacs(cfg: CfgNode) -> DictConfig:
-    """What Detectron2's `build_lr_scheduler` makes.
-
-    Raises:
-        FcosError: SOLVER.LR_SCHEDULER_NAME is not one of Detectron2's.
-    """
+    """What Detectron2's `build_lr_scheduler` makes."""
     solver = cfg.SOLVER
     name, last = solver.LR_SCHEDULER_NAME, solver.MAX_ITER
     if name == "WarmupMultiStepLR":

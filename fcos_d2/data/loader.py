@@ -4,9 +4,6 @@
 aspect ratio), but each batch depends on two numbers alone: a seed and its position. It groups by the sizes in the
 annotations and seeds the augmentation of each sample with the sample's number. So a resumed training goes to its
 position without decoding an image, and the number of loader processes changes nothing.
-
-A training loader is endless and is iterated once, so its processes live as long as the training. One for evaluation is
-made for each evaluation and ends with it: its processes would only hold memory in between.
 """
 
 from __future__ import annotations
@@ -31,14 +28,9 @@ from ..errors import FcosError
 from .random_state import seeded
 
 __all__ = [
-    "ImageError",
-    "NamedMapper",
-    "RandomSubsetSampling",
-    "RepeatFactorSampling",
-    "TrainLoader",
-    "build_test_loader",
+    "ImageError", "NamedMapper", "RandomSubsetSampling", "RepeatFactorSampling", "TrainLoader", "build_test_loader",
     "build_train_loader",
-]
+]  # fmt: skip
 
 
 class ImageError(FcosError):
@@ -49,11 +41,7 @@ class ImageError(FcosError):
 
 
 class NamedMapper:
-    """A mapper whose errors name the image file.
-
-    Args:
-        mapper: what Detectron2's loaders call for each image.
-    """
+    """A mapper whose errors name the image file."""
 
     def __init__(self, mapper: Callable[[dict], Any]) -> None:
         self.mapper = mapper
@@ -72,11 +60,7 @@ class NamedMapper:
 
 @dataclass(frozen=True)
 class RepeatFactorSampling:
-    """Images of rare classes come more often: Detectron2's `RepeatFactorTrainingSampler` (LVIS, Sec. B.2).
-
-    Attributes:
-        threshold: frequency below which a class is repeated.
-    """
+    """Images of classes rarer than a threshold come more often: Detectron2's `RepeatFactorTrainingSampler`."""
 
     threshold: float
 
@@ -155,8 +139,7 @@ class _Batches(Sampler):
     """Lists of (image, number of the sample), grouped by aspect ratio if the loader asks for it."""
 
     def __init__(self, loader: TrainLoader, position: int) -> None:
-        self.loader = loader
-        self.position = position
+        self.loader, self.position = loader, position
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         return itertools.islice(self._all(), self.position, None)
@@ -181,9 +164,8 @@ class _Samples(Dataset):
     """Augmented samples; each draws its random numbers from its own seed."""
 
     def __init__(self, records: Any, mapper: Callable[[dict], Any] | None, seed: int) -> None:
-        self.records = records
+        self.records, self.seed = records, seed
         self.mapper = None if mapper is None else NamedMapper(mapper)
-        self.seed = seed
 
     def __len__(self) -> int:
         return len(self.records)
@@ -239,16 +221,11 @@ def build_train_loader(
     if sampler is None:
         sampler = TrainingSampler(len(records))
     indices: Any = sampler if isinstance(sampler, Sampler) else sampler(records)
+    records = DatasetFromList(records, copy=False) if isinstance(records, list) else records
     return TrainLoader(
-        DatasetFromList(records, copy=False) if isinstance(records, list) else records,
-        mapper,
-        indices,
-        total_batch_size // processes,
-        grouped=aspect_ratio_grouping,
-        collate=collate_fn or trivial_batch_collator,
-        num_workers=num_workers,
-        pin_memory=_pins(pin_memory),
-    )
+        records, mapper, indices, total_batch_size // processes, aspect_ratio_grouping,
+        collate_fn or trivial_batch_collator, num_workers, _pins(pin_memory),
+    )  # fmt: skip
 
 
 def build_test_loader(

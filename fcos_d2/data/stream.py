@@ -29,8 +29,7 @@ class SampleStream:
     def __init__(self, loader: Any, seed: int) -> None:
         if not isinstance(loader, TrainLoader) and (parts := train_loader_parts(loader)) is not None:
             loader = TrainLoader(**parts)
-        self.loader = loader
-        self.seed = seed
+        self.loader, self.seed = loader, seed
         self.batches = 0  # handed out so far
         self._order = loader.order() if isinstance(loader, TrainLoader) else None
         self._iterator: Iterator | None = None

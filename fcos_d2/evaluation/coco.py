@@ -62,12 +62,9 @@ class FastCOCOEvaluator(DatasetEvaluator):
         use_fast_impl: bool = True,
         kpt_oks_sigmas: Sequence[float] = (),
     ) -> None:
-        self.dataset_name = dataset_name
+        self.dataset_name, self.distributed, self.output_dir = dataset_name, distributed, output_dir
         self.tasks = None if tasks is None else tuple(tasks)
-        self.distributed = distributed
-        self.output_dir = output_dir
-        self.max_dets_per_image = max_dets_per_image
-        self.kpt_oks_sigmas = kpt_oks_sigmas
+        self.max_dets_per_image, self.kpt_oks_sigmas = max_dets_per_image, kpt_oks_sigmas
         self.metadata = MetadataCatalog.get(dataset_name)
         self._boxes: list[tuple[Any, Instances]] = []
         self._others: COCOEvaluator | None = None
@@ -78,12 +75,7 @@ class FastCOCOEvaluator(DatasetEvaluator):
         self._boxes, self._others = [], None
 
     def process(self, inputs: Sequence[dict], outputs: Sequence[dict]) -> None:
-        """Keep the predictions of some images.
-
-        Args:
-            inputs: of the model, with "image_id".
-            outputs: of the model, with "instances", or "proposals".
-        """
+        """Keep a model's outputs for some of its inputs: "instances" or "proposals"."""
         for given, output in zip(inputs, outputs):
             found = output.get("instances")
             if "proposals" in output or (found is not None and any(found.has(name) for name in _OTHER_TASKS)):
@@ -102,14 +94,7 @@ class FastCOCOEvaluator(DatasetEvaluator):
         self._others.process([given], [output])
 
     def evaluate(self, img_ids: Sequence[int] | None = None) -> dict[str, Any]:
-        """The metrics of all predictions.
-
-        Args:
-            img_ids: of the images to look at; all by default.
-        Returns:
-            E.g. {"bbox": {"AP": 31.4, "AP50": ..., "AP-person": ...}}, in percent, not a number where there is nothing
-            to find; empty in processes other than the first, and without predictions.
-        """
+        """The metrics of all predictions, or of those of some images, as `COCOEvaluator` gives them."""
         results: dict[str, Any] = OrderedDict()
         others = comm.all_gather(self._others is not None) if self.distributed else [self._others is not None]
         if any(others):
@@ -158,10 +143,8 @@ class FastCOCOEvaluator(DatasetEvaluator):
         if (known := self.metadata.get("thing_dataset_id_to_contiguous_id")) is not None:
             ids = {number: category for category, number in known.items()}
             for row in rows:
-                if row["category_id"] not in ids:
-                    raise AssertionError(
-                        f"A prediction has class {row['category_id']}, but {self.dataset_name} has {len(ids)} classes."
-                    )
+                known_class = row["category_id"] in ids
+                assert known_class, f"A prediction has class {row['category_id']}, but the data set {len(ids)} classes."
                 row["category_id"] = ids[row["category_id"]]
         return rows
 
@@ -238,8 +221,7 @@ def _columns(
 ) -> tuple[dict[str, np.ndarray], np.ndarray] | None:
     """Ground truth and detections as arrays; None for what pycocotools treats in its own way or refuses.
 
-    That is: ids that are no whole numbers or come twice, the annotation 0, which pycocotools takes for "no match",
-    detections of other images, scores that are not numbers, and fields that are missing.
+    That is: odd or repeated ids, the annotation 0 ("no match"), other images, scores of NaN, and missing fields.
     """
     annotations = truth["annotations"]
     try:
@@ -266,11 +248,7 @@ def _columns(
 
 
 def _ids(values: Iterator[Any]) -> np.ndarray:
-    """Whole numbers from 0 to 2^53, int64.
-
-    Raises:
-        ValueError: one of them is something else.
-    """
+    """Whole numbers from 0 to 2^53, int64, else ValueError."""
     found = np.array(list(values))
     if not found.size:
         return np.zeros(0, np.int64)

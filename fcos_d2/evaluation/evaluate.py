@@ -24,14 +24,9 @@ from ..errors import FcosError
 from ..files import write_atomically
 
 __all__ = [
-    "build_evaluator",
-    "build_loader",
-    "build_test_loader",
-    "data_class_names",
-    "evaluate",
-    "test_sets",
+    "build_evaluator", "build_loader", "build_test_loader", "data_class_names", "evaluate", "test_sets",
     "write_results",
-]
+]  # fmt: skip
 
 logger = logging.getLogger("fcos_d2")
 
@@ -76,13 +71,7 @@ def evaluate(
 
 
 def write_results(results: dict[str, Any], output_dir: str, iteration: int) -> None:
-    """Write evaluation.json, in the first process.
-
-    Args:
-        results: of `evaluate`.
-        output_dir: folder of the file.
-        iteration: of the weights.
-    """
+    """Let the first process write evaluation.json, with the iteration of the weights."""
     if comm.is_main_process() and output_dir:
         text = json.dumps({"iteration": iteration, **_finite(results)}, indent=2)
         write_atomically(Path(output_dir) / "evaluation.json", lambda file: file.write(text.encode()))
@@ -117,11 +106,7 @@ test_sets.__test__ = False  # type: ignore[attr-defined]  # no test of pytest's
 
 
 def build_test_loader(cfg: DictConfig, name: str | None) -> Any:
-    """The loader of a data set, as `dataloader.test` says; errors name the image.
-
-    Raises:
-        FcosError: the data cannot be loaded.
-    """
+    """The loader of a data set, as `dataloader.test` says; errors name the image."""
     loader = build_loader(_for(cfg, name).test)
     wrap_mapper(loader, NamedMapper)
     return loader
@@ -160,11 +145,8 @@ def build_loader(node: DictConfig) -> Any:
 
 
 def data_class_names(cfg: DictConfig | CfgNode, parts: Sequence[str] = ("train", "test")) -> list[str] | None:
-    """Class names of the data sets that a config names; None if it names none, or these have no classes.
+    """Class names of the first part of the data that a config names; None if there is none, or it has no classes.
 
-    Args:
-        cfg: with `dataloader.<part>.dataset.names`, or with Detectron2's keys.
-        parts: the first with names counts.
     Raises:
         FcosError: Detectron2's catalog has no such data set.
     """

@@ -5,7 +5,6 @@ What may be changed here: what happens between two iterations. What an iteration
 
 from .distributed import main_of_script, run
 from .interrupt import TrainingInterrupted
-from .trainer import LazyTrainer
-from .yaml_trainer import YamlTrainer
+from .trainer import LazyTrainer, YamlTrainer
 
 __all__ = ["LazyTrainer", "TrainingInterrupted", "YamlTrainer", "main_of_script", "run"]

@@ -22,8 +22,8 @@ _LARGEST = 1000  # numbers in a buffer; larger ones are tables
 def own_buffers(model: nn.Module) -> dict[str, Tensor]:
     """Buffers that decide about later losses and may differ between processes, such as a loss's moving average.
 
-    That is what a checkpoint holds of floating-point buffers outside of batch norms, small ones. Running statistics of
-    batch norms are not among them: while training they change no loss, and evaluation uses those of the first process.
+    Those are the small floating-point buffers in the state dict. Running statistics of batch norms are not among them:
+    while training they change no loss, and evaluation uses those of the first process.
     """
     kept = model.state_dict(keep_vars=True)
     found: dict[str, Tensor] = {}
@@ -50,10 +50,7 @@ def buffers_kept(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def buffers_of_the_first(model: nn.Module) -> Iterator[None]:
-    """All processes have the buffers of the first one, running statistics too, until the block ends.
-
-    So what is evaluated is what checkpoints hold, whichever process evaluates an image.
-    """
+    """All processes have the buffers of the first one, running statistics too, until the block ends."""
     if comm.get_world_size() == 1:
         yield
         return

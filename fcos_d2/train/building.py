@@ -10,7 +10,7 @@ import functools
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from detectron2.config import CfgNode, instantiate
@@ -40,16 +40,12 @@ class _Test:
 
     def __init__(self, function: Any) -> None:
         self.function = function
-        functools.update_wrapper(cast(Any, self), function)
 
     def __get__(self, trainer: BuildingTrainer | None, owner: type[BuildingTrainer]) -> Any:
-        @functools.wraps(self.function)
-        def call(*args: Any, **options: Any) -> dict[str, Any]:
-            if trainer is not None and not args and not options:
-                return trainer.evaluate()
-            return self.function(owner, *args, **options)
-
-        return call
+        bound = functools.partial(self.function, owner)
+        if trainer is None:
+            return bound
+        return lambda *args, **options: bound(*args, **options) if args or options else trainer.evaluate()
 
 
 class BuildingTrainer(TrainerBase):
@@ -62,8 +58,7 @@ class BuildingTrainer(TrainerBase):
 
     def build_hooks(self) -> list[HookBase]:
         """The usual hooks; the last one writes what the others have put into the storage."""
-        options = self.options
-        checkpointer = options.checkpointer
+        options, checkpointer = self.options, self.options.checkpointer
         return [
             hooks.IterationTimer(),
             hooks.LRScheduler(self.optimizer, self.scheduler),
@@ -117,15 +112,7 @@ class BuildingTrainer(TrainerBase):
         cls: type[BuildingTrainer], cfg: Config, model: nn.Module,
         evaluators: Sequence[DatasetEvaluator] | DatasetEvaluator | None = None,
     ) -> dict[str, Any]:  # fmt: skip
-        """Evaluate a model on the test sets of a config; on a trainer, `test()` evaluates its model.
-
-        Args:
-            cfg, model: what to evaluate on, and what.
-            evaluators: one for each data set, instead of those of `build_evaluator`.
-        Returns:
-            E.g. {"bbox": {"AP": 31.4, "AP50": ...}}, in percent, with several data sets for each name; empty in
-            processes other than the first.
-        """
+        """Evaluate a model on the test sets of a config, see `evaluation.evaluate`."""
         loader, evaluator = functools.partial(cls.build_test_loader, cfg), functools.partial(cls.build_evaluator, cfg)
         return evaluate(model, test_sets(_data(cfg)), loader, evaluator, evaluators)
 
@@ -133,7 +120,6 @@ class BuildingTrainer(TrainerBase):
 
 
 def _data(cfg: Config) -> DictConfig:
-    """A config with the node `dataloader`."""
     if not isinstance(cfg, CfgNode):
         return cfg
     nodes = dataloader_of_yacs(cfg)

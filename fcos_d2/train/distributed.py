@@ -26,7 +26,7 @@ from detectron2.utils import comm
 
 from .._compat import create_local_process_group
 from ..errors import FcosError
-from .interrupt import TrainingInterrupted
+from .interrupt import TrainingInterrupted, handling
 
 __all__ = ["main_of_script", "run"]
 
@@ -85,9 +85,6 @@ def _free_port() -> int:
         return probe.getsockname()[1]
 
 
-# Under torchrun
-
-
 def _joined(main: Callable[..., Any], args: tuple) -> Any:
     """Call `main` in this process, which torchrun has started along with others."""
     if not dist.is_initialized():
@@ -109,22 +106,18 @@ def _join(url: str, rank: int, processes: int) -> None:
     dist.init_process_group(backend, init_method=url, rank=rank, world_size=processes, timeout=_TIMEOUT)
 
 
-# Processes of our own
-
-
 def _start(main: Callable, args: tuple, num_gpus: int, num_machines: int, machine_rank: int, dist_url: str) -> None:
     outcomes = mp.get_context("spawn").SimpleQueue()
-    usual = multiprocessing.get_start_method()
-    spread = (outcomes, usual, main, args, num_gpus, num_machines, machine_rank, dist_url)
-    context = mp.start_processes(_process, spread, nprocs=num_gpus, join=False, start_method="spawn")
-    # Ctrl-C reaches all processes. This one ignores it and waits until the others have saved their state and ended.
-    before = {number: signal.signal(number, _pass_on(context)) for number in (signal.SIGINT, signal.SIGTERM)}
+    shared = (outcomes, multiprocessing.get_start_method(), main, args, num_gpus, num_machines, machine_rank, dist_url)
+    context = mp.start_processes(_process, shared, nprocs=num_gpus, join=False, start_method="spawn")
     log = logging.getLogger("torch.multiprocessing.spawn")  # prints a warning for each process that it terminates
     level = log.level
     log.setLevel(logging.ERROR)
     try:
-        while not context.join():
-            pass
+        # Ctrl-C reaches all processes. This one ignores it and waits until the others have saved their state and ended.
+        with handling(_pass_on(context)):
+            while not context.join():
+                pass
     except (mp.ProcessExitedException, mp.ProcessRaisedException):
         if outcomes.empty():
             raise
@@ -134,8 +127,6 @@ def _start(main: Callable, args: tuple, num_gpus: int, num_machines: int, machin
         raise TrainingInterrupted(message, code) from None
     finally:
         log.setLevel(level)
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _pass_on(context: Any) -> Callable[[int, Any], None]:
@@ -151,16 +142,9 @@ def _pass_on(context: Any) -> Callable[[int, Any], None]:
 
 
 def _process(
-    index: int,
-    outcomes: Any,
-    start_method: str,
-    main: Callable,
-    args: tuple,
-    num_gpus: int,
-    num_machines: int,
-    machine_rank: int,
-    dist_url: str,
-) -> None:
+    index: int, outcomes: Any, start_method: str, main: Callable, args: tuple, num_gpus: int, num_machines: int,
+    machine_rank: int, dist_url: str,
+) -> None:  # fmt: skip
     """Run `main` in a started process. If it fails, put the message and the exit code into `outcomes`."""
     # Data loaders start their processes as the parent does: spawned ones would import everything again.
     multiprocessing.set_start_method(start_method, force=True)
@@ -189,9 +173,6 @@ def _tell(outcomes: Any, message: str, code: int) -> None:
     os._exit(code)
 
 
-# Scripts
-
-
 def main_of_script(main: Callable[[], Any]) -> None:
     """Run a script, and exit with code 1 and one sentence after a user's error, or with the code of a signal.
 
@@ -201,10 +182,8 @@ def main_of_script(main: Callable[[], Any]) -> None:
     """
     try:
         main()
-    except (FcosError, FileNotFoundError) as error:
-        _leave(f"error: {error}", _FAILED)
-    except ValueError as error:
-        if not _is_ours(error):
+    except (ValueError, FileNotFoundError) as error:
+        if not (isinstance(error, (FcosError, FileNotFoundError)) or _is_ours(error)):
             raise
         _leave(f"error: {error}", _FAILED)
     except TrainingInterrupted as error:

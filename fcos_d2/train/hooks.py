@@ -38,8 +38,7 @@ class WeightAverage:
     def __init__(self, model: nn.Module, decay: float) -> None:
         if not 0 <= decay < 1:
             raise FcosError(f"train.ema.decay is {decay}; it must be at least 0 and less than 1, for example 0.9998.")
-        self.model = model
-        self.decay = decay
+        self.model, self.decay = model, decay
         self.restart()
 
     def restart(self) -> None:
@@ -98,13 +97,9 @@ class EvaluationHook(HookBase):
     """
 
     def __init__(self, period: int, metric: str, patience: int) -> None:
-        self.period = period
-        self.metric = metric
-        self.patience = patience
+        self.period, self.metric, self.patience = period, metric, patience
         self.best: float | None = None
-        self.best_iteration = -1
-        self.since_best = 0
-        self.pending = False
+        self.best_iteration, self.since_best, self.pending = -1, 0, False
 
     def after_step(self) -> None:
         trainer = self.trainer
@@ -134,9 +129,8 @@ class EvaluationHook(HookBase):
         value = float(value) if math.isfinite(value) else 0.0  # COCOEvaluator says NaN
         if self.best is not None and value <= self.best:
             self.since_best += 1
-            logger.info(
-                "%s %.3f; the best is %.3f of iteration %d.", self.metric, value, self.best, self.best_iteration
-            )
+            best = self.best, self.best_iteration
+            logger.info("%s %.3f; the best is %.3f of iteration %d.", self.metric, value, *best)
             return value
         self.best, self.best_iteration, self.since_best = value, self.trainer.iter, 0
         self.trainer.save_best(value)
@@ -159,8 +153,7 @@ class CheckpointHook(HookBase):
     """
 
     def __init__(self, period: int, max_to_keep: int | None = None) -> None:
-        self.period = period
-        self.max_to_keep = max_to_keep
+        self.period, self.max_to_keep = period, max_to_keep
 
     def after_step(self) -> None:
         trainer, iteration = self.trainer, self.trainer.iter

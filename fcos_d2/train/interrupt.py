@@ -7,10 +7,11 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
-__all__ = ["Request", "TrainingInterrupted"]
+__all__ = ["Request", "TrainingInterrupted", "handling"]
 
 logger = logging.getLogger("fcos_d2")
 
@@ -29,6 +30,17 @@ class TrainingInterrupted(KeyboardInterrupt):
         self.code = code
 
 
+@contextmanager
+def handling(handler: Callable[[int, Any], None]) -> Iterator[None]:
+    """Ctrl-C and SIGTERM call a function until the block ends."""
+    before = {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, old in before.items():
+            signal.signal(number, old)
+
+
 class Request:
     """Whether this process was asked to end."""
 
@@ -43,12 +55,8 @@ class Request:
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        before = {number: signal.signal(number, self._ask) for number in (signal.SIGINT, signal.SIGTERM)}
-        try:
+        with handling(self._ask):
             yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
 
     def _ask(self, number: int, frame: object) -> None:
         if os.getpid() != self._owner:  # a data loader's process, which Ctrl-C reaches, too

@@ -25,7 +25,6 @@ from ..files import write_json
 from ..visualize import draw_curves
 from ..weights.read import load
 from ..zoo import get_config
-from .cpu import start_threads, without_denormals
 from .own_data import (
     DEFAULT_MODEL,
     OwnData,
@@ -40,6 +39,7 @@ from .own_data import (
     open_data,
 )  # fmt: skip
 from .samples import draw_samples
+from .settings import start_threads, without_denormals
 from .trainer import LazyTrainer
 from .workspace import DEMO_IMAGES, Workspace
 

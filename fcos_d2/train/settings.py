@@ -13,9 +13,8 @@ import torch
 from ..config.train_options import TrainOptions
 from ..data.random_state import generators_kept
 from ..errors import FcosError
-from .cpu import start_threads, without_denormals
 
-__all__ = ["Log", "find_device", "process"]
+__all__ = ["Log", "find_device", "process", "start_threads", "without_denormals"]
 
 _LOGGERS = ("fcos_d2", "detectron2", "fvcore")
 
@@ -49,10 +48,32 @@ def _switches(options: TrainOptions) -> Iterator[None]:
         cudnn.allow_tf32, cudnn.benchmark = before[1:]
 
 
-class Log:
-    """Messages of fcos_d2, Detectron2 and fvcore: to log.txt in a folder, and to the console.
+@contextmanager
+def without_denormals() -> Iterator[None]:
+    """Take denormal numbers for 0 in this thread, until the block ends; then it treats them as before.
 
-    An application that has set up logging itself gets the messages there.
+    Where a gradient stays 0, the averages of Adam and momentum decay into denormal numbers, with which a CPU calculates
+    a hundred times slower.
+    """
+    before = sys.float_info.min * 0.5 == 0  # PyTorch does not tell
+    torch.set_flush_denormal(True)
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(before)
+
+
+def start_threads() -> None:
+    """Let PyTorch start its threads if they do not run yet; they treat denormal numbers as this one does now, for good.
+
+    Only a command that trains calls this within `without_denormals`, at its start, and its process ends with it.
+    Training itself calls it outside, so that an application's threads stay as they are.
+    """
+    torch.zeros(1 << 20).add_(1)
+
+
+class Log:
+    """Messages of fcos_d2, Detectron2 and fvcore: to log.txt in a folder, and to the console if nobody has set that up.
 
     Args:
         folder: made if needed; empty for no file.
@@ -60,9 +81,7 @@ class Log:
     """
 
     def __init__(self, folder: str, console: bool) -> None:
-        self._folder = folder
-        self._console = console
-        self._depth = 0
+        self._folder, self._console, self._is_open = folder, console, False
 
     @contextmanager
     def open(self) -> Iterator[None]:
@@ -71,19 +90,20 @@ class Log:
         Raises:
             FcosError: the folder cannot be written.
         """
-        self._depth += 1
-        handlers = self._handlers() if self._depth == 1 else []
-        loggers = [logging.getLogger(name) for name in _LOGGERS] if self._depth == 1 else []
+        if self._is_open:
+            yield
+            return
+        handlers, loggers = self._handlers(), [logging.getLogger(name) for name in _LOGGERS]
         levels = [logger.level for logger in loggers]
+        self._is_open = True
         for logger in loggers:
-            if logger.level == logging.NOTSET:
-                logger.setLevel(logging.INFO)
+            logger.setLevel(logger.level or logging.INFO)
             for handler in handlers:
                 logger.addHandler(handler)
         try:
             yield
         finally:
-            self._depth -= 1
+            self._is_open = False
             for logger, level in zip(loggers, levels):
                 logger.setLevel(level)
                 for handler in handlers:
@@ -100,10 +120,8 @@ class Log:
                 Path(self._folder).mkdir(parents=True, exist_ok=True)
                 handlers.append(logging.FileHandler(Path(self._folder) / "log.txt", encoding="utf-8"))
             except OSError as error:
-                self._depth -= 1
-                raise FcosError(
-                    f"The output folder {self._folder} cannot be written: {error.strerror or error}."
-                ) from error
+                reason = error.strerror or error
+                raise FcosError(f"The output folder {self._folder} cannot be written: {reason}.") from error
         for handler in handlers:
             handler.setFormatter(logging.Formatter("[%(asctime)s] %(message)s", "%m-%d %H:%M:%S"))
         return handlers

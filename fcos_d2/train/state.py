@@ -1,8 +1,7 @@
 """What a checkpoint holds besides the weights: all that decides how training goes on.
 
-It is complete in the first process at any moment, without asking the others. The random generators of a process are
-seeded at the start of each iteration from the seed, the iteration and the process, so no state of theirs is needed;
-buffers of the other processes arrive with the losses of each iteration (see `LossReport`).
+It is complete in the first process at any moment: random generators are seeded anew for each iteration, from the seed,
+the iteration and the process, and the buffers of other processes arrive with each iteration's losses (`LossReport`).
 """
 
 from __future__ import annotations
@@ -71,16 +70,13 @@ class State:
     def resume(self, path: str) -> None:
         """Take the weights of a checkpoint, and what decides where training begins; `restore` does the rest.
 
-        Args:
-            path: of the checkpoint.
         Raises:
             FcosError: it cannot be read, does not fit, or holds weights only.
         """
         trainer, weights = self.trainer, read(path)
         if "trainer" not in weights.extra:
-            raise FcosError(
-                f"{path} cannot be resumed: it holds weights only; pass it as train.init_checkpoint instead."
-            )
+            hint = "it holds weights only; pass it as train.init_checkpoint instead"
+            raise FcosError(f"{path} cannot be resumed: {hint}.")
         fit(trainer.bare_model, weights, Policy(class_names=trainer.class_names, averaged=False))
         if trainer.average is not None:
             trainer.average.restart()

@@ -14,14 +14,14 @@ from typing import Any
 
 import torch
 from detectron2.config import CfgNode
-from detectron2.engine import HookBase, create_ddp_model, hooks
+from detectron2.engine import DefaultTrainer, HookBase, create_ddp_model, hooks
 from detectron2.utils import comm
 from detectron2.utils.events import EventStorage
 from torch import nn
 
 from ..config.stored import Config
 from ..config.train_options import TrainOptions
-from ..config.translate import class_key, model_of_yacs, scaled, train_of_yacs
+from ..config.translate import class_key, model_of_yacs, train_of_yacs
 from ..data.random_state import generators_kept, seed_generators, seeded
 from ..data.stream import SampleStream
 from ..errors import FcosError
@@ -37,7 +37,7 @@ from .settings import Log, find_device, process
 from .state import State
 from .step import Step
 
-__all__ = ["LazyTrainer", "TrainingInterrupted"]
+__all__ = ["LazyTrainer", "TrainingInterrupted", "YamlTrainer"]
 
 logger = logging.getLogger("fcos_d2")
 
@@ -52,11 +52,9 @@ class LazyTrainer(BuildingTrainer):
     any number of processes. Before each iteration the global random generators are seeded from `train.seed`, the
     iteration and the process.
 
-    With `train.grad_accumulation=n` each batch is computed in n parts, one after the other, and the optimizer steps
-    once: the memory of a small batch, and everything else (learning rate, iterations, images) as with the whole. Losses
-    and gradients are those of the whole batch, whatever the losses are divided by; only batch norms that train see one
-    part at a time. A model of another project, without a method `whole_batch` (see `FCOS`), gets the mean over its
-    parts, each divided by its own normalizers.
+    With `train.grad_accumulation=n` each batch is computed in n parts, and the optimizer steps once: losses and
+    gradients are those of the whole batch, in the memory of a part; only batch norms that train see one part at a time.
+    A model without a method `whole_batch` (see `FCOS`) gets the mean over its parts, each with its own normalizers.
 
     What training changes in its process (messages, random generators, PyTorch's switches, denormal numbers, signal
     handlers) is as before when it has ended.
@@ -81,16 +79,12 @@ class LazyTrainer(BuildingTrainer):
     """
 
     def __init__(
-        self,
-        cfg: Config,
-        resume: bool = False,
-        eval_only: bool = False,
-        console: bool = True,
+        self, cfg: Config, resume: bool = False, eval_only: bool = False, console: bool = True,
         folder: str | None = None,
-    ) -> None:
+    ) -> None:  # fmt: skip
         super().__init__()
-        self.cfg = scaled(cfg) if isinstance(cfg, CfgNode) else cfg
-        self._yacs = isinstance(cfg, CfgNode)
+        self._yacs = isinstance(cfg, CfgNode)  # then SOLVER.REFERENCE_WORLD_SIZE counts
+        self.cfg = DefaultTrainer.auto_scale_workers(cfg, comm.get_world_size()) if self._yacs else cfg
         self.options = TrainOptions.of(train_of_yacs(self.cfg) if self._yacs else self.cfg.get("train", {}))
         self.output_dir = str(Path(folder or self.options.output_dir).expanduser())
         self.max_iter = self.options.max_iter
@@ -147,8 +141,6 @@ class LazyTrainer(BuildingTrainer):
     def resume_or_load(self, resume: bool = True) -> None:
         """Go on from the last checkpoint of the output folder, or load the initial weights; the constructor calls it.
 
-        Args:
-            resume: look for a checkpoint.
         Raises:
             FcosError: weights do not fit, or an evaluation has none.
         """
@@ -167,13 +159,8 @@ class LazyTrainer(BuildingTrainer):
         if not path:
             logger.info("Training from scratch.")
             return
-        load_model(
-            self.bare_model,
-            path,
-            class_names=self.class_names,
-            classes=options.init_classes,
-            allow_backbone=not self._eval_only,
-        )
+        names, whole = self.class_names, self._eval_only
+        load_model(self.bare_model, path, class_names=names, classes=options.init_classes, allow_backbone=not whole)
         if self.average is not None:
             self.average.restart()
         logger.info("Weights of %s.", path)
@@ -200,9 +187,9 @@ class LazyTrainer(BuildingTrainer):
         """Everything that training needs, in the state of the checkpoint that is resumed."""
         options = self.options
         if options.grad_accumulation > 1 and not hasattr(self.bare_model, "whole_batch"):
+            kind = type(self.bare_model).__name__
             logger.warning(
-                "%s has no method whole_batch: train.grad_accumulation averages its losses over the parts.",
-                type(self.bare_model).__name__,
+                "%s has no method whole_batch: train.grad_accumulation averages losses over the parts.", kind
             )
         _ = self.stream, self.scheduler
         # Without device_ids the model itself takes its inputs to the device: DDP would wait for each of them.
@@ -224,8 +211,7 @@ class LazyTrainer(BuildingTrainer):
             self._registered.extend(hook for hook in new if hook is not None)
 
     def evaluate(self) -> dict[str, Any]:
-        """`test` of the trainer's model, with the averaged weights if there are any, and in all processes with the
-        buffers of the first, which are those that checkpoints hold; results go to evaluation.json, too."""
+        """`test` what checkpoints hold: the averaged weights, if any, and everywhere the first process's buffers."""
         averaged = nullcontext() if self.average is None else self.average.in_place()
         with self._log.open(), averaged, buffers_of_the_first(self.bare_model):
             self.results = type(self).test(self.cfg, self.bare_model)
@@ -377,3 +363,6 @@ class LazyTrainer(BuildingTrainer):
 
     def load_hooks_state(self, state: dict[str, Any]) -> None:
         super().load_state_dict(state)
+
+
+YamlTrainer = LazyTrainer  # the former trainer of YAML configs

@@ -18,7 +18,7 @@ from fcos_d2.config.load import load_config
 from fcos_d2.data import register
 from fcos_d2.data.synthetic import generate
 from fcos_d2.paths import config_root
-from fcos_d2.train.yaml_trainer import YamlTrainer
+from fcos_d2.train import YamlTrainer
 from fcos_d2.weights.read import load
 
 ROOT = Path(__file__).resolve().parents[2]

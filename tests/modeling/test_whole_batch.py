@@ -14,7 +14,7 @@ from torch import nn
 
 from fcos_d2.modeling import NORMALIZER_REGISTRY
 from fcos_d2.modeling.whole_batch import padded_size
-from fcos_d2.train.cpu import without_denormals
+from fcos_d2.train.settings import without_denormals
 from fcos_d2.zoo.recipes import RECIPES
 
 SIZES = {"equal": [(64, 96)] * 4, "different": [(64, 96), (96, 64), (40, 70), (64, 64)]}

@@ -21,7 +21,7 @@ from fcos_d2.errors import FcosError
 from fcos_d2.modeling.losses import NORMALIZER_REGISTRY
 from fcos_d2.train import LazyTrainer
 from fcos_d2.train.buffers import own_buffers
-from fcos_d2.train.cpu import without_denormals
+from fcos_d2.train.settings import without_denormals
 from fcos_d2.weights.read import load
 
 NORMALIZERS = [name for name, _ in NORMALIZER_REGISTRY]

@@ -18,7 +18,7 @@ from fcos_d2.config.compose import compose
 from fcos_d2.errors import FcosError
 from fcos_d2.modeling.rewrite import PARTS, rewrite, rewrites_of
 from fcos_d2.modeling.rewrite.recompute import Recomputed
-from fcos_d2.train.cpu import without_denormals
+from fcos_d2.train.settings import without_denormals
 
 SIZE = (64, 96)
 # A row for each kind of block, with norms that train where the row can have them.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from fcos_d2.train.cpu import without_denormals
+from fcos_d2.train.settings import without_denormals
 
 
 def smallest_half() -> float:
