@@ -59,7 +59,9 @@ def run(
         TrainingInterrupted: a process was interrupted and has saved its state.
     """
     if {"RANK", "WORLD_SIZE", "LOCAL_RANK"} <= os.environ.keys():
-        return _joined(main, args)
+        rank, processes, device = (int(os.environ[key]) for key in ("RANK", "WORLD_SIZE", "LOCAL_RANK"))
+        here = int(os.environ.get("LOCAL_WORLD_SIZE", processes))
+        return _joined(main, args, "env://", rank, processes, here, device)
     if num_gpus * num_machines == 1:
         return main(*args)
     if num_gpus < 1 or not 0 <= machine_rank < num_machines:
@@ -85,37 +87,38 @@ def _free_port() -> int:
         return probe.getsockname()[1]
 
 
-def _joined(main: Callable[..., Any], args: tuple) -> Any:
-    """Call `main` in this process, which torchrun has started along with others."""
+def _joined(
+    main: Callable, args: tuple, url: str, rank: int, processes: int, processes_here: int, device: int
+) -> Any:  # fmt: skip
+    """Call `main` in this process when it has met the others."""
     if not dist.is_initialized():
-        _join("env://", int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]))
-        create_local_process_group(int(os.environ.get("LOCAL_WORLD_SIZE", os.environ["WORLD_SIZE"])))
+        backend = "nccl" if torch.cuda.is_available() else "gloo"
+        dist.init_process_group(backend, init_method=url, rank=rank, world_size=processes, timeout=_TIMEOUT)
+        create_local_process_group(processes_here)
     if torch.cuda.is_available():
-        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+        torch.cuda.set_device(device)
     comm.synchronize()
-    try:
-        return main(*args)
-    finally:
-        if sys.exc_info()[0] is None:  # after an error the other processes may never reach this line
-            comm.synchronize()  # the first process hosts the rendezvous, so none may leave early
-            dist.destroy_process_group()
-
-
-def _join(url: str, rank: int, processes: int) -> None:
-    backend = "nccl" if torch.cuda.is_available() else "gloo"
-    dist.init_process_group(backend, init_method=url, rank=rank, world_size=processes, timeout=_TIMEOUT)
+    result = main(*args)
+    comm.synchronize()  # the first process hosts the rendezvous, so none may leave early
+    dist.destroy_process_group()
+    return result
 
 
 def _start(main: Callable, args: tuple, num_gpus: int, num_machines: int, machine_rank: int, dist_url: str) -> None:
     outcomes = mp.get_context("spawn").SimpleQueue()
     shared = (outcomes, multiprocessing.get_start_method(), main, args, num_gpus, num_machines, machine_rank, dist_url)
     context = mp.start_processes(_process, shared, nprocs=num_gpus, join=False, start_method="spawn")
+
+    def pass_on(number: int, frame: Any) -> None:
+        for process in context.processes:
+            if number == signal.SIGTERM and process.is_alive():  # Ctrl-C reaches the processes directly
+                process.terminate()
+
     log = logging.getLogger("torch.multiprocessing.spawn")  # prints a warning for each process that it terminates
     level = log.level
     log.setLevel(logging.ERROR)
     try:
-        # Ctrl-C reaches all processes. This one ignores it and waits until the others have saved their state and ended.
-        with handling(_pass_on(context)):
+        with handling(pass_on):  # and wait until the others have saved their state and ended
             while not context.join():
                 pass
     except (mp.ProcessExitedException, mp.ProcessRaisedException):
@@ -129,18 +132,6 @@ def _start(main: Callable, args: tuple, num_gpus: int, num_machines: int, machin
         log.setLevel(level)
 
 
-def _pass_on(context: Any) -> Callable[[int, Any], None]:
-    """A signal handler that sends SIGTERM on to the processes. It ignores Ctrl-C, which reaches them directly."""
-
-    def handle(number: int, frame: Any) -> None:
-        if number == signal.SIGTERM:
-            for process in context.processes:
-                if process.is_alive():
-                    process.terminate()
-
-    return handle
-
-
 def _process(
     index: int, outcomes: Any, start_method: str, main: Callable, args: tuple, num_gpus: int, num_machines: int,
     machine_rank: int, dist_url: str,
@@ -149,14 +140,8 @@ def _process(
     # Data loaders start their processes as the parent does: spawned ones would import everything again.
     multiprocessing.set_start_method(start_method, force=True)
     try:
-        _join(dist_url, machine_rank * num_gpus + index, num_machines * num_gpus)
-        create_local_process_group(num_gpus)
-        if torch.cuda.is_available():
-            torch.cuda.set_device(index)
-        comm.synchronize()
-        main(*args)
-        comm.synchronize()
-        dist.destroy_process_group()
+        rank, processes = machine_rank * num_gpus + index, num_machines * num_gpus
+        _joined(main, args, dist_url, rank, processes, num_gpus, index)
     except FcosError as error:
         _tell(outcomes, str(error), _FAILED)
     except TrainingInterrupted as error:
