@@ -129,7 +129,7 @@ def test_a_sampler_of_another_project_is_put_back_if_it_repeats_itself(caplog):
     take(stream, 4)
     resumed = SampleStream(loader(sampler=Foreign(3)), 0)
     resumed.load_state_dict(stream.state_dict())
-    assert take(resumed, 5) == whole[4:] and not caplog.text
+    assert take(resumed, 5) == whole[4:] and "another order" not in caplog.text
     resumed = SampleStream(loader(sampler=Foreign(None)), 0)
     resumed.load_state_dict(stream.state_dict())
     assert "cannot be put back" in caplog.text
