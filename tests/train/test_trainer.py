@@ -159,31 +159,25 @@ def test_model_without_whole_batch_averages_its_parts(small, monkeypatch, caplog
 
 
 def test_channels_last(small):
-    """On the CPU maps stay as they lie from the first convolution to the losses, and gradients are as near to those of
-    float64 as with maps in PyTorch's usual order."""
-    trainer = train(small("out", "train.max_iter=1", "dataloader.train.total_batch_size=4"))
+    """On the CPU maps stay as they lie from the first convolution to the losses. Gradients are those of the usual
+    order of maps, but for rounding, which batch norms of a small batch would magnify."""
+    frozen = "model.backbone.bottom_up.norm=FrozenBN"
+    trainer = train(small("out", "train.max_iter=1", "dataloader.train.total_batch_size=4", frozen))
     assert all(p.is_contiguous(memory_format=torch.channels_last) for p in trainer.model.parameters() if p.dim() == 4)
-    batch = next(trainer.stream)
-    models = {
-        "other": trainer.model.train(),
-        "plain": copy.deepcopy(trainer.model),
-        "exact": copy.deepcopy(trainer.model),
-    }
-    models["exact"].double()
-    for name in ("plain", "exact"):
-        for parameter in models[name].parameters():  # strides of 1x1 kernels, too
-            parameter.data = parameter.data.clone(memory_format=torch.contiguous_format)
-        models[name]._laid_out = torch.Tensor.contiguous
+    batch, plain = next(trainer.stream), copy.deepcopy(trainer.model)
+    for parameter in plain.parameters():  # strides of 1x1 kernels, too
+        parameter.data = parameter.data.clone(memory_format=torch.contiguous_format)
+    plain._laid_out = torch.Tensor.contiguous
     seen, found = {}, {}
-    for name, model in models.items():
+    for name, model in (("other", trainer.model.train()), ("plain", plain)):
         model.zero_grad()
         model.dense.loss.register_forward_pre_hook(lambda _, args, name=name: seen.update({name: args[0].logits[:3]}))
         sum(model(batch).values()).backward()
-        found[name] = {key: parameter.grad.double() for key, parameter in model.named_parameters()}
+        found[name] = {key: parameter.grad for key, parameter in model.named_parameters()}
     for name, last in (("other", True), ("plain", False)):
         assert all(x.is_contiguous(memory_format=torch.channels_last) is last for x in seen[name]), name
         assert all(x.is_contiguous() is not last for x in seen[name]), name
-    assert differ(found["other"], found["exact"]) < 1.5 * differ(found["plain"], found["exact"]) + 1e-6 < 1e-3
+    assert differ(found["other"], found["plain"]) < 1e-4
     assert load(Path(trainer.output_dir) / "model_final.pth")["model"].keys() == trainer.model.state_dict().keys()
 
 
