@@ -28,7 +28,16 @@ from .plain import check_number, dotted, has_reference, is_plain_reference, node
 from .targets import KINDS, Target, import_path
 from .yacs import read_yacs, sentence
 
-__all__ = ["Config", "MissingPart", "build", "dump_config", "is_lazy", "limited_memory", "parse_config"]
+__all__ = [
+    "Config",
+    "MissingPart",
+    "build",
+    "check_complete",
+    "dump_config",
+    "is_lazy",
+    "limited_memory",
+    "parse_config",
+]
 
 Config = Union[DictConfig, CfgNode]  # noqa: UP007  # evaluated at import, where DictConfig has no `|`
 
@@ -155,11 +164,11 @@ def _put(tree: Any, path: KeyPath, value: Any) -> None:
 class MissingPart(nn.Module):
     """In the place of a part of another project that only training needs, and that this process does not know.
 
-    Weights of that part are not used.
-
     Args:
         name: dotted path of the part.
     """
+
+    weights_unused = True  # `weights.fit` leaves out what a file holds for it
 
     def __init__(self, name: str) -> None:
         super().__init__()
@@ -167,6 +176,17 @@ class MissingPart(nn.Module):
 
     def forward(self, *args: Any, **kwargs: Any) -> NoReturn:
         raise FcosError(f"Training needs {self.name}, a part of another project: add {_plugin_option(self.name)}.")
+
+
+def check_complete(model: nn.Module) -> None:
+    """Check before training that no part is missing.
+
+    Raises:
+        FcosError: a `MissingPart` is in the model; the message says how to get the part.
+    """
+    for part in model.modules():
+        if isinstance(part, MissingPart):
+            part.forward()
 
 
 def _plugin_option(path: str) -> str:

@@ -75,7 +75,7 @@ REGISTRIES: tuple[Registry, ...] = (
 # Never given by data: configs in Detectron2's old form, files that are unpickled, functions, what training fills in.
 _REFUSED = {
     "cfg", "proposal_files", "proposal_file", "collate_fn", "lr_factor_func", "block_class", "norm_layer", "act_layer",
-    "model",
+    "model", "self",
 }  # fmt: skip
 
 _T = TypeVar("_T", bound=Callable[..., Any])
@@ -204,7 +204,8 @@ def _foreign() -> Iterator[tuple[str, Iterable[Callable[..., Any]]]]:
     )
     yield "evaluator", (
         d2_evaluation.COCOEvaluator, d2_evaluation.LVISEvaluator, d2_evaluation.PascalVOCDetectionEvaluator,
-        d2_evaluation.RotatedCOCOEvaluator, d2_evaluation.DatasetEvaluators,
+        d2_evaluation.RotatedCOCOEvaluator, d2_evaluation.SemSegEvaluator, d2_evaluation.COCOPanopticEvaluator,
+        d2_evaluation.DatasetEvaluators,
     )  # fmt: skip
 
 
@@ -225,17 +226,22 @@ def arguments_of(made: Callable[..., Any], others: bool = False) -> frozenset[st
     """Names of the arguments that data may give.
 
     Args:
-        made: a class or function.
+        made: a class or function; of a class that hands others on, those of its parents are among them.
         others: whether "**" is among them where the signature takes any name.
     """
-    try:
-        parameters = inspect.signature(made).parameters.values()
-    except (TypeError, ValueError):
-        return frozenset()
-    named = {p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)} - _REFUSED
-    if others and any(p.kind is p.VAR_KEYWORD for p in parameters):
-        named.add("**")
-    return frozenset(named)
+    names: set[str] = set()
+    parents = (
+        [parent.__init__ for parent in made.__mro__[1:] if "__init__" in vars(parent)] if inspect.isclass(made) else []
+    )
+    for function in (made, *parents):
+        try:
+            parameters = inspect.signature(function).parameters.values()
+        except (TypeError, ValueError):
+            break
+        names |= {p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
+        if not any(p.kind is p.VAR_KEYWORD for p in parameters):
+            return frozenset(names - _REFUSED)
+    return frozenset(names - _REFUSED) | ({"**"} if others else set())
 
 
 def paths_of(made: Callable[..., Any]) -> list[str]:

@@ -19,7 +19,7 @@ from detectron2.utils import comm
 from detectron2.utils.events import EventStorage
 from torch import nn
 
-from ..config.stored import Config
+from ..config.stored import Config, check_complete
 from ..config.train_options import TrainOptions
 from ..config.translate import class_key, model_of_yacs, train_of_yacs
 from ..data.random_state import generators_kept, seed_generators, seeded
@@ -131,6 +131,8 @@ class LazyTrainer(BuildingTrainer):
         with generators_kept():
             seed_generators(self.seed)
             model = self.build_model(self.cfg)
+        if not self._eval_only:
+            check_complete(model)
         recompute = "none" if self._eval_only else options.gradient_checkpointing
         model = prepare_training(model, device=self.device, amp=options.amp.enabled, recompute=recompute)
         model.to(self.device)

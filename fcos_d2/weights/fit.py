@@ -80,6 +80,9 @@ def fit(model: nn.Module, weights: Weights, policy: Policy | None = None) -> Rep
     own = {name: value for name, value in model.state_dict().items() if isinstance(value, Tensor)}
     report = Report(weights.path, weights.kind or "names of the model itself", class_names=weights.class_names)
     state = _translate(model, own, weights, policy, report)
+    if unused := tuple(f"{name}." for name, part in model.named_modules() if getattr(part, "weights_unused", False)):
+        report.ignored += [name for name in state if name.startswith(unused)]
+        state = {name: value for name, value in state.items() if not name.startswith(unused)}
     if not any(name in own for name in state):
         raise FcosError(f"{weights.path} holds no weight of this model; the first in it is {next(iter(state))!r}.")
     if policy.classes == "drop":
