@@ -84,7 +84,7 @@ def command(
                 "image": source.where,
                 "width": pixels.shape[1],
                 "height": pixels.shape[0],
-                "detections": _detections(instances, predictor.class_names),
+                "detections": predictor.describe(instances),
             }
             if pictures:
                 row["picture"] = path = free_name(output, source.stem, taken)
@@ -94,15 +94,6 @@ def command(
             progress.update(done)
     data = {"images": found, "failed": failed, "threshold": threshold, "classes": predictor.class_names}
     return Result(data, _view(found, failed, threshold), exit_code=1 if failed else 0)
-
-
-def _detections(instances: Any, names: list[str]) -> list[dict[str, Any]]:
-    """Best first."""
-    rows = zip(instances.scores.tolist(), instances.pred_classes.tolist(), instances.pred_boxes.tensor.tolist())
-    return [
-        {"class": names[label], "score": round(score, 6), "box": [round(x, 3) for x in box]}
-        for score, label, box in sorted(rows, reverse=True)
-    ]
 
 
 def _view(found: list[dict[str, Any]], failed: list[dict[str, str]], threshold: float) -> Any:

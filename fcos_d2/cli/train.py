@@ -113,10 +113,11 @@ def _view(summary: dict[str, Any], job: TrainingJob, output: Path) -> Any:
         "metrics.json": "the course of training",
         "evaluation.json": "the last evaluation, in percent",
     }
-    weights = ["--weights", checkpoint, *(word for name in summary["plugins"] for word in ("--plugin", name))]
-    following = [shlex.join(["fcos", "detect", "IMAGE", *weights])]
+    needed = [] if summary["holds_config"] else ["--model", str(job.model)]  # of classes that the config file defines
+    needed += [word for name in summary["plugins"] for word in ("--plugin", name)]
+    following = [shlex.join(["fcos", "detect", "IMAGE", "--weights", checkpoint, *needed])]
     if job.data:
-        following.append(shlex.join(["fcos", "eval", *weights, "--data", str(job.data)]))
+        following.append(shlex.join(["fcos", "eval", "--weights", checkpoint, "--data", str(job.data), *needed]))
     images = f"{summary['images']['val']} val images" if summary["images"] else "the test images of the config"
     title = f"Trained {summary['iterations']} iterations in {_time(summary['seconds'])}."
     return views.view_of_results(title, views.view_of_scores(summary, images), output, files, following)

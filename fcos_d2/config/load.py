@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from detectron2.config import CfgNode, LazyConfig
-from omegaconf import DictConfig
+from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from .. import zoo
 from ..errors import FcosError
+from ..modeling.backbone import BACKBONES
 from . import plugins
 from .overrides import apply_lazy, apply_yacs
 from .plain import parse_yaml
@@ -79,12 +80,30 @@ def _read(source: str) -> Config:
     if is_code(source):
         return _python(path)
     if suffix in CHECKPOINTS:
-        return parse_config(TEXT_OF[suffix](path), f"the checkpoint {source}")
+        return _without_paths(parse_config(TEXT_OF[suffix](path), f"The checkpoint {source}"))
     text = read_text(path)
     if is_lazy(parse_yaml(text, source)):
         return parse_config(text, source)
     plugins.load_plugins()
     return read_yacs(path=path)
+
+
+def _without_paths(cfg: Config) -> Config:
+    """The config of a checkpoint without files and folders of whoever wrote it; addresses of our backbones stay."""
+    known = {row.weights for row in BACKBONES.values()}
+    if isinstance(cfg, CfgNode):
+        cfg.OUTPUT_DIR = "./output"
+        cfg.MODEL.WEIGHTS = cfg.MODEL.WEIGHTS if cfg.MODEL.WEIGHTS in known else ""
+        return cfg
+    if isinstance(train := cfg.get("train"), DictConfig):
+        train.pop("output_dir", None)
+        if OmegaConf.select(train, "init_checkpoint") not in known:
+            train.pop("init_checkpoint", None)
+    evaluators = OmegaConf.select(cfg, "dataloader.evaluator")
+    for evaluator in evaluators if isinstance(evaluators, ListConfig) else [evaluators]:
+        if isinstance(evaluator, DictConfig):
+            evaluator.pop("output_dir", None)
+    return cfg
 
 
 def _python(path: Path) -> DictConfig:

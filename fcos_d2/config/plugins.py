@@ -25,7 +25,18 @@ from .plain import nodes
 from .targets import REGISTRIES, Target, arguments_of, import_path, paths_of
 from .targets import find as find_ours
 
-__all__ = ["GROUP", "allow", "allowed", "find", "is_name", "load_plugins", "loaded", "modules_of"]
+__all__ = [
+    "GROUP",
+    "allow",
+    "allowed",
+    "find",
+    "forget",
+    "is_name",
+    "load_announced",
+    "load_plugins",
+    "loaded",
+    "modules_of",
+]
 
 GROUP = "fcos_d2.plugins"
 
@@ -84,7 +95,7 @@ def load_plugins(names: Iterable[str] = ()) -> tuple[str, ...]:
     Raises:
         FcosError: one that is named cannot be imported; one sentence.
     """
-    _load_announced()
+    load_announced()
     for name in names:
         if name in _LOADED:
             continue
@@ -105,12 +116,20 @@ def load_plugins(names: Iterable[str] = ()) -> tuple[str, ...]:
     return loaded()
 
 
+def forget(name: str) -> None:
+    """Take back what `load_plugins` allowed of a module."""
+    for path in [path for path, row in _ALLOWED.items() if f"{row.make.__module__}.".startswith(f"{name}.")]:
+        del _ALLOWED[path]
+    if name in _LOADED:
+        _LOADED.remove(name)
+
+
 def loaded() -> tuple[str, ...]:
     return tuple(_LOADED)
 
 
 @cache
-def _load_announced() -> None:
+def load_announced() -> None:
     """Those of installed packages; a broken one is a warning, since other detectors do not need it."""
     for entry in importlib.metadata.entry_points(group=GROUP):
         try:
@@ -130,14 +149,15 @@ def _allow_module(module: ModuleType) -> None:
 
 
 def modules_of(cfg: DictConfig) -> tuple[str, ...]:
-    """Modules of other projects that a config's targets come from: what `--plugin` must name to use it as data."""
+    """What `--plugin` must name to use a config as data: plugins named in this process, and modules of its targets."""
     tree = OmegaConf.to_container(cfg, resolve=False)
-    found: dict[str, None] = {}
+    found = dict.fromkeys(_LOADED)
     for path, value in nodes(tree):
         if path[-1:] != ("_target_",):
             continue
         name = value if isinstance(value, str) else import_path(value)
         if is_name(name) and find_ours(name) is None:
-            inside = name if isinstance(value, str) else name.removesuffix(f".{value.__qualname__}") + ".x"
-            found[inside.rpartition(".")[0]] = None
+            module = name.rpartition(".")[0] if isinstance(value, str) else name.removesuffix(f".{value.__qualname__}")
+            if not any(f"{module}.".startswith(f"{known}.") for known in found):
+                found[module] = None
     return tuple(found)

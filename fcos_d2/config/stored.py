@@ -25,7 +25,7 @@ from ..errors import FcosError
 from . import plugins
 from .plain import Path as KeyPath
 from .plain import check_number, dotted, has_reference, is_plain_reference, nodes, parse_yaml, resolve
-from .targets import KINDS, Target, import_path
+from .targets import KINDS, Target, import_path, target
 from .yacs import read_yacs, sentence
 
 __all__ = [
@@ -74,7 +74,7 @@ def dump_config(cfg: Config) -> str:
     tree = OmegaConf.to_container(cfg, resolve=False, structured_config_mode=SCMode.INSTANTIATE)
     plain = _plain(tree, cfg, ())
     plain.pop(_PLUGINS, None)
-    if names := list(dict.fromkeys((*plugins.loaded(), *plugins.modules_of(cfg)))):
+    if names := list(plugins.modules_of(cfg)):
         plain[_PLUGINS] = names
     return yaml.safe_dump(plain, sort_keys=False, default_flow_style=None, width=120, allow_unicode=True)
 
@@ -161,6 +161,7 @@ def _put(tree: Any, path: KeyPath, value: Any) -> None:
     _get(tree, path[:-1])[path[-1]] = value
 
 
+@target("model")
 class MissingPart(nn.Module):
     """In the place of a part of another project that only training needs, and that this process does not know.
 

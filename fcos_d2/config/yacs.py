@@ -320,6 +320,11 @@ def read_yacs(path: Path | None = None, tree: dict[str, Any] | None = None, orig
         raise FcosError(f"{origin} has the unknown key {key}{suggestion(key, list(yacs_keys(cfg)))}") from error
     except Exception as error:
         raise FcosError(f"{origin} is not a config: {sentence(error)}") from error
+    if cfg.MODEL.LOAD_PROPOSALS:
+        raise FcosError(
+            f"{origin} has MODEL.LOAD_PROPOSALS True, but Detectron2 unpickles such files, which may run code: set it "
+            "as an override if you trust them."
+        )
     for at, value in nodes(cfg):
         if isinstance(value, (int, float)) and not isinstance(value, bool):
             check_number(at, value, origin)

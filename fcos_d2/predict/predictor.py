@@ -25,7 +25,7 @@ from ..modeling import Selector
 from ..visualize import draw_boxes
 from ..weights.fetch import fetch, is_backbone_only
 from ..weights.fit import fit, log_report
-from ..weights.read import read
+from ..weights.read import Weights, read
 
 __all__ = ["Predictor"]
 
@@ -80,8 +80,8 @@ class Predictor:
         path = _weights_path(str(source), self.cfg, None if weights is None else str(weights))
         weights_read = read(fetch(path)) if path else None
         names = weights_read and weights_read.class_names
-        if is_file(source) and not any("num_classes" in override.lower() for override in overrides):
-            _set_classes(self.cfg, len(names or ()))
+        if weights_read and is_file(source) and not any("num_classes" in override.lower() for override in overrides):
+            _set_classes(self.cfg, weights_read)
         elements = sum(tensor.numel() for tensor in weights_read.tensors.values()) if weights_read else 0
         parts = _parts(self.cfg, str(source), self.device, elements)
         self.model = parts.model.to(self.device)
@@ -267,8 +267,13 @@ def _weights_path(source: str, cfg: DictConfig | CfgNode, weights: str | None) -
     return path
 
 
-def _set_classes(cfg: DictConfig | CfgNode, count: int) -> None:
-    """Let a config file have the number of classes of its weights; 0 leaves it as it is."""
+def _set_classes(cfg: DictConfig | CfgNode, weights: Weights) -> None:
+    """Let a config file have the number of classes of its weights, where they say it."""
+    points = 1 if isinstance(cfg, CfgNode) else OmegaConf.select(cfg, "model.dense.grid.points_per_cell") or 1
+    rows = [
+        len(tensor) // points for name, tensor in weights.tensors.items() if name.endswith("dense.head.cls_logits.bias")
+    ]
+    count = len(weights.class_names or ()) or (rows[0] if rows else 0)
     if count and isinstance(cfg, CfgNode):
         cfg.MODEL.FCOS.NUM_CLASSES = count
     elif count and "num_classes" in cfg.model:

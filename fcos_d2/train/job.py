@@ -192,6 +192,7 @@ def train_job(job: TrainingJob, workspace: Workspace, audience: Audience) -> Non
             "output": output,
             "checkpoint": output / "model_final.pth",
             "plugins": modules_of(cfg),
+            "holds_config": trainer.checkpointer.extra["config"] is not None,
         }
         write_json(folder / "summary.json", summary)
 

@@ -3,21 +3,34 @@
 from __future__ import annotations
 
 import math
+import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from detectron2.config import LazyCall as L
 from detectron2.config import LazyConfig, instantiate
+from detectron2.layers import ShapeSpec
+from detectron2.modeling import FPN, ResNet
+from detectron2.modeling.anchor_generator import DefaultAnchorGenerator
+from detectron2.modeling.backbone.fpn import LastLevelP6P7
+from detectron2.modeling.backbone.resnet import BasicStem
+from detectron2.modeling.box_regression import Box2BoxTransform
+from detectron2.modeling.matcher import Matcher
+from detectron2.modeling.meta_arch.retinanet import RetinaNet, RetinaNetHead
+from detectron2.utils.registry import locate
 from omegaconf import OmegaConf
 from yaml import safe_load
 
 from fcos_d2 import zoo
+from fcos_d2.config import plugins
 from fcos_d2.config.load import load_config
-from fcos_d2.config.stored import dump_config, parse_config
+from fcos_d2.config.stored import build, check_complete, dump_config, parse_config
 from fcos_d2.config.train_options import TRAIN_OPTIONS
 from fcos_d2.errors import FcosError
 from fcos_d2.paths import config_root
+from fcos_d2.predict import Predictor
 
 LAZY = "fcos/fcos_imprv_R_50_FPN_1x"
 AUGMENTATIONS = "dataloader.train.mapper.augmentations"
@@ -229,3 +242,157 @@ def test_part_of_another_project_needs_the_config_file():
     cfg.model.backbone.bottom_up = L(Path)()
     with pytest.raises(FcosError, match=r"pathlib\.Path"):
         parse_config(dump_config(cfg), "model.pth")
+
+
+# Parts of another project
+
+
+@pytest.mark.parametrize("name", ["loss", "assigner"])
+def test_unknown_part_of_training_is_not_needed_to_detect(name, tmp_path):
+    cfg = load_config("fcos_R_18_slim_FPN_small", ["model.num_classes=3"])
+    model = instantiate(cfg.model)
+    state = {**model.state_dict(), f"dense.{name}.scale": torch.ones(3)}
+    cfg.model.dense[name] = {"_target_": "somewhere_else.parts.Own", "alpha": "${...num_classes}"}
+    torch.save({"model": state, "config": dump_config(cfg)}, tmp_path / "x.pth")
+    predictor = Predictor(tmp_path / "x.pth", device="cpu", score_threshold=0.0)
+    assert predictor(np.zeros((32, 32, 3), np.uint8))["instances"].image_size == (32, 32)
+    assert torch.equal(predictor.model.state_dict()["dense.head.cls_logits.bias"], state["dense.head.cls_logits.bias"])
+    with pytest.raises(FcosError, match=r"Training needs somewhere_else\.parts\.Own.*--plugin somewhere_else\.parts"):
+        check_complete(predictor.model)
+
+
+@pytest.mark.parametrize("name", ["head", "coder", "selector"])
+def test_unknown_part_of_detection_is_refused(name):
+    cfg = lazy()
+    cfg.model.dense[name]["_target_"] = "somewhere_else.parts.Own"
+    with pytest.raises(FcosError, match=rf"model\.dense\.{name}.*--plugin somewhere_else\.parts"):
+        parse_config(dump_config(cfg), "a file")
+
+
+def test_plugins_are_noted_and_never_imported(tmp_path, monkeypatch):
+    (tmp_path / "noted_parts.py").write_text("raise SystemExit\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    cfg = lazy()
+    cfg.model.dense.loss["_target_"] = "noted_parts.Loss"
+    text = dump_config(cfg)
+    assert safe_load(text)["plugins"] == ["noted_parts"]
+    parse_config(text, "a file")
+    assert "noted_parts" not in sys.modules
+
+
+def test_named_plugin_is_allowed(tmp_path, monkeypatch):
+    (tmp_path / "named_parts.py").write_text(
+        "import torch\nclass Own(torch.nn.Module):\n    def __init__(self, a, **more): super().__init__()\n"
+        "def _hidden(): pass\nfrom os import system\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    assert not plugins.allowed("named_parts.Own")
+    try:
+        plugins.load_plugins(["named_parts"])
+        assert plugins.allowed("named_parts.Own")
+        assert not plugins.allowed("named_parts._hidden") and not plugins.allowed("named_parts.system")
+        build({"_target_": "named_parts.Own", "a": 1, "b": 2})
+        with pytest.raises(FcosError, match="'cfg'"):
+            build({"_target_": "named_parts.Own", "a": 1, "cfg": {}})
+    finally:
+        plugins.forget("named_parts")
+    for name in ("gone_parts", "os", "../x", "named-parts"):
+        with pytest.raises(FcosError, match=r"plugin"):
+            plugins.load_plugins([name])
+
+
+def test_announced_plugins_are_loaded(tmp_path, monkeypatch):
+    (tmp_path / "announced_parts.py").write_text("class Own: pass\n")
+    folder = tmp_path / "announced-1.0.dist-info"
+    folder.mkdir()
+    (folder / "METADATA").write_text("Name: announced\nVersion: 1.0\n")
+    (folder / "entry_points.txt").write_text("[fcos_d2.plugins]\na = announced_parts\nb = gone_parts\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    plugins.load_announced.cache_clear()
+    try:
+        plugins.load_plugins()
+        assert plugins.allowed("announced_parts.Own")
+    finally:
+        plugins.forget("announced_parts")
+
+
+# Files written before
+
+
+def test_files_of_the_first_version_are_read():
+    """configs of commit aef350d, in which some classes lived elsewhere."""
+    text = (Path(__file__).parent / "stored_by_aef350d.yaml").read_text(encoding="utf-8")
+    assert "fcos_d2.engine.coco_evaluation.FastCOCOEvaluator" in text
+    ours = parse_config(dump_config(load_config("fcos_R_18_slim_FPN_small", ["model.num_classes=3"])), "ours")
+    found = parse_config(text, "theirs")
+    assert OmegaConf.to_container(found, resolve=True) == OmegaConf.to_container(ours, resolve=True)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "detectron2.data.get_detection_dataset_dicts", "detectron2.data.transforms.FixedSizeCrop", "fcos_d2.FCOS",
+        "detectron2.data.transforms.augmentation_impl.ResizeShortestEdge", "detectron2.solver.WarmupParamScheduler",
+        "fcos_d2.FCOSHead", "fcos_d2.data.loader.build_train_loader", "fcos_d2.data.mapper.FastMapper",
+        "fcos_d2.engine.coco_evaluation.FastCOCOEvaluator", "fcos_d2.modeling.NASFCOSHead",
+        "fcos_d2.modeling.backbone.DLA", "fcos_d2.modeling.backbone.HRNet", "fcos_d2.modeling.backbone.hrfpn_6l",
+        "fcos_d2.modeling.backbone.nas_fpn_nearest", "fcos_d2.modeling.backbone.resnet", "torch.optim.adamw.AdamW",
+        "fvcore.common.param_scheduler.CosineParamScheduler", "detectron2.modeling.backbone.fpn.FPN",
+    ],
+)  # fmt: skip
+def test_paths_of_written_files_are_known(path):
+    row = plugins.find(path)
+    assert row is not None and locate(row.path) is row.make
+
+
+def test_a_checkpoint_names_no_files_of_others(tmp_path):
+    overrides = ["train.output_dir=/somewhere", "train.init_checkpoint=https://example.com/x.pth"]
+    cfg = load_config("fcos_R_18_slim_FPN_small", overrides)
+    cfg.dataloader.evaluator.output_dir = "/elsewhere"
+    torch.save({"model": {"x": torch.ones(1)}, "config": dump_config(cfg)}, tmp_path / "x.pth")
+    again = load_config(tmp_path / "x.pth")
+    assert (again.train.output_dir, again.train.init_checkpoint) == ("./output", "")
+    assert "output_dir" not in again.dataloader.evaluator
+    (tmp_path / "x.yaml").write_text(dump_config(cfg))  # what one writes oneself stays
+    assert load_config(tmp_path / "x.yaml").train.output_dir == "/somewhere"
+
+
+def test_py_files_are_code(tmp_path):
+    path = tmp_path / "x.py"
+    path.write_text("raise SystemExit\n")
+    with pytest.raises(FcosError, match="--no-py"):
+        load_config(path, allow_py=False)
+
+
+def test_class_of_the_config_file_itself_cannot_be_stored(tmp_path):
+    path = tmp_path / "own.py"
+    path.write_text("from detectron2.config import LazyCall as L\nclass Own: pass\nmodel = L(Own)()\n")
+    with pytest.raises(FcosError, match="define it in a module of its own"):
+        dump_config(load_config(path))
+
+
+def test_detectron2s_own_models_are_stored_and_built():
+    """RetinaNet as Detectron2's configs/common/models/retinanet.py has it, in either version."""
+    node = L(RetinaNet)(
+        backbone=L(FPN)(
+            bottom_up=L(ResNet)(
+                stem=L(BasicStem)(in_channels=3, out_channels=64, norm="FrozenBN"),
+                stages=L(ResNet.make_default_stages)(depth=18, norm="FrozenBN"),
+                out_features=["res3", "res4", "res5"],
+            ),
+            in_features=["res3", "res4", "res5"], out_channels=32,
+            top_block=L(LastLevelP6P7)(in_channels=512, out_channels=32),
+        ),
+        head=L(RetinaNetHead)(
+            input_shape=[L(ShapeSpec)(channels=32)], num_classes="${..num_classes}", conv_dims=[32], num_anchors=9,
+        ),
+        anchor_generator=L(DefaultAnchorGenerator)(
+            sizes=[[32, 40, 50]], aspect_ratios=[0.5, 1.0, 2.0], strides=[8, 16, 32, 64, 128], offset=0.0
+        ),
+        box2box_transform=L(Box2BoxTransform)(weights=[1.0, 1.0, 1.0, 1.0]),
+        anchor_matcher=L(Matcher)(thresholds=[0.4, 0.5], labels=[0, -1, 1], allow_low_quality_matches=True),
+        num_classes=7, head_in_features=["p3", "p4", "p5", "p6", "p7"],
+    )  # fmt: skip
+    cfg = OmegaConf.create({"model": node}, flags={"allow_objects": True})
+    assert repr(build(parse_config(dump_config(cfg), "x").model)) == repr(instantiate(node))
