@@ -117,10 +117,11 @@ def _outline(pen: ImageDraw.ImageDraw, box: np.ndarray, color: Color, stroke: fl
     x0, y0, x1, y1 = (float(np.clip(value, 0, limit)) * _OVERSAMPLING for value, limit in zip(box, limits, strict=True))
     x0, x1, y0, y1 = min(x0, x1), max(x0, x1), min(y0, y1), max(y0, y1)
     thick = max(1, round(stroke * _OVERSAMPLING))
-    radius = min(2.2 * thick, (x1 - x0) / 4, (y1 - y0) / 4)
+    side = min(x1 - x0, y1 - y0)
+    radius = min(2.2 * thick, side / 4) if side >= 8 else -1.0  # Pillow cannot round the corners of less
     pen.rounded_rectangle((x0 - 1, y0 - 1, x1, y1), radius + 1, outline=(0, 0, 0, 70), width=thick + 2)
     inner = (x0, y0, max(x0, x1 - 1), max(y0, y1 - 1))
-    pen.rounded_rectangle(inner, radius, outline=(*color, 255), width=thick)
+    pen.rounded_rectangle(inner, max(0.0, radius), outline=(*color, 255), width=thick)
 
 
 def _place(

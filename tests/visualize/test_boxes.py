@@ -75,3 +75,10 @@ def test_wrong_arguments():
         draw_boxes(ground().astype(np.float32), [], [])
     with pytest.raises(FcosError, match="2 boxes to draw but 1 classes"):
         draw_boxes(ground(), np.zeros((2, 4)), [1])
+
+
+def test_boxes_of_a_few_pixels_anywhere():
+    image, rng = np.zeros((64, 96, 3), np.uint8), np.random.default_rng(0)
+    for _ in range(60):
+        corner, size = rng.uniform(-2, 98, 2), rng.uniform(0, 3, 2)
+        assert draw_boxes(image, [[*corner, *(corner + size)]], [0], [0.5], ["a"]).shape == image.shape
