@@ -393,6 +393,7 @@ def test_detectron2s_own_models_are_stored_and_built():
         box2box_transform=L(Box2BoxTransform)(weights=[1.0, 1.0, 1.0, 1.0]),
         anchor_matcher=L(Matcher)(thresholds=[0.4, 0.5], labels=[0, -1, 1], allow_low_quality_matches=True),
         num_classes=7, head_in_features=["p3", "p4", "p5", "p6", "p7"],
+        pixel_mean=[103.53, 116.28, 123.675], pixel_std=[1.0, 1.0, 1.0],
     )  # fmt: skip
     cfg = OmegaConf.create({"model": node}, flags={"allow_objects": True})
     assert repr(build(parse_config(dump_config(cfg), "x").model)) == repr(instantiate(node))
