@@ -138,16 +138,16 @@ def _without_compiled_ops(missing: _MissingOps) -> None:
     coco_evaluation.COCOeval_opt = fast_eval_api.COCOeval_opt = COCOeval
     # `nms_rotated` asks `torch.ops.detectron2`, which `_C` would have filled.
     # The module is looked up by name, since `layers.nms` is the function of that name.
-    importlib.import_module("detectron2.layers.nms").nms_rotated = layers.nms_rotated = missing.nms_rotated
+    nms: Any = importlib.import_module("detectron2.layers.nms")
+    nms.nms_rotated = layers.nms_rotated = missing.nms_rotated
 
 
 class _NumpyWithAliases:
     """NumPy as 0.6 knows it: with the aliases of Python types that NumPy 1.24 removed."""
 
-    int, float, str = int, float, str
-
     def __getattr__(self, name: str) -> Any:
-        return getattr(importlib.import_module("numpy"), name)
+        aliases = {"int": int, "float": float, "str": str}
+        return aliases[name] if name in aliases else getattr(importlib.import_module("numpy"), name)
 
 
 def _numpy_aliases() -> None:
@@ -160,7 +160,7 @@ def _numpy_aliases() -> None:
     for module in ("data.build", "data.datasets.pascal_voc", "evaluation.sem_seg_evaluation"):
         importlib.import_module(f"detectron2.{module}").np = _NumpyWithAliases()  # type: ignore[attr-defined]
     if not hasattr(np, "bool"):
-        np.bool = np.bool_  # as NumPy 2 has it; the users are masks, visualizers and the VOC evaluator
+        np.bool = np.bool_  # type: ignore[misc]  # as NumPy 2 has it; the users are masks, visualizers and the VOC evaluator
 
 
 def create_local_process_group(processes_per_machine: int) -> None:
@@ -245,7 +245,8 @@ def pack_convolution(weight: Any, padding: Any, stride: Any, dilation: Any, grou
     """
     import torch
 
-    return torch._C._nn.mkldnn_reorder_conv2d_weight(weight.to_mkldnn(), padding, stride, dilation, groups, list(size))
+    reorder: Any = torch._C._nn.mkldnn_reorder_conv2d_weight
+    return reorder(weight.to_mkldnn(), padding, stride, dilation, groups, list(size))
 
 
 def convolve_packed(

@@ -29,7 +29,7 @@ def keyed_fields(part: type) -> dict[str, Field]:
     return {f.metadata["key"]: f for f in fields(part) if "key" in f.metadata}
 
 
-def one_of(name: str, value: str, allowed: Sequence[str]) -> None:
+def one_of(name: str, value: Any, allowed: Sequence[Any]) -> None:
     """Check that an option has one of its published values.
 
     Raises:

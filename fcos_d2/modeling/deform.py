@@ -92,7 +92,7 @@ class DeformConv(nn.Module):
             nn.init.zeros_(self.offset.weight)
         else:
             nn.init.kaiming_uniform_(self.offset.weight, a=1)
-        nn.init.zeros_(self.offset.bias)
+        nn.init.zeros_(self.offset.bias)  # type: ignore[arg-type]  # it has one
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) -> (N, C', H', W') in the dtype of `x`; it samples in float32 or wider, under autocast too."""

@@ -43,7 +43,9 @@ class LevelBatchNorm(nn.Module):
 
     def forward(self, x: Tensor, level: int) -> Tensor:
         x = self.levels[level](x)
-        return x if self.weight is None else x * self.weight[:, None, None] + self.bias[:, None, None]
+        return (
+            x if self.weight is None or self.bias is None else x * self.weight[:, None, None] + self.bias[:, None, None]
+        )
 
 
 class Tower(nn.Sequential):
@@ -67,7 +69,7 @@ class Tower(nn.Sequential):
         deformable: bool,
         recompute: bool,
     ) -> None:
-        batch_norms = {"BN": nn.BatchNorm2d, "SyncBN": nn.SyncBatchNorm}
+        batch_norms: dict[str, Any] = {"BN": nn.BatchNorm2d, "SyncBN": nn.SyncBatchNorm}
         layers: list[nn.Module] = []
         for i in range(num_convs):
             if deformable and i == num_convs - 1:
@@ -82,7 +84,9 @@ class Tower(nn.Sequential):
         super().__init__(*layers)
         self.recompute = recompute
 
-    def forward(self, x: Tensor, level: int, last: Callable[[Tensor], Any] | None = None) -> Any:
+    def forward(  # type: ignore[override]  # it needs the level
+        self, x: Tensor, level: int, last: Callable[[Tensor], Any] | None = None
+    ) -> Any:
         """Run the tower.
 
         Args:
@@ -122,9 +126,19 @@ def _run(part: Sequence[Callable], level: int, x: Any) -> Any:
 class DenseHead(nn.Module):
     """What heads have in common: the last convolutions, the scales, and the loop over levels.
 
-    A subclass has the fields `num_classes`, `in_channels`, `num_levels`, `quality_on`, `level_scale`, `prior_prob` and
-    `points_per_cell`, see `FCOSHead`, and implements `branches`.
+    A subclass has the first seven of these attributes as fields, see `FCOSHead`, and implements `branches`.
     """
+
+    num_classes: int
+    in_channels: int
+    num_levels: int
+    points_per_cell: int
+    quality_on: str
+    level_scale: bool
+    prior_prob: float
+    cls_logits: nn.Conv2d
+    bbox_pred: nn.Conv2d
+    quality: nn.Conv2d
 
     traits = Traits(exact=("cls_logits", "bbox_pred", "quality"))
 
@@ -150,7 +164,8 @@ class DenseHead(nn.Module):
 
     def _start_at_prior(self) -> None:
         """Let every class have `prior_prob` at the start of training."""
-        nn.init.constant_(self.cls_logits.bias, -math.log((1 - self.prior_prob) / self.prior_prob))
+        bias: Any = self.cls_logits.bias
+        nn.init.constant_(bias, -math.log((1 - self.prior_prob) / self.prior_prob))
 
     def forward(self, features: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
         """L maps (N, C, Hi, Wi) -> logits (N, D*K, Hi, Wi), raw ltrb (N, D*4, Hi, Wi), quality (N, D, Hi, Wi).

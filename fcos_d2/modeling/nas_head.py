@@ -41,7 +41,7 @@ class NASLayer(nn.Module):
     def __init__(self, channels: int, kind: str, deform_groups: int, conv_bias: bool) -> None:
         super().__init__()
         if kind == "deform3x3":
-            self.conv = DeformConv(channels, channels, 3, deform_groups=deform_groups, bias=True)
+            self.conv: nn.Module = DeformConv(channels, channels, 3, deform_groups=deform_groups, bias=True)
         else:
             size = 3 if kind == "conv3x3" else 1
             self.conv = nn.Conv2d(channels, channels, size, padding=size // 2, bias=conv_bias)

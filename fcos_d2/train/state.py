@@ -65,7 +65,7 @@ class State:
         self.resumed, self.buffers = {}, {}
         self.trainer.start_iter, self.trainer.done, self.trainer.stop_reason = 0, -1, ""
         for name in ("data_loader", "stream"):  # the seed of a checkpoint decides about them
-            vars(self.trainer).pop(name, None)
+            self.trainer.__dict__.pop(name, None)
 
     def resume(self, path: str) -> None:
         """Take the weights of a checkpoint, and what decides where training begins; `restore` does the rest.

@@ -228,8 +228,8 @@ def _refuse_strangers(target: Path, kind: Kind) -> None:
 
 
 def _refuse_inputs(inputs: Sequence[Path], fresh: Path | None) -> None:
-    for path in inputs if fresh is not None else ():
-        if fresh.resolve() in path.expanduser().resolve().parents:
+    for path in inputs:
+        if fresh is not None and fresh.resolve() in path.expanduser().resolve().parents:
             raise FcosError(
                 f"{path} belongs to the interrupted training in {fresh}, which --overwrite replaces: copy it elsewhere "
                 "first, or go on with --resume."

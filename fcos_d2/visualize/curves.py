@@ -94,7 +94,7 @@ def _read_lines(path: str | Path) -> list[Mapping[str, Any]]:
         text = Path(path).expanduser().read_text(encoding="utf-8")
     except OSError as error:
         raise FcosError(f"The metrics file {path} cannot be read: {error.strerror or error}.") from error
-    rows = []
+    rows: list[Mapping[str, Any]] = []
     for line in text.splitlines():
         try:
             row = json.loads(line)

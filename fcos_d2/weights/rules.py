@@ -123,7 +123,9 @@ def to_ours(tensors: Mapping[str, Tensor], rules: Sequence[Rule]) -> Renamed:
     Raises:
         FcosError: two of them get one name; a level of a stacked tensor is missing.
     """
-    done, sources, stacks = Renamed(), {}, {}
+    done = Renamed()
+    sources: dict[str, str] = {}
+    stacks: dict[str, dict[int, Tensor]] = {}
     for name, tensor, rule, fields in _renames(tensors, rules, done, reading=True):
         ours = fill(rule.ours, fields)
         if rule.stacked is not None:

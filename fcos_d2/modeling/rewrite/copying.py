@@ -9,9 +9,14 @@ from __future__ import annotations
 import copy
 import functools
 from collections.abc import Callable, Iterable
-from typing import Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from torch import nn
+
+if TYPE_CHECKING:
+    _Base = nn.Module  # which mixins come before
+else:
+    _Base = object
 
 __all__ = ["Derived", "Replacement", "derived", "plain", "rebuilt"]
 
@@ -56,7 +61,7 @@ def rebuilt(
     return copy.deepcopy(module, memo)
 
 
-class Derived:
+class Derived(_Base):
     """Base of mixins for `derived`, whose classes can be copied and pickled although no module holds them.
 
     Attributes:
@@ -71,7 +76,7 @@ class Derived:
 
 
 @functools.cache
-def derived(mixin: type[Derived], plain: type[nn.Module]) -> type[nn.Module]:
+def derived(mixin: Any, plain: Any) -> Any:
     """The class `plain` with a mixin before it, which can call the plain methods by `super()`."""
     return type(f"{mixin.__name__}{plain.__name__}", (mixin, plain), {"mixin": mixin, "plain": plain})
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from detectron2.layers import FrozenBatchNorm2d
 from torch import nn
@@ -37,7 +38,7 @@ def _frozen(part: nn.Module) -> Replacement | None:
     return Replacement(FrozenBatchNorm2d, _as_buffers)
 
 
-def _as_buffers(norm: nn.Module) -> None:
+def _as_buffers(norm: Any) -> None:
     """What a `FrozenBatchNorm2d` multiplies and adds are buffers, 1 and 0 unless the norm has learned others."""
     statistics = dict(norm.named_buffers(recurse=False))
     for name, start in (("weight", norm.running_var.new_ones), ("bias", norm.running_var.new_zeros)):

@@ -91,10 +91,10 @@ class FusedConv2d(nn.Conv2d):
         return convolve_packed(x.to(self.packed.dtype), self.packed, self.bias, *shape, self.clamp, added, overwrite)
 
 
-def _fused(norm: nn.Module | None, activation: Activation | None, own: bool) -> Replacement:
+def _fused(norm: Any, activation: Activation | None, own: bool) -> Replacement:
     """What stands for a convolution that `norm` and `activation` follow; `own` if its `forward` applies them itself."""
 
-    def edit(conv: nn.Module) -> None:
+    def edit(conv: Any) -> None:
         left = norm
         if _is_fixed(norm):
             weight, bias = folded(conv.weight, conv.bias, norm)
@@ -116,6 +116,9 @@ class _FusedResidual:
     """
 
     owns_input = False
+    shortcut: Any
+    conv1: Any
+    conv2: Any
 
     def forward(self, x: Tensor) -> Tensor:
         added = x if self.shortcut is None else self.shortcut(x)
@@ -138,14 +141,15 @@ class _FusedStem(BasicStem):
         return F.max_pool2d(self.conv1(x), kernel_size=3, stride=2, padding=1)
 
 
-_BLOCKS = {BottleneckBlock: _FusedBottleneck, BasicBlock: _FusedBasicBlock, BasicStem: _FusedStem}
+_BLOCKS: dict[Any, Any] = {BottleneckBlock: _FusedBottleneck, BasicBlock: _FusedBasicBlock, BasicStem: _FusedStem}
 
 
 class Shortened(Derived):
     """A sequence whose norms and activations have become a part of the convolutions before them."""
 
     def forward(self, x: Tensor) -> Tensor:
-        for part in super().__iter__():
+        sequence: Any = super()
+        for part in sequence.__iter__():
             x = part(x)
         return x
 
@@ -167,7 +171,7 @@ def fusing(module: nn.Module) -> nn.Module:
     """
     found: dict[int, Replacement] = {}
     used = Counter(id(part) for _, part in module.named_modules(remove_duplicate=False))
-    nets = [part for part in module.modules() if type(part) is ResNet]
+    nets: list[Any] = [part for part in module.modules() if type(part) is ResNet]
     owners = {id(block) for net in nets for stage in net.stages for block in list(stage)[1:]}
     for part in module.modules():  # parents before their children
         if type(part) in _BLOCKS:
@@ -189,7 +193,7 @@ def norms_left(module: nn.Module) -> list[str]:
 
 def _in_residual(block: nn.Module, owns_input: bool) -> dict[int, Replacement]:
     """What stands for a residual block or stem of Detectron2 and its convolutions."""
-    convs = dict(block.named_children())
+    convs: dict[str, Any] = dict(block.named_children())
     if not all(_is_known(x, _CONVOLUTIONS[1:]) and x.activation is None and _is_fixed(x.norm) for x in convs.values()):
         return {}
     found = {
@@ -238,7 +242,7 @@ def _is_known(part: nn.Module, kinds: tuple[type[nn.Module], ...]) -> bool:
     return type(part) in kinds and part.padding_mode == "zeros"
 
 
-def _is_fixed(norm: nn.Module | None) -> bool:
+def _is_fixed(norm: Any) -> bool:
     """Whether all that a norm does in inference is to multiply and add constants."""
     return getattr(type(norm), "forward", None) in _NORM_FORWARDS and norm.running_mean is not None
 

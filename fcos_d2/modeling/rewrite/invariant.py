@@ -23,6 +23,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -181,7 +182,7 @@ def is_prepared(module: nn.Module) -> bool:
     return not _replacements(_parts(module))
 
 
-def _parts(module: nn.Module) -> dict[str, nn.Module]:
+def _parts(module: Any) -> dict[str, nn.Module]:
     """All modules that compute maps, by name: of a detector those of backbone and head."""
     tops = {"": module}
     if hasattr(module, "backbone") and hasattr(module, "dense"):
@@ -221,7 +222,7 @@ def _prepared(part: nn.Module, pooled: bool) -> Replacement | None:
     if getattr(part, "hides_padding", False) or not (reads or pooled):
         return None
 
-    def register(new: nn.Module) -> None:
+    def register(new: Any) -> None:
         new.hides_padding = True
         if reads:
             new.register_forward_pre_hook(_fill_input)

@@ -60,7 +60,7 @@ def precision_of_parts(precision: str | Mapping[str, str]) -> dict[str, torch.dt
     return {part: PRECISIONS[wanted.get(part, "fp32")] for part in parts}
 
 
-def lower(model: nn.Module, dtypes: Mapping[str, torch.dtype], compile: bool) -> str:
+def lower(model: Any, dtypes: Mapping[str, torch.dtype], compile: bool) -> str:
     """Bring the fused convolutions of a model to their precision, and the inputs of its parts with them.
 
     Args:
