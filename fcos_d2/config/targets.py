@@ -230,9 +230,8 @@ def arguments_of(made: Callable[..., Any], others: bool = False) -> frozenset[st
         others: whether "**" is among them where the signature takes any name.
     """
     names: set[str] = set()
-    parents = (
-        [parent.__init__ for parent in made.__mro__[1:] if "__init__" in vars(parent)] if inspect.isclass(made) else []
-    )
+    ancestors = made.__mro__[1:] if inspect.isclass(made) else ()
+    parents = [vars(parent)["__init__"] for parent in ancestors if "__init__" in vars(parent)]
     for function in (made, *parents):
         try:
             parameters = inspect.signature(function).parameters.values()

@@ -46,6 +46,8 @@ class FCOS(DenseDetector):
             part cannot be made batch invariant.
     """
 
+    backbone: Backbone
+
     @configurable
     def __init__(
         self,
@@ -89,7 +91,7 @@ class FCOS(DenseDetector):
     def batch_invariant(self, wanted: bool) -> None:
         self._batch_invariant = False
         if wanted and not is_prepared(self):
-            prepared = rewrite(self, invariant=True, share_tensors=True)
+            prepared: Any = rewrite(self, invariant=True, share_tensors=True)
             self.backbone, self.dense, self.rewrites = prepared.backbone, prepared.dense, rewrites_of(prepared)
         self._batch_invariant = bool(wanted)
 
@@ -132,7 +134,7 @@ class FCOS(DenseDetector):
             # How sums are rounded depends on the shapes of maps: only equal shapes give equal bits.
             on_cpu = self.device.type == "cpu"
             if on_cpu if self.one_by_one is None else self.one_by_one:
-                return [self.forward([inputs])[0] for inputs in batched_inputs]
+                return [self.forward([inputs])[0] for inputs in batched_inputs]  # type: ignore[index, misc]
         images = self.preprocess_image(batched_inputs)
         images = images if whole is None else whole.pad(images)
         size = tuple(images.tensor.shape[-2:])
@@ -164,7 +166,8 @@ class FCOS(DenseDetector):
             compile: put backbone and head through `torch.compile`, on CUDA with CUDA graphs; the first image of each
                 size then takes minutes.
         """
-        return rewrite(self, fuse=True, precision=precision, compile=compile)
+        made: Any = rewrite(self, fuse=True, precision=precision, compile=compile)
+        return made
 
     def _laid_out(self, images: Tensor) -> Tensor:
         """The batch in the memory format that convolutions are fast in; what follows keeps it."""

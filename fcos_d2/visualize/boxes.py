@@ -93,8 +93,8 @@ def draw_boxes(
     overlay = Image.new("RGBA", (width * _OVERSAMPLING, height * _OVERSAMPLING), (0, 0, 0, 0))
     pen = ImageDraw.Draw(overlay)
     areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
-    order = np.argsort(scores if scores is not None else -areas, kind="stable")
-    order = [row for row in order if np.isfinite(boxes[row]).all()]
+    ranks = np.argsort(scores if scores is not None else -areas, kind="stable")
+    order = [row for row in ranks if np.isfinite(boxes[row]).all()]
     for row in order:
         _outline(pen, boxes[row], class_color(int(classes[row])), stroke, width, height)
     taken: list[Place] = []
@@ -137,7 +137,8 @@ def _place(
         (x0, y0 - height), (x0 + edge, y0 + edge), (x0, y1),
         (x1 - width, y0 - height), (x1 - width - edge, y1 - height), (x1, y0),
     )  # fmt: skip
-    best, best_cover = (0.0, 0.0, width, height), math.inf
+    best: Place = (0.0, 0.0, width, height)
+    best_cover = math.inf
     for position, (x, y) in enumerate(candidates):
         left, top = max(0.0, min(x, canvas[0] - width)), max(0.0, min(y, canvas[1] - height))
         place = (left, top, left + width, top + height)

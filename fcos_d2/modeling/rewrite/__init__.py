@@ -10,6 +10,7 @@ import copy
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -68,7 +69,7 @@ def rewrite(
     options = _Options(tuple(freeze), sync_bn, fold, invariant, fuse, recompute, precision, compile)
     before = rewrites_of(module)
     options.check({_step(entry) for entry in before})
-    new = rebuilt(module, lambda part: None) if share_tensors else copy.deepcopy(module)
+    new: Any = rebuilt(module, lambda part: None) if share_tensors else copy.deepcopy(module)
     done = [x for x in before if not fuse or _step(x) not in ("recompute", "precision")]
     for step, apply in _APPLY.items():
         new, note = apply(new, options)

@@ -7,7 +7,6 @@ part, in lists and hooks as well as among the submodules, leads to its replaceme
 from __future__ import annotations
 
 import copy
-import functools
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
@@ -75,10 +74,15 @@ class Derived(_Base):
         return _empty, (self.mixin, self.plain), super().__reduce_ex__(protocol)[2]
 
 
-@functools.cache
+_DERIVED: dict[tuple[Any, Any], Any] = {}
+
+
 def derived(mixin: Any, plain: Any) -> Any:
     """The class `plain` with a mixin before it, which can call the plain methods by `super()`."""
-    return type(f"{mixin.__name__}{plain.__name__}", (mixin, plain), {"mixin": mixin, "plain": plain})
+    if (mixin, plain) not in _DERIVED:
+        members = {"mixin": mixin, "plain": plain}
+        _DERIVED[mixin, plain] = type(f"{mixin.__name__}{plain.__name__}", (mixin, plain), members)
+    return _DERIVED[mixin, plain]
 
 
 def _empty(mixin: type[Derived], plain: type[nn.Module]) -> nn.Module:

@@ -87,7 +87,8 @@ class FusedConv2d(nn.Conv2d):
             x = x if added is None else x.add_(added)
             return x if self.clamp is None else x.clamp_(*self.clamp)
         if self.packed is None:  # for inputs of this size; others can be convolved with them, too
-            self.packed, self.weight = pack_convolution(self.weight.detach(), *shape, x.shape), None
+            self.packed = pack_convolution(self.weight.detach(), *shape, x.shape)
+            self.weight = None  # type: ignore[assignment]  # it is in `packed`
         return convolve_packed(x.to(self.packed.dtype), self.packed, self.bias, *shape, self.clamp, added, overwrite)
 
 
