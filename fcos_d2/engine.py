@@ -2,8 +2,10 @@
 
 from .config import dump_config, load_config, parse_config
 from .predict import Predictor
-from .train import LazyTrainer, TrainingInterrupted, YamlTrainer, main_of_script, run
+from .train import LazyTrainer, TrainingInterrupted, main_of_script, run
 from .weights import Checkpointer
+
+YamlTrainer = LazyTrainer  # one trainer for both systems of configs
 
 __all__ = [
     "Checkpointer",

@@ -240,7 +240,7 @@ class _Resolver:
         """Where a reference at `path` leads, and what is there."""
         dots = len(found["dots"])
         at = path[: len(path) - dots] if dots else ()
-        value: Any = self._at(at, path) if dots <= len(path) else None
+        value: Any = self._at(at) if dots <= len(path) else None
         for key in re.findall(r"\w+", found["keys"]):
             while has_reference(value):  # a reference to a node, on the way
                 whole = _REFERENCE.fullmatch(value)
@@ -263,7 +263,7 @@ class _Resolver:
             raise self._nowhere(path, found[0])
         return at, value
 
-    def _at(self, at: Path, path: Path) -> Any:
+    def _at(self, at: Path) -> Any:
         value = self.tree
         for key in at:
             value = value[key]

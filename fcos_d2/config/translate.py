@@ -4,7 +4,7 @@
 
 Every key that Detectron2's `DefaultTrainer` and its builders read is translated, or refused by name: none is dropped in
 silence. The model is built from its keys, which the tree holds as data. Options of training that Detectron2 has no key
-for are `TRAIN.*`, see `yacs.add_train_options`.
+for are `TRAIN.*`, which `add_fcos_config` adds.
 """
 
 from __future__ import annotations

@@ -89,7 +89,7 @@ class Predictor:
         self._input_format = parts.input_format
         if weights_read is not None:
             log_report(fit(self.model, weights_read))
-        self.class_names = list(names or _names_of(parts, self.model))
+        self.class_names = list(names or _names_of(parts))
         self.model.eval()
         self.score_threshold = score_threshold
         dense = getattr(self.model, "dense", None)
@@ -280,7 +280,7 @@ def _set_classes(cfg: DictConfig | CfgNode, weights: Weights) -> None:
         cfg.model.num_classes = count
 
 
-def _names_of(parts: _Parts, model: nn.Module) -> list[str]:
+def _names_of(parts: _Parts) -> list[str]:
     """Class names of the config's data set where they are as many as the model's classes, else numbers."""
     known = parts.data_set and parts.data_set in MetadataCatalog.list()
     names = list(MetadataCatalog.get(parts.data_set).get("thing_classes") or []) if known else []

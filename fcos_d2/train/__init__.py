@@ -5,6 +5,6 @@ What may be changed here: what happens between two iterations. What an iteration
 
 from .distributed import main_of_script, run
 from .interrupt import TrainingInterrupted
-from .trainer import LazyTrainer, YamlTrainer
+from .trainer import LazyTrainer
 
-__all__ = ["LazyTrainer", "TrainingInterrupted", "YamlTrainer", "main_of_script", "run"]
+__all__ = ["LazyTrainer", "TrainingInterrupted", "main_of_script", "run"]

@@ -37,7 +37,7 @@ from .settings import Log, find_device, process
 from .state import State
 from .step import Step
 
-__all__ = ["LazyTrainer", "TrainingInterrupted", "YamlTrainer"]
+__all__ = ["LazyTrainer", "TrainingInterrupted"]
 
 logger = logging.getLogger("fcos_d2")
 
@@ -365,6 +365,3 @@ class LazyTrainer(BuildingTrainer):
 
     def load_hooks_state(self, state: dict[str, Any]) -> None:
         super().load_state_dict(state)
-
-
-YamlTrainer = LazyTrainer  # the former trainer of YAML configs

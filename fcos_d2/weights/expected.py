@@ -218,7 +218,7 @@ def _structure(recipe: Recipe) -> tuple:
 
 
 def detects_alike(variant: zoo.Variant) -> tuple:
-    """What decides the detections of a variant, given its weights; two of one meaning differ in training only."""
+    """What decides the detections of a variant, given its weights; two with equal results differ in training only."""
     recipe, row = RECIPES[variant.recipe], BACKBONES[variant.backbone]
     arguments = {k: v for k, v in row.arguments.items() if k not in ("norm", "freeze_at") and "init" not in k}
     head = {k: v for k, v in recipe.head.items() if k != "prior_prob"}
@@ -305,7 +305,7 @@ def fitting(
 _WORDS = {"mstrain": "ms"}
 
 
-def words(name: str) -> frozenset[str]:
+def _name_parts(name: str) -> frozenset[str]:
     """The words of a file's or a variant's name: published files have those of their config, in another order."""
     text = re.sub(r"[^a-z0-9]+", " ", name.lower())
     return frozenset(_WORDS.get(word, word) for word in text.split())
@@ -313,10 +313,8 @@ def words(name: str) -> frozenset[str]:
 
 def named_like(path: str | Path, variants: Sequence[zoo.Variant]) -> list[zoo.Variant]:
     """Of some variants, those one of whose names has the most words, all of them in the file's name."""
-    stem = words(Path(path).stem)
-    sizes = [
-        max((len(words(name)) for name in (v.name, *v.aliases) if words(name) <= stem), default=0) for v in variants
-    ]
+    stem = _name_parts(Path(path).stem)
+    sizes = [max((len(p) for p in map(_name_parts, (v.name, *v.aliases)) if p <= stem), default=0) for v in variants]
     return [v for v, size in zip(variants, sizes) if size and size == max(sizes)]
 
 

@@ -200,16 +200,16 @@ def as_data(value: Any, numbers: Callable[[Storage], Tensor] | None = None) -> A
     Raises:
         Refused, Exception: as `read_pickle`.
     """
-    return _Meaning(numbers).of(value)
+    return _Decoder(numbers).of(value)
 
 
-class _Meaning:
+class _Decoder:
     def __init__(self, numbers: Callable[[Storage], Tensor] | None) -> None:
         self.numbers = numbers
         self.known: dict[int, Any] = {}
 
     def of(self, value: Any) -> Any:
-        """The meaning of a value; what occurs twice in a file is one object afterwards, too."""
+        """What a value stands for; what occurs twice in a file is one object afterwards, too."""
         if id(value) not in self.known:
             self.known[id(value)] = self._new(value)
         return self.known[id(value)]

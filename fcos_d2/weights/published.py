@@ -198,7 +198,7 @@ def _recognise(
         marks = ", ".join(dict.fromkeys(f"{f.mark}*" for f in FAMILIES.values()))
         raise FcosError(
             f"{path} is of no known FCOS family: the first of its {len(tensors)} tensors is {next(iter(tensors))!r}, "
-            f"and none is called {marks}; importers.load_backbone reads backbones."
+            f"and none is called {marks}; fcos_d2.importers.load_backbone reads backbones."
         )
     done = {row.name: _rename(tensors, row, path) for row in marked}
     whole = tuple(row for row in marked if not done[row.name][0].left_over)

@@ -13,12 +13,11 @@ import torch
 from detectron2.engine import DefaultPredictor, DefaultTrainer
 from detectron2.evaluation import COCOEvaluator
 
-from fcos_d2 import _compat
+from fcos_d2 import LazyTrainer, _compat
 from fcos_d2.config.load import load_config
 from fcos_d2.data import register
 from fcos_d2.data.synthetic import generate
 from fcos_d2.paths import config_root
-from fcos_d2.train import YamlTrainer
 from fcos_d2.weights.read import load
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -70,7 +69,7 @@ def test_default_trainer_and_default_predictor(cfg, tmp_path):
 
 
 def test_detectron2_resumes_from_our_checkpoint(cfg):
-    trainer = YamlTrainer(cfg)
+    trainer = LazyTrainer(cfg)
     trainer.resume_or_load(resume=False)
     trainer.train()
     cfg.SOLVER.MAX_ITER = 5
