@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from detectron2.config import CfgNode, LazyConfig
-from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from .. import zoo
 from ..errors import FcosError
 from ..modeling.backbone import BACKBONES
 from . import plugins
 from .overrides import apply_lazy, apply_yacs
-from .plain import parse_yaml
+from .plain import nodes, parse_yaml
 from .stored import Config, is_lazy, parse_config
 from .train_options import TRAIN_OPTIONS, TrainOptions
 from .yacs import read_text, read_yacs, sentence
@@ -99,11 +99,11 @@ def _without_paths(cfg: Config) -> Config:
         train.pop("output_dir", None)
         if OmegaConf.select(train, "init_checkpoint") not in known:
             train.pop("init_checkpoint", None)
-    evaluators = OmegaConf.select(cfg, "dataloader.evaluator")
-    for evaluator in evaluators if isinstance(evaluators, ListConfig) else [evaluators]:
-        if isinstance(evaluator, DictConfig):
-            evaluator.pop("output_dir", None)
-    return cfg
+    tree = OmegaConf.to_container(cfg, resolve=False)
+    for _, node in nodes(tree):
+        if isinstance(node, dict) and "_target_" in node:  # an evaluator would write there
+            node.pop("output_dir", None)
+    return OmegaConf.create(tree, flags={"allow_objects": True})
 
 
 def _python(path: Path) -> DictConfig:

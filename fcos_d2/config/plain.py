@@ -57,11 +57,7 @@ def parse_yaml(text: str, origin: str) -> Any:
         where = f" (line {mark.line + 1})" if mark else ""
         reason = " ".join(str(getattr(error, "problem", None) or error).split())
         raise FcosError(f"{origin} is not plain YAML{where}: {reason}.") from error
-    except (
-        ValueError,
-        OverflowError,
-        AttributeError,
-    ) as error:  # FcosError is one: a number of 10,000 digits is another
+    except (ValueError, OverflowError, AttributeError, LookupError) as error:  # FcosError is a ValueError
         raise error if isinstance(error, FcosError) else _not_plain(origin, " ".join(str(error).split())) from error
     finally:
         if loader is not None:
@@ -83,7 +79,8 @@ def _check_depth(text: str, origin: str) -> None:
             depth += 1
         elif isinstance(event, yaml.CollectionEndEvent):
             depth -= 1
-        if depth > _MAX_DEPTH or count > 4 * _MAX_NODES:
+        long = isinstance(event, yaml.ScalarEvent) and len(event.value) > _MAX_STRING
+        if long or depth > _MAX_DEPTH or count > 4 * _MAX_NODES:
             raise _too_large(origin)
 
 
@@ -116,12 +113,20 @@ def _count(node: yaml.Node, known: dict[int, int], origin: str) -> int:
 def _check_kind(path: Path, value: Any, origin: str) -> None:
     if isinstance(value, dict):
         for key in value:
-            if not isinstance(key, (str, int)) or isinstance(key, bool):
-                raise _not_plain(origin, f"the key {key!r} at {dotted(path)} is no name")
+            if not isinstance(key, (str, int)) or isinstance(key, bool) or _is_huge(key):
+                name = "of too many digits" if _is_huge(key) else repr(key)
+                raise _not_plain(origin, f"the key {name} at {dotted(path)} is no name")
+    elif _is_huge(value):
+        raise _not_plain(origin, f"{dotted(path)} is a whole number of {value.bit_length()} bits")
     elif isinstance(value, str) and len(value) > _MAX_STRING:
         raise FcosError(f"{origin} has at {dotted(path)} a string of {len(value)} characters.")
     elif not isinstance(value, (type(None), bool, int, float, str, list)):
         raise _not_plain(origin, f"{dotted(path)} is of type {type(value).__name__}")
+
+
+def _is_huge(value: Any) -> bool:
+    """Whether it is a whole number that Python refuses to write, or to compare with others."""
+    return isinstance(value, int) and value.bit_length() > 64
 
 
 def nodes(tree: Any, path: Path = ()) -> Iterator[tuple[Path, Any]]:
@@ -147,6 +152,8 @@ def check_number(path: Path, value: float, origin: str) -> None:
         FcosError: it is not a number, or too large.
     """
     most = _most(path)
+    if _is_huge(value):
+        raise FcosError(f"{origin} has at {dotted(path)} a whole number of too many digits.")
     if math.isnan(value):
         raise FcosError(f"{origin} has {value!r} at {dotted(path)}, which is not a number.")
     if abs(value) > most and not set(_SIZE_RANGES) & set(path):
@@ -234,7 +241,10 @@ class _Resolver:
                 raise FcosError(f"{self.origin} puts at {dotted(path)} a node into a string: {_short(text)}.")
             pieces += [text[last : found.start()], str(value)]
             last = found.end()
-        return "".join((*pieces, text[last:]))
+        made = "".join((*pieces, text[last:]))
+        if has_reference(made) or len(made) > _MAX_STRING:
+            raise FcosError(f"{self.origin} has at {dotted(path)} references that make a reference, or a long string.")
+        return made
 
     def _target(self, path: Path, found: re.Match) -> tuple[Path, Any]:
         """Where a reference at `path` leads, and what is there."""

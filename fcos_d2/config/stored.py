@@ -18,7 +18,8 @@ from detectron2.config import CfgNode
 from detectron2.config.instantiate import dump_dataclass
 from detectron2.modeling import BACKBONE_REGISTRY, META_ARCH_REGISTRY, build_model
 from omegaconf import DictConfig, ListConfig, OmegaConf, SCMode
-from torch import nn
+from omegaconf.errors import OmegaConfBaseException
+from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from ..errors import FcosError
@@ -141,7 +142,7 @@ def parse_config(text: str, origin: str) -> Config:
         raise FcosError(f"{origin} has under {_PLUGINS!r} something else than names of modules.")
     resolved = resolve(tree, origin)
     for path in _replace_missing(resolved):
-        _put(tree, path, _get(resolved, path))
+        _put(tree, path, _get(resolved, path), origin)
     check = _Check(origin, tuple(names))
     for key, value in resolved.items():
         check(value, (key,), _KINDS_OF.get(key, KINDS))
@@ -157,8 +158,12 @@ def _get(tree: Any, path: KeyPath) -> Any:
     return tree
 
 
-def _put(tree: Any, path: KeyPath, value: Any) -> None:
-    _get(tree, path[:-1])[path[-1]] = value
+def _put(tree: Any, path: KeyPath, value: Any, origin: str) -> None:
+    for key in path[:-1]:
+        tree = tree[key] if isinstance(tree, (dict, list)) else None
+    if not isinstance(tree, dict):
+        raise FcosError(f"{origin} refers at {dotted(path)} to an unknown part of another project: state it in place.")
+    tree[path[-1]] = value
 
 
 @target("model")
@@ -292,7 +297,10 @@ def build(node: Any, origin: str = "The config", *, kind: str = "model", element
                 )
         with limited_memory(elements, origin):
             return build_model(node)
-    plain = OmegaConf.to_container(node, resolve=True) if isinstance(node, (DictConfig, ListConfig)) else node
+    try:
+        plain = OmegaConf.to_container(node, resolve=True) if isinstance(node, (DictConfig, ListConfig)) else node
+    except OmegaConfBaseException as error:
+        raise FcosError(f"{origin} has a reference that leads nowhere: {sentence(error)}") from error
     check = _Check(origin)
     check(plain, (kind if kind == "model" else "augmentations",), (kind,))
     with limited_memory(elements, origin):
@@ -319,6 +327,9 @@ class limited_memory(TorchFunctionMode):  # a context manager
             self.left -= func(*args, **{**kwargs, "device": "meta"}).numel()
             if self.left < 0:
                 raise FcosError(f"{self.origin} describes a model of more than {self.most:,} numbers: too large.")
+        filled = kwargs.get("tensor", args[0] if args else None)  # Detectron2's layers make some as torch.Tensor(...)
+        if func in _FILLERS and isinstance(filled, Tensor) and filled.numel() > self.most:
+            raise FcosError(f"{self.origin} describes a model of more than {self.most:,} numbers: too large.")
         return func(*args, **kwargs)
 
     def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
@@ -327,6 +338,14 @@ class limited_memory(TorchFunctionMode):  # a context manager
             raise FcosError(f"{self.origin} describes nothing that can be built: {sentence(error)}") from error
 
 
+_FILLERS = {
+    Tensor.uniform_,
+    Tensor.normal_,
+    Tensor.zero_,
+    Tensor.fill_,
+    nn.init.kaiming_uniform_,
+    nn.init.kaiming_normal_,
+}
 _MAKERS = {torch.empty, torch.zeros, torch.ones, torch.full, torch.rand, torch.randn, torch.arange, torch.linspace}
 
 

@@ -82,7 +82,7 @@ class Predictor:
         names = weights_read and weights_read.class_names
         if weights_read and is_file(source) and not any("num_classes" in override.lower() for override in overrides):
             _set_classes(self.cfg, weights_read)
-        elements = sum(tensor.numel() for tensor in weights_read.tensors.values()) if weights_read else 0
+        elements = _numbers_in(weights_read.tensors.values()) if weights_read else 0
         parts = _parts(self.cfg, str(source), self.device, elements)
         self.model = parts.model.to(self.device)
         self._resize = parts.resize
@@ -217,6 +217,12 @@ class _Parts:
     input_format: str
     num_classes: int
     data_set: str | None
+
+
+def _numbers_in(tensors: Iterable[torch.Tensor]) -> int:
+    """Numbers that lie in memory for some tensors, each once: a file can give one number any shape, and many names."""
+    lengths = {tensor.untyped_storage().data_ptr(): len(tensor.untyped_storage()) for tensor in tensors}
+    return sum(lengths.values()) // 4
 
 
 def _parts(cfg: DictConfig | CfgNode, source: str, device: torch.device, elements: int) -> _Parts:

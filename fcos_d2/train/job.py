@@ -37,6 +37,7 @@ from .own_data import (
     is_yacs_key,
     lazy_config,
     open_data,
+    require_nodes,
 )  # fmt: skip
 from .samples import draw_samples
 from .settings import start_threads, without_denormals
@@ -79,6 +80,7 @@ class TrainingJob:
         weights = "" if self.weights == "none" else self.weights
         model = self.model or (weights if weights and holds_config(weights) else DEFAULT_MODEL)
         cfg = lazy_config(model, self.overrides, allow_py=self.allow_py)
+        require_nodes(cfg)
         data = None
         if self.data:
             data = open_data(self.data, self.val_fraction, need=("train", "val"))
@@ -214,6 +216,7 @@ class EvaluationJob:
     def config(self, output: Path) -> DictConfig:
         """The complete config; raises FcosError as `TrainingJob.config` does."""
         cfg = lazy_config(self.model or str(self.weights), self.overrides, allow_py=self.allow_py)
+        require_nodes(cfg, ("model", "dataloader", "train"))
         if self.weights is not None:
             cfg.train.init_checkpoint = self.weights
         if self.data is not None:

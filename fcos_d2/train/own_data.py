@@ -118,6 +118,15 @@ def open_data(
     return OwnData(layout.root, names, classes, {part: len(rows) for part, rows in records.items()}, boxes)
 
 
+def require_nodes(
+    cfg: DictConfig, names: Sequence[str] = ("model", "dataloader", "optimizer", "lr_multiplier", "train")
+) -> None:
+    """Raise FcosError if a config lacks one of these nodes."""
+    for name in names:
+        if not isinstance(cfg.get(name), DictConfig):
+            raise FcosError(f"The config has no node '{name}', so it can be neither trained nor evaluated.")
+
+
 def configure(
     cfg: DictConfig,
     names: DatasetNames,
@@ -149,9 +158,7 @@ def configure(
     Raises:
         FcosError: the config lacks a node, or a number is out of range.
     """
-    for node in ("model", "dataloader", "optimizer", "lr_multiplier", "train"):
-        if node not in cfg:
-            raise FcosError(f"The config has no node '{node}', so it cannot be used for data of your own.")
+    require_nodes(cfg)
     if weights is not None:
         cfg.train.init_checkpoint = weights
     if preset is None:
@@ -280,9 +287,9 @@ def check_classes(weights: str, class_names: Sequence[str], wanted_by: str, reme
         class_names: those that are wanted, in order, by `wanted_by`, e.g. "the data set shapes".
         remedy: what the user can do, without a full stop.
     """
-    if is_address(weights) or not (known := load(weights).get("class_names")):
-        return
-    if list(known) == list(class_names):
+    known = None if is_address(weights) else load(weights).get("class_names")
+    listed = isinstance(known, (list, tuple)) and all(isinstance(name, str) for name in known)
+    if not known or not listed or list(known) == list(class_names):
         return
     if len(known) != len(class_names):
         difference = (

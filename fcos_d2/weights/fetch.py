@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from difflib import get_close_matches
 from pathlib import Path
 from urllib.parse import urlparse
 
 from detectron2.checkpoint import catalog  # noqa: F401  # teaches Detectron2's PathManager catalog://
 from detectron2.utils.file_io import PathManager
+from iopath.common.file_io import get_cache_dir
 
 from ..errors import FcosError
 from ..zoo.addresses import ADDRESSES, Address
@@ -47,13 +49,16 @@ def fetch(path: str | Path) -> Path:
             raise FcosError(f"The weights {path} do not exist.")
         return file
     row = ADDRESSES.get(path, Address(path))
-    if ".." in urlparse(row.url).path.split("/"):  # iopath would keep it outside its cache
+    if {"..", "."} & {*row.url.split("/"), *urlparse(row.url).path.split("/")}:  # it could lie outside the cache
         raise FcosError(f"The address {path} leads upwards (..): give the address that it stands for.")
     if row.url.startswith(_TABLES):
         near = get_close_matches(path, ADDRESSES, 3, 0.5) or [name for name in ADDRESSES if name.startswith(_TABLES)]
         raise FcosError(f"{path} names no weights that are known here; there are: {', '.join(near)}.")
     try:
-        file = Path(PathManager.get_local_path(row.url))
+        # iopath's cache leaves out the host: what one address gives must not lie where another is looked for.
+        host = "" if path in ADDRESSES else re.sub(r"[^\w.-]", "_", urlparse(row.url).netloc)
+        own = {"cache_dir": str(Path(get_cache_dir()) / "fcos_d2" / host)} if host and "http" in row.url[:5] else {}
+        file = Path(PathManager.get_local_path(row.url, **own))
     except Exception as error:  # whatever the network or the catalog says
         raise FcosError(
             f"The weights {_for_people(row.url)} cannot be fetched ({type(error).__name__}): pass "

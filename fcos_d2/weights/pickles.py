@@ -112,6 +112,39 @@ _METHODS = re.compile(r"mm(engine|cv)\.[\w.]*(HistoryBuffer|LogBuffer)")
 _NUMBERS = re.compile(r"[<>=|]?[biufcSU]\d+")
 
 
+_MOST_HASHED = 2**26
+
+
+class _Weight:
+    """Weighs what a pickle makes, shared parts as often as they occur: so long it takes to hash a key of a dict."""
+
+    def __init__(self) -> None:
+        self.stack: list[int | None] = []  # `None` for a mark
+        self.memo: dict[int, int | None] = {}
+        self.hashed = 0
+
+    def add(self, opcode: Any, argument: Any) -> None:
+        """Follow one step; raises ValueError where a key or an element of a set is too heavy."""
+        stack, taken, name = self.stack, 1, opcode.name
+        if "PUT" in name or name == "MEMOIZE":
+            self.memo[len(self.memo) if name == "MEMOIZE" else argument] = stack[-1]
+            return
+        if name == "MARK" or "GET" in name:
+            stack.append(None if name == "MARK" else self.memo[argument])
+            return
+        fixed = len(opcode.stack_before)
+        if pickletools.markobject in opcode.stack_before:
+            fixed = opcode.stack_before.index(pickletools.markobject)
+            while (top := stack.pop()) is not None:
+                taken += top
+        if name.endswith(("ITEM", "ITEMS", "DICT", "FROZENSET")):
+            self.hashed += taken + (sum(x or 0 for x in stack[-2:]) if name == "SETITEM" else 0)
+        taken += sum(stack.pop() or 0 for _ in range(fixed))
+        if max(taken, self.hashed) > _MOST_HASHED:
+            raise ValueError("nested too deep")
+        stack += [taken] * len(opcode.stack_after)
+
+
 def read_pickle(file: BinaryIO, persistent: Callable[[Any], Any] | None = None) -> Any:
     """Read the next pickle of a file; the result holds `Foreign` objects and has to go through `as_data`.
 
@@ -122,12 +155,13 @@ def read_pickle(file: BinaryIO, persistent: Callable[[Any], Any] | None = None) 
         Refused: it names an object outside the table.
         Exception: it is damaged; anything may be raised.
     """
-    start, count = file.tell(), 0
+    start, count, weight = file.tell(), 0, _Weight()
     for count, (opcode, argument, _) in enumerate(pickletools.genops(file), start=1):
         if opcode.name.startswith("EXT"):  # a number that the running program may have given to any object
             raise Refused(f"extension {argument}")
         if "PUT" in opcode.name and (argument or 0) > count:
             raise ValueError("the memo has more places than the pickle has steps")
+        weight.add(opcode, argument)
     end = file.tell()
     file.seek(start)
     reader = _Unpickler(io.BytesIO(file.read(end - start)), encoding="latin1")
@@ -317,7 +351,7 @@ _MEANINGS: dict[str, Callable[[tuple, Any, list], Any]] = {
     "torch._utils._rebuild_from_type_v2": _first,
     "torch.serialization._get_layout": _first,
     "torch.torch_version.TorchVersion": _first,
-    "torch.Size": lambda args, *_: tuple(*args),
+    "torch.Size": lambda args, *_: tuple(int(x) for x in args[0]),
     "builtins.set": lambda args, *_: set(*args),
     "builtins.frozenset": lambda args, *_: frozenset(*args),
     "builtins.bytearray": lambda args, *_: args[0] if args and isinstance(args[0], bytes) else b"",

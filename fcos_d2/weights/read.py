@@ -103,7 +103,9 @@ def weights_of(payload: Mapping[str, Any], path: str | Path) -> Weights:
 
 def _tensors(value: Mapping[str, Any], path: str | Path) -> dict[str, Tensor]:
     """The named tensors of a mapping, in whatever it is wrapped."""
-    while not any(isinstance(item, (Tensor, np.ndarray)) for item in value.values()):
+    for _ in _INNER:  # each at most once: a file may hold a dict in itself
+        if any(isinstance(item, (Tensor, np.ndarray)) for item in value.values()):
+            break
         inner = next((value[key] for key in _INNER if isinstance(value.get(key), Mapping)), None)
         if inner is None:
             break
@@ -143,7 +145,8 @@ def _pixels_of(config: Any) -> Pixels | None:
     node = config.get("model", config.get("MODEL")) if isinstance(config, dict) else None
     if not isinstance(node, dict):
         return None
-    order = node.get("input_format", (config.get("INPUT") or {}).get("FORMAT"))
+    given = config.get("INPUT")
+    order = node.get("input_format", given.get("FORMAT") if isinstance(given, dict) else None)
     pixels: list[Any] = [node.get(f"pixel_{x}", node.get(f"PIXEL_{x.upper()}")) for x in ("mean", "std")]
     try:
         return Pixels(str(order), tuple(pixels[0]), tuple(pixels[1]))
