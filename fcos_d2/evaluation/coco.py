@@ -119,7 +119,7 @@ class FastCOCOEvaluator(DatasetEvaluator):
         if (limit is None or limit == _LIMITS[-1]) and _hotcoco() is not None:
             truth = json.loads(Path(PathManager.get_local_path(self.metadata.json_file)).read_text(encoding="utf-8"))
             detections = [{"image_id": i, "instances": instances_to_coco_json(x, i)} for i, x in boxes]
-            rows = self._with_ids_of_the_file(list(itertools.chain(*(x["instances"] for x in detections))))
+            rows = self._with_ids_of_the_file([dict(row) for x in detections for row in x["instances"]])
             found = evaluate_boxes(truth, rows, img_ids) if rows and "annotations" in truth else None
             if found is not None:
                 self._write(detections, rows)

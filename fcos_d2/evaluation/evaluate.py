@@ -66,12 +66,12 @@ def evaluate(
         if comm.is_main_process():
             logger.info("Evaluation of %s:", name)
             print_csv_format(found)
-        results[str(name)] = found
+            results[str(name)] = found
     return next(iter(results.values())) if len(results) == 1 else results
 
 
-def write_results(results: dict[str, Any], output_dir: str, iteration: int) -> None:
-    """Let the first process write evaluation.json, with the iteration of the weights."""
+def write_results(results: dict[str, Any], output_dir: str, iteration: int | None) -> None:
+    """Let the first process write evaluation.json, with the iteration of the weights if it is known."""
     if comm.is_main_process() and output_dir:
         text = json.dumps({"iteration": iteration, **_finite(results)}, indent=2)
         write_atomically(Path(output_dir) / "evaluation.json", lambda file: file.write(text.encode()))

@@ -156,7 +156,7 @@ def train_job(job: TrainingJob, workspace: Workspace, audience: Audience) -> Non
     """Train, and leave pictures and summary.json in the workspace; every process of a training must call it.
 
     Raises:
-        FcosError: something is wrong with what was asked for; what is on disk is as it was.
+        FcosError: something is wrong with what was asked for; an earlier training is as it was.
         TrainingInterrupted: see `LazyTrainer.train`.
     """
     output = workspace.target
@@ -188,7 +188,7 @@ def train_job(job: TrainingJob, workspace: Workspace, audience: Audience) -> Non
             "best": {"iteration": best.get("iteration"), "AP": best.get("metrics", {}).get("bbox/AP", math.nan) / 100},
             "classes": trainer.class_names,
             "images": data.images if data else None,
-            "iterations": trainer.max_iter,
+            "iterations": trainer.done + 1,
             "seconds": round(seconds, 1),
             "device": cfg.train.device,
             "output": output,

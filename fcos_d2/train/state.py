@@ -96,6 +96,8 @@ class State:
         trainer.done = int(state["iteration"])
         trainer.start_iter = trainer.done + 1
         trainer.seed = state.get("seed", trainer.seed)
+        for name in ("data_loader", "stream"):  # which were made with another seed
+            trainer.__dict__.pop(name, None)
         trainer.stop_reason = self._stopped(state)
         if trainer.average is not None:
             trainer.average.updates = state.get("ema_updates", 0)
@@ -104,7 +106,7 @@ class State:
         """Why training has ended for good; a larger `train.early_stop.patience` lets it go on."""
         reason, patience = state.get("stopped", ""), self.trainer.options.early_stop.patience
         waited = state.get("hooks", {}).get("EvaluationHook", {}).get("since_best", 0)
-        if reason and waited and not 0 < patience <= waited:
+        if reason.startswith("no better ") and waited and not 0 < patience <= waited:  # the reason of EvaluationHook
             logger.info("Training had ended (%s); train.early_stop.patience=%d lets it go on.", reason, patience)
             return ""
         return reason

@@ -114,12 +114,9 @@ class Step:
 
 def _is_finite(loss: Tensor, weights: Sequence[Tensor]) -> bool:
     """Whether a loss and its gradients are."""
-    if not loss.isfinite():
-        return False
-    if not loss.requires_grad:
-        return True
-    gradients = torch.autograd.grad(loss, weights, retain_graph=True, allow_unused=True)
-    return all(bool(gradient.isfinite().all()) for gradient in gradients if gradient is not None)
+    # In all processes alike, whatever the loss: the backward pass of SyncBN communicates.
+    gradients = torch.autograd.grad(loss, weights, retain_graph=True, allow_unused=True) if loss.requires_grad else ()
+    return bool(loss.isfinite()) and all(bool(g.isfinite().all()) for g in gradients if g is not None)
 
 
 def _name(item: Any) -> str:

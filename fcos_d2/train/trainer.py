@@ -90,7 +90,7 @@ class LazyTrainer(BuildingTrainer):
         self.max_iter = self.options.max_iter
         self.done = self.evaluated = -1
         self.stop_reason = ""
-        self.is_prepared = False
+        self.is_prepared = self._is_final = False
         self.results: dict[str, Any] = {}
         self._eval_only = eval_only
         self._console = console and comm.is_main_process()
@@ -217,8 +217,8 @@ class LazyTrainer(BuildingTrainer):
         averaged = nullcontext() if self.average is None else self.average.in_place()
         with self._log.open(), averaged, buffers_of_the_first(self.bare_model):
             self.results = type(self).test(self.cfg, self.bare_model)
-        self.evaluated = self.iter
-        write_results(self.results, self.output_dir, self.iter)
+        self.evaluated = self.done
+        write_results(self.results, self.output_dir, self.done if self.done >= 0 else None)
         return self.results
 
     # Training
@@ -232,6 +232,8 @@ class LazyTrainer(BuildingTrainer):
             TrainingInterrupted: on Ctrl-C or SIGTERM, after a checkpoint; a second Ctrl-C ends at once, without one.
             FcosError: a loss or a gradient is not finite, an image cannot be read, or the disk is full.
         """
+        if self.is_prepared:
+            raise FcosError("This trainer has trained already: make another one, with resume=True to go on.")
         with process(self._log, self.options, self.device):
             complete = self.start_iter >= self.max_iter or bool(self.stop_reason)
             pending = self.state.resumed.get("hooks", {}).get("EvaluationHook", {}).get("pending", False)
@@ -256,7 +258,7 @@ class LazyTrainer(BuildingTrainer):
 
     def _loop(self, pending: bool) -> None:
         if pending:
-            self._finish_evaluation()
+            self._finish_evaluation(self.start_iter - 1)
             if self.is_last:
                 return
         for iteration in range(self.start_iter, self.max_iter):
@@ -265,16 +267,19 @@ class LazyTrainer(BuildingTrainer):
             self.before_step()
             self.run_step()
             self.after_step()
+            if self.stop_reason and not self._is_final:  # a hook after the usual ones asked for the end
+                self._finish_evaluation(iteration)
             if self.is_last:
                 return
             if self._asked:
                 self._end_interrupted()
 
-    def _finish_evaluation(self) -> None:
-        """The evaluation that the resumed training did not finish, and what follows it in an iteration."""
-        self.iter = self.storage.iter = self.start_iter - 1
+    def _finish_evaluation(self, iteration: int) -> None:
+        """The evaluation of an iteration that is still to be done, and what follows it in an iteration."""
+        self.iter = self.storage.iter = iteration
         for hook in self.all_hooks:
-            if isinstance(hook, (EvaluationHook, CheckpointHook, hooks.PeriodicWriter)):
+            evaluated = isinstance(hook, EvaluationHook) and self.evaluated == iteration
+            if isinstance(hook, (EvaluationHook, CheckpointHook, hooks.PeriodicWriter)) and not evaluated:
                 hook.after_step()
 
     @property
@@ -347,6 +352,7 @@ class LazyTrainer(BuildingTrainer):
     def save(self, name: str) -> None:
         """Write a checkpoint to resume from."""
         self.checkpointer.save(name, iteration=self.done)
+        self._is_final = name == "model_final"
 
     def save_best(self, value: float) -> None:
         """Write model_best.pth: the weights that were evaluated, without what resuming needs."""

@@ -8,9 +8,12 @@ happens; from then on the new one is, and whoever opens the folder next finishes
 
 from __future__ import annotations
 
+import getpass
+import hashlib
 import json
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -19,6 +22,11 @@ from typing import Any
 
 from ..errors import FcosError
 from ..files import write_json
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
 
 __all__ = ["DEMO", "DEMO_IMAGES", "EVALUATION", "TRAINING", "Kind", "Workspace", "is_first_process"]
 
@@ -77,7 +85,8 @@ class Workspace:
             raise FcosError(f"The output folder {target} is a file: choose another --output.")
         fresh = _folder_beside(target)
         if is_first_process():
-            _recover(fresh, target)
+            with _alone(fresh):
+                _recover(fresh, target)
         left = _marker(fresh)
         pending = "replaces" in left and left.get("holds") == kind.name
         _refuse_strangers(target, kind)
@@ -92,6 +101,9 @@ class Workspace:
         if overwrite and (there or pending):
             if fresh.exists() and not pending:
                 raise FcosError(f"{fresh} is needed for the new {kind.name}, but holds something else: move it away.")
+            displaced = _displaced(fresh)
+            if displaced.exists() and "replaces" not in _marker(displaced):
+                raise FcosError(f"{displaced} is needed for the new {kind.name}, but holds something else: move it.")
             return cls(target, fresh, kind)
         return cls(target, target, kind)
 
@@ -110,8 +122,13 @@ class Workspace:
         """Prepare the folder, and put what was written in its place when the block ends well; in one process only.
 
         Raises:
-            FcosError: the folder cannot be written, or the exchange fails; nothing is lost.
+            FcosError: the folder cannot be written, another process writes there, or the exchange fails; nothing is
+                lost.
         """
+        with _alone(_folder_beside(self.target)):
+            yield from self._writing(resume)
+
+    def _writing(self, resume: bool) -> Iterator[Path]:
         if self.replaces and not resume and self.folder.exists():
             self.folder.rename(_displaced(self.folder))
         note: dict[str, Any] = {"holds": self.kind.name}
@@ -130,12 +147,28 @@ class Workspace:
             files = sorted(_matching(self.folder, ("**/*",)) - {_MARKER})
             _write_marker(self.folder, {**note, "complete": files, "patterns": [*self.kind.files, *self.extra]})
             _exchange(self.folder, self.target)
-            shutil.rmtree(_displaced(self.folder), ignore_errors=True)
+            if "replaces" in _marker(_displaced(self.folder)):
+                shutil.rmtree(_displaced(self.folder), ignore_errors=True)
 
     def remove(self, patterns: Sequence[str]) -> None:
         """Remove files of the folder that match."""
         for name in _matching(self.folder, patterns):
             (self.folder / name).unlink()
+
+
+@contextmanager
+def _alone(fresh: Path) -> Iterator[None]:
+    """Raises FcosError if another process of this machine writes for the same target; a killed one holds no lock."""
+    name = hashlib.sha256(str(fresh.resolve()).encode()).hexdigest()[:16]
+    with open(Path(tempfile.gettempdir(), f"fcos_d2-{getpass.getuser()}-{name}.lock"), "w") as file:
+        if fcntl is not None:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise FcosError(
+                    f"Another process writes to {fresh} or beside it: wait for it, or choose another --output."
+                ) from None
+        yield
 
 
 def is_first_process() -> bool:

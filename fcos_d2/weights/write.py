@@ -101,6 +101,8 @@ class Checkpointer(DetectionCheckpointer):
         weights = read(fetch(path))
         log_report(fit(self.model, weights, Policy(allow_backbone=True, averaged=False)))
         rest = dict(weights.extra)
+        if weights.averages is not None:
+            rest["ema"] = dict(weights.averages)  # `read` keeps them apart
         for name in self.checkpointables if checkpointables is None else checkpointables:
             if name in rest:
                 self.checkpointables[name].load_state_dict(rest.pop(name))

@@ -272,6 +272,7 @@ def test_unknown_part_of_detection_is_refused(name):
 def test_plugins_are_noted_and_never_imported(tmp_path, monkeypatch):
     (tmp_path / "noted_parts.py").write_text("raise SystemExit\n")
     monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(plugins, "_LOADED", [])  # of other tests of this process
     cfg = lazy()
     cfg.model.dense.loss["_target_"] = "noted_parts.Loss"
     text = dump_config(cfg)

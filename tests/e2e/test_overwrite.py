@@ -60,6 +60,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return home
 
 
+@pytest.mark.slow
 def test_killed_interrupted_and_out_of_disk(home):
     keep, fresh = home / "größe 1", home / "größe 1.new"
     before = snapshot(keep)

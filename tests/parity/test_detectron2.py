@@ -206,7 +206,7 @@ def test_whole_model_in_training(model: FCOS, peer: peers.FCOS) -> None:
 def test_whole_model_in_inference(model: FCOS, peer: peers.FCOS) -> None:
     with torch.no_grad():
         head = model.dense.head
-        for predictor, std, bias in ((head.cls_logits, 0.3, 0.0), (head.bbox_pred, 0.3, 1.5), (head.quality, 0.3, 1.0)):
+        for predictor, std, bias in ((head.cls_logits, 0.3, 0.0), (head.bbox_pred, 0.1, 1.5), (head.quality, 0.3, 1.0)):
             predictor.weight.normal_(std=std)
             predictor.bias.fill_(bias)
         copy_head(head, peer.head)

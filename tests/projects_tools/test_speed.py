@@ -180,6 +180,7 @@ class Hungry(Detectron2):
         return Job(lambda: (torch.ones(1 << 24).sum(), job.run())[1], job.answer)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="the system does not reset its peak of memory")
 def test_memory_is_that_of_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))

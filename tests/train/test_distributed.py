@@ -82,6 +82,7 @@ def test_error_of_a_process_is_one_sentence(script):
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_bug_keeps_its_traceback(script):
     done = call(script, "bug", 2)
     assert done.returncode == 1 and "RuntimeError: a bug" in done.stderr and "in work" in done.stderr

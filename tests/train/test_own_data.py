@@ -168,11 +168,11 @@ def test_yaml_twin_stands_for_its_lazy_config():
     assert cfg.model == zoo.get_config(DEFAULT_MODEL).model
 
 
-def test_other_yaml_is_refused(tmp_path):
+def test_other_yaml_is_translated(tmp_path):
+    """Detectron2's yacs keys train as their LazyConfig does."""
     path = tmp_path / "mine.yaml"
-    path.write_text("MODEL:\n  META_ARCHITECTURE: FCOS\n")
-    with pytest.raises(FcosError, match="YAML keys"):
-        lazy_config(str(path))
+    path.write_text("MODEL:\n  META_ARCHITECTURE: FCOS\n  FCOS:\n    NUM_CLASSES: 7\n")
+    assert {"model", "dataloader", "optimizer", "lr_multiplier", "train"} <= lazy_config(str(path)).keys()
 
 
 def test_classes_of_a_checkpoint(tmp_path):
