@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import tempfile
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 
 from .errors import FcosError
 
-__all__ = ["IMAGE_SUFFIXES", "os_error", "plain", "write_atomically", "write_json"]
+__all__ = ["IMAGE_SUFFIXES", "os_error", "plain", "temporary_folder", "write_atomically", "write_json"]
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".ppm", ".pgm")
 
@@ -86,3 +87,9 @@ def _sync_folder(folder: Path) -> None:
         pass
     finally:
         os.close(descriptor)
+
+
+def temporary_folder() -> Path:
+    """The user's own folder among the system's temporary ones; it may not exist yet."""
+    user = os.getuid() if hasattr(os, "getuid") else "cache"  # a container's user may have no name
+    return Path(tempfile.gettempdir()) / f"fcos_d2-{user}"

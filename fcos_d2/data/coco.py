@@ -8,7 +8,6 @@ import json
 import logging
 import os
 import re
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,7 +16,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets import load_coco_json
 
 from ..errors import FcosError
-from ..files import write_atomically
+from ..files import temporary_folder, write_atomically
 from .clean import clean
 from .layout import Split
 
@@ -316,5 +315,4 @@ def _cache_folders() -> list[Path]:
         cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
         if os.path.isabs(cache):  # "~" stays where there is no home
             folders.append(Path(cache) / "fcos_d2")
-    user = os.getuid() if hasattr(os, "getuid") else "cache"
-    return [*folders, Path(tempfile.gettempdir()) / f"fcos_d2-{user}"]
+    return [*folders, temporary_folder()]

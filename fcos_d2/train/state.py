@@ -64,7 +64,11 @@ class State:
         """Back to the beginning of training."""
         self.resumed, self.buffers = {}, {}
         self.trainer.start_iter, self.trainer.done, self.trainer.stop_reason = 0, -1, ""
-        for name in ("data_loader", "stream"):  # the seed of a checkpoint decides about them
+        self._forget_data()
+
+    def _forget_data(self) -> None:
+        """Let the training data be made anew: its order comes from the seed, which the checkpoint decides about."""
+        for name in ("data_loader", "stream"):
             self.trainer.__dict__.pop(name, None)
 
     def resume(self, path: str) -> None:
@@ -96,8 +100,7 @@ class State:
         trainer.done = int(state["iteration"])
         trainer.start_iter = trainer.done + 1
         trainer.seed = state.get("seed", trainer.seed)
-        for name in ("data_loader", "stream"):  # which were made with another seed
-            trainer.__dict__.pop(name, None)
+        self._forget_data()
         trainer.stop_reason = self._stopped(state)
         if trainer.average is not None:
             trainer.average.updates = state.get("ema_updates", 0)

@@ -8,12 +8,10 @@ happens; from then on the new one is, and whoever opens the folder next finishes
 
 from __future__ import annotations
 
-import getpass
 import hashlib
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -21,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import FcosError
-from ..files import write_json
+from ..files import temporary_folder, write_json
 
 try:
     import fcntl
@@ -160,7 +158,8 @@ class Workspace:
 def _alone(fresh: Path) -> Iterator[None]:
     """Raises FcosError if another process of this machine writes for the same target; a killed one holds no lock."""
     name = hashlib.sha256(str(fresh.resolve()).encode()).hexdigest()[:16]
-    with open(Path(tempfile.gettempdir(), f"fcos_d2-{getpass.getuser()}-{name}.lock"), "w") as file:
+    (locks := temporary_folder()).mkdir(parents=True, exist_ok=True)
+    with open(locks / f"{name}.lock", "w") as file:
         if fcntl is not None:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
