@@ -16,6 +16,7 @@ Importing this module looks at files only; PyTorch and Detectron2 are imported b
 
 from __future__ import annotations
 
+import builtins
 import importlib
 import importlib.util
 import sys
@@ -267,6 +268,17 @@ def convolve_packed(
     if overwrite:
         return operators._convolution_pointwise_.binary(added, x, weight, bias, *shape, "add", None, name, scalars, "")
     return operators._convolution_pointwise.binary(x, added, weight, bias, *shape, "add", None, name, scalars, "")
+
+
+def load_lazy_config(path: Path, name: str | None = None) -> Any:
+    """`LazyConfig.load`, which leaves `builtins.__import__` exchanged when the file raises (0.6 and main 02b5c4e2)."""
+    from detectron2.config import LazyConfig
+
+    imports = builtins.__import__
+    try:
+        return LazyConfig.load(str(path), name) if name else LazyConfig.load(str(path))
+    finally:
+        builtins.__import__ = imports
 
 
 def transform_annotations(mapper: Any, record: dict[str, Any], transforms: Any, size: tuple[int, int]) -> None:

@@ -7,16 +7,15 @@ The number of classes is `model.num_classes` alone; everything else that needs i
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import NamedTuple
 
 import detectron2.data.transforms as T
 from detectron2.config import LazyCall as L
-from detectron2.config import LazyConfig
 from detectron2.solver import WarmupParamScheduler
 from fvcore.common.param_scheduler import MultiStepParamScheduler
 from omegaconf import DictConfig
 
+from .._compat import load_lazy_config
 from ..modeling import FCOS, FCOS_HEAD_REGISTRY, DenseFCOS, FCOSLoss, LocationGrid, LTRBCoder, PointAssigner, Selector
 from ..modeling.backbone import BACKBONES, BackboneRow
 from ..options import one_of
@@ -50,20 +49,16 @@ def compose(recipe: str, backbone: str, schedule: str) -> Composed:
     one_of("schedule", schedule, list(SCHEDULES))
     chosen, row, plan = RECIPES[recipe], BACKBONES[backbone], SCHEDULES[schedule]
     common = config_root() / "common"
-    train = _common(common / "train.py", "train")
+    train = load_lazy_config(common / "train.py", "train")
     train.max_iter = plan.max_iter
     train.init_checkpoint = row.weights
     return Composed(
         _model(chosen, backbone),
-        _dataloader(_common(common / "data.py", "dataloader"), chosen, plan),
-        _optimizer(_common(common / "schedule.py", "optimizer"), chosen),
+        _dataloader(load_lazy_config(common / "data.py", "dataloader"), chosen, plan),
+        _optimizer(load_lazy_config(common / "schedule.py", "optimizer"), chosen),
         _lr_multiplier(chosen, plan),
         train,
     )
-
-
-def _common(path: Path, name: str) -> DictConfig:
-    return LazyConfig.load(str(path), name)
 
 
 def _model(recipe: Recipe, backbone: str) -> DictConfig:

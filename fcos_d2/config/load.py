@@ -7,10 +7,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from detectron2.config import CfgNode, LazyConfig
+from detectron2.config import CfgNode
 from omegaconf import DictConfig, OmegaConf
 
 from .. import zoo
+from .._compat import load_lazy_config
 from ..errors import FcosError
 from ..modeling.backbone import BACKBONES
 from . import plugins
@@ -108,7 +109,7 @@ def _without_paths(cfg: Config) -> Config:
 
 def _python(path: Path) -> DictConfig:
     try:
-        cfg = LazyConfig.load(str(path))
+        cfg = load_lazy_config(path)
     except FcosError:
         raise
     except SyntaxError as error:

@@ -15,7 +15,7 @@ from typing import Any
 
 import detectron2.data.transforms as T
 import torch
-from detectron2.config import CfgNode, LazyConfig, get_cfg
+from detectron2.config import CfgNode, get_cfg
 from detectron2.config import LazyCall as L
 from detectron2.data.detection_utils import create_keypoint_hflip_indices
 from detectron2.modeling import build_model
@@ -25,6 +25,7 @@ from fvcore.common.param_scheduler import CosineParamScheduler, MultiStepParamSc
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
+from .._compat import load_lazy_config
 from ..data.loader import RandomSubsetSampling, RepeatFactorSampling
 from ..errors import FcosError
 from ..options import one_of
@@ -139,7 +140,7 @@ def _difference(cfg: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str
 def dataloader_of_yacs(cfg: CfgNode) -> DictConfig:
     """The nodes train, test and evaluator, for the keys INPUT, DATASETS, DATALOADER and TEST."""
     _refuse(cfg)
-    nodes = LazyConfig.load(str(config_root() / "common" / "data.py"), "dataloader")
+    nodes = load_lazy_config(config_root() / "common" / "data.py", "dataloader")
     train, test = nodes.train, nodes.test
     for node, names in ((train, list(cfg.DATASETS.TRAIN)), (test, list(cfg.DATASETS.TEST))):
         node.dataset.names = names[0] if len(names) == 1 else names

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from .._compat import load_lazy_config
 from ..paths import config_root
 from .variants import FAMILIES, VARIANTS, Family, Variant, find, names
 
@@ -40,9 +41,7 @@ def get_config(name: str) -> Any:
     Raises:
         FcosError: there is no such variant.
     """
-    from detectron2.config import LazyConfig  # listing the zoo must not wait for PyTorch
-
-    return LazyConfig.load(str(config_file(name)))
+    return load_lazy_config(config_file(name))
 
 
 _PREDICTORS: list[Callable[..., Any]] = []
