@@ -12,6 +12,8 @@ OFFICIAL := .venv-official/.set-up
 
 export UV_PROJECT_ENVIRONMENT := .venv
 export UV_HTTP_TIMEOUT ?= 300
+# Once while setting up, not in each process: importing PyTorch from sources alone takes 10 s.
+export UV_COMPILE_BYTECODE ?= 1
 # Advertisements that plugins of mkdocs print with each build.
 export NO_MKDOCS_2_WARNING := 1
 export DISABLE_MKDOCS_2_WARNING := true
