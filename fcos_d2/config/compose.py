@@ -138,8 +138,7 @@ def _lr_multiplier(recipe: Recipe, plan: Schedule) -> DictConfig:
     solver = recipe.solver
     return L(WarmupParamScheduler)(
         scheduler=L(MultiStepParamScheduler)(
-            values=[float(f"1e-{i}") for i in range(len(plan.steps) + 1)],
-            milestones=[*plan.steps, plan.max_iter],
+            values=[float(f"1e-{i}") for i in range(len(plan.steps) + 1)], milestones=[*plan.steps, plan.max_iter]
         ),
         warmup_length=solver["warmup_iters"] / plan.max_iter,
         warmup_method=solver["warmup_method"],

@@ -145,12 +145,14 @@ _COUNT = re.compile(r"num_|depth|levels|blocks|points|convs|workers", re.IGNOREC
 _SIZE_RANGES = ("size_ranges", "SIZES_OF_INTEREST")  # the last one ends at infinity
 
 
-def check_number(path: Path, value: float, origin: str) -> None:
+def check_number(path: Path, value: Any, origin: str) -> None:
     """Check that a number of a config makes sense where it stands: enough for any detector, too small to fill a memory.
 
     Raises:
-        FcosError: it is not a number, or too large.
+        FcosError: it is NaN, or too large.
     """
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        return
     most = _most(path)
     if _is_huge(value):
         raise FcosError(f"{origin} has at {dotted(path)} a whole number of too many digits.")

@@ -7,17 +7,19 @@ resolved must be a row of `targets` or of a plugin, with arguments that the row 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+import operator
+from collections.abc import Mapping, Sequence
+from functools import reduce
 from pathlib import Path
-from typing import Any, NoReturn, Union
+from typing import Any, NoReturn, TypeGuard, Union
 
 import numpy as np
 import torch
 import yaml
 from detectron2.config import CfgNode
 from detectron2.config.instantiate import dump_dataclass
-from detectron2.modeling import BACKBONE_REGISTRY, META_ARCH_REGISTRY, build_model
-from omegaconf import DictConfig, ListConfig, OmegaConf, SCMode
+from detectron2.layers import ShapeSpec
+from omegaconf import DictConfig, OmegaConf, SCMode
 from omegaconf.errors import OmegaConfBaseException
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
@@ -26,8 +28,8 @@ from ..errors import FcosError
 from . import plugins
 from .plain import Path as KeyPath
 from .plain import check_number, dotted, has_reference, is_plain_reference, nodes, parse_yaml, resolve
-from .targets import KINDS, Target, import_path, target
-from .yacs import read_yacs, sentence
+from .targets import KINDS, import_path, target
+from .yacs import build_yacs, read_yacs, sentence
 
 __all__ = [
     "Config",
@@ -82,6 +84,8 @@ def dump_config(cfg: Config) -> str:
 
 def _plain(value: Any, cfg: DictConfig, path: KeyPath) -> Any:
     """Numbers, strings, lists and dicts for a value of `OmegaConf.to_container`; `path` leads to it in `cfg`."""
+    if isinstance(value, ShapeSpec) and hasattr(value, "_asdict"):  # a tuple, as in Detectron2 0.6
+        value = {"_target_": import_path(ShapeSpec), **value._asdict()}
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         value = dump_dataclass(value)
     if isinstance(value, Mapping):
@@ -89,12 +93,9 @@ def _plain(value: Any, cfg: DictConfig, path: KeyPath) -> Any:
     if isinstance(value, (list, tuple)):
         return [_plain(item, cfg, (*path, i)) for i, item in enumerate(value)]
     if isinstance(value, str) and path[-1:] == ("_target_",):
-        row = plugins.find(value)
-        return row.path if row else value
+        return row.path if (row := plugins.find(value)) else value
     if has_reference(value) and not is_plain_reference(value):  # whoever reads it may not have the resolver
-        node: Any = cfg
-        for key in path:
-            node = node[key]
+        node: Any = reduce(operator.getitem, path, cfg)
         return _plain(OmegaConf.to_container(node) if OmegaConf.is_config(node) else node, cfg, path)
     if isinstance(value, (type(None), bool, int, float, str)):
         return value
@@ -140,30 +141,18 @@ def parse_config(text: str, origin: str) -> Config:
     names = tree.pop(_PLUGINS, [])
     if not isinstance(names, list) or len(names) > 20 or not all(map(plugins.is_name, names)):
         raise FcosError(f"{origin} has under {_PLUGINS!r} something else than names of modules.")
+    _replace_missing(tree["model"])
     resolved = resolve(tree, origin)
-    for path in _replace_missing(resolved):
-        _put(tree, path, _get(resolved, path), origin)
-    check = _Check(origin, tuple(names))
     for key, value in resolved.items():
-        check(value, (key,), _KINDS_OF.get(key, KINDS))
+        _check(value, (key,), _KINDS_OF.get(key, KINDS), origin, names)
     for path, node in nodes(tree):
-        if isinstance(node, dict) and "_target_" in node:
-            node["_target_"] = check.row((*path, "_target_"), _get(resolved, path)["_target_"]).path
+        if (
+            isinstance(node, dict)
+            and "_target_" in node
+            and (row := plugins.find(reduce(operator.getitem, path, resolved)["_target_"]))
+        ):
+            node["_target_"] = row.path
     return OmegaConf.create(tree, flags={"allow_objects": True})
-
-
-def _get(tree: Any, path: KeyPath) -> Any:
-    for key in path:
-        tree = tree[key]
-    return tree
-
-
-def _put(tree: Any, path: KeyPath, value: Any, origin: str) -> None:
-    for key in path[:-1]:
-        tree = tree[key] if isinstance(tree, (dict, list)) else None
-    if not isinstance(tree, dict):
-        raise FcosError(f"{origin} refers at {dotted(path)} to an unknown part of another project: state it in place.")
-    tree[path[-1]] = value
 
 
 @target("model")
@@ -195,80 +184,67 @@ def check_complete(model: nn.Module) -> None:
             part.forward()
 
 
-def _plugin_option(path: str) -> str:
-    return f"--plugin {path.rpartition('.')[0]}"
+def _plugin_option(path: str, modules: Sequence[str] = ()) -> str:
+    """What to add for a part, which may lie in one of some modules."""
+    return f"--plugin {next((m for m in modules if path.startswith(f'{m}.')), path.rpartition('.')[0])}"
 
 
-def _replace_missing(tree: dict) -> Iterator[KeyPath]:
-    """Replace unknown parts of other projects that only training needs; yields where."""
-    for path, node in list(nodes(tree["model"], ("model",))):
-        if not isinstance(node, dict) or not {*_ONLY_TRAINING, "head", "coder"} <= node.keys():
-            continue
-        for key in _ONLY_TRAINING:
-            part = node[key]
-            name: Any = part.get("_target_") if isinstance(part, dict) else None
-            if plugins.is_name(name) and "." in name and not plugins.allowed(name):
-                node[key] = {"_target_": import_path(MissingPart), "name": name}
-                yield (*path, key)
+def _is_foreign(name: Any) -> TypeGuard[str]:
+    """Whether it names a part of another project that this process does not know."""
+    return plugins.is_name(name) and "." in name and not plugins.allowed(name)
+
+
+def _replace_missing(model: dict) -> None:
+    """Replace unknown parts of other projects that only training needs."""
+    for _, node in list(nodes(model)):
+        if isinstance(node, dict) and {*_ONLY_TRAINING, "head", "coder"} <= node.keys():
+            for key in _ONLY_TRAINING:
+                if isinstance(part := node[key], dict) and _is_foreign(name := part.get("_target_")):
+                    node[key] = {"_target_": import_path(MissingPart), "name": name}
 
 
 # Checking
 
 
-@dataclasses.dataclass(frozen=True)
-class _Check:
-    """Checks what is resolved.
+def _check(tree: Any, start: KeyPath, kinds: tuple[str, ...], origin: str, modules: Sequence[str] = ()) -> None:
+    """Check a tree whose references are replaced.
 
-    Attributes:
+    Args:
+        tree: of plain data.
+        start: its path.
+        kinds: of targets that belong there.
         origin: what to call the config in messages.
-        plugins: modules that it says it was made with.
+        modules: of other projects that it says it was made with.
+    Raises:
+        FcosError: a target, an argument or a number does not belong in a detector's config.
     """
+    for path, value in nodes(tree, start):
+        check_number(path, value, origin)
+        if not isinstance(value, dict):
+            continue
+        if wrong := [key for key in value if str(key).startswith("_") and key != "_target_"]:
+            raise FcosError(f"{origin} has at {dotted(path)} the key {wrong[0]!r}, which no part takes.")
+        if "_target_" in value:
+            _check_target(path, value, kinds, origin, modules)
 
-    origin: str
-    plugins: tuple[str, ...] = ()
 
-    def __call__(self, tree: Any, start: KeyPath, kinds: tuple[str, ...]) -> None:
-        """Check a resolved tree.
-
-        Args:
-            tree: whose references are replaced.
-            start: its path.
-            kinds: of targets that belong there.
-        Raises:
-            FcosError: a target, an argument or a number does not belong in a detector's config.
-        """
-        for path, value in nodes(tree, start):
-            if isinstance(value, dict):
-                if wrong := [k for k in value if str(k).startswith("_") and k != "_target_"]:
-                    raise FcosError(f"{self.origin} has at {dotted(path)} the key {wrong[0]!r}, which no part takes.")
-                if "_target_" in value:
-                    self._target(path, value, kinds)
-            elif isinstance(value, (int, float)) and not isinstance(value, bool):
-                check_number(path, value, self.origin)
-
-    def row(self, path: KeyPath, name: object) -> Target:
-        row = plugins.find(name) if isinstance(name, str) else None
-        if row is None:
-            what = f"{self.origin} names {name!r} at {dotted(path[:-1])}, "
-            if plugins.is_name(name) and "." in str(name):
-                raise FcosError(f"{what}which is of another project: add {self._option(str(name))} if you trust it.")
-            raise FcosError(f"{what}which is no known part of fcos_d2, Detectron2 or PyTorch.")
-        return row
-
-    def _option(self, name: str) -> str:
-        inside = [module for module in self.plugins if name.startswith(f"{module}.")]
-        return f"--plugin {inside[0]}" if inside else _plugin_option(name)
-
-    def _target(self, path: KeyPath, node: dict, kinds: tuple[str, ...]) -> None:
-        row = self.row((*path, "_target_"), node["_target_"])
-        if row.kind not in kinds and row.kind != "any":
-            raise FcosError(f"{self.origin} names {row.path!r} at {dotted(path)}, where no {row.kind} belongs.")
-        unknown = [key for key in node if key != "_target_" and key not in row.arguments]
-        if unknown and ("**" not in row.arguments or "cfg" in unknown):
-            raise FcosError(
-                f"{self.origin} gives {row.path} at {dotted(path)} the argument {unknown[0]!r}, which it does not take "
-                "from a stored config (no functions, no files to unpickle, no configs in a config)."
-            )
+def _check_target(path: KeyPath, node: dict, kinds: tuple[str, ...], origin: str, modules: Sequence[str]) -> None:
+    name = node["_target_"]
+    row = plugins.find(name) if isinstance(name, str) else None
+    if row is None and _is_foreign(name):
+        which = f"of another project: add {_plugin_option(name, modules)} if you trust it"
+    else:
+        which = "no known part of fcos_d2, Detectron2 or PyTorch"
+    if row is None:
+        raise FcosError(f"{origin} names {name!r} at {dotted(path)}, which is {which}.")
+    if row.kind not in (*kinds, "any"):
+        raise FcosError(f"{origin} names {row.path!r} at {dotted(path)}, where no {row.kind} belongs.")
+    unknown = [key for key in node if key != "_target_" and key not in row.arguments]
+    if unknown and ("**" not in row.arguments or "cfg" in unknown):
+        raise FcosError(
+            f"{origin} gives {row.path} at {dotted(path)} the argument {unknown[0]!r}, which it does not take from a "
+            "stored config (no functions, no files to unpickle, no configs in a config)."
+        )
 
 
 # Building
@@ -278,7 +254,7 @@ def build(node: Any, origin: str = "The config", *, kind: str = "model", element
     """Instantiate a node of a stored config, after checking it once more as it is resolved now.
 
     Args:
-        node: of what `parse_config` gave, overrides applied; or a `CfgNode`, whose model is built.
+        node: of what `parse_config` gave, overrides applied; or a `CfgNode`, whose model is built, on PyTorch's device.
         origin: what to call the config in messages.
         kind: of its targets, one of `targets.KINDS`.
         elements: numbers that its weights and buffers may have together.
@@ -286,25 +262,30 @@ def build(node: Any, origin: str = "The config", *, kind: str = "model", element
         FcosError: the node is not what a stored config may hold, or nothing can be made of it; one sentence.
     """
     if isinstance(node, CfgNode):
-        for key, name, registry in (
-            ("META_ARCHITECTURE", node.MODEL.META_ARCHITECTURE, META_ARCH_REGISTRY),
-            ("BACKBONE.NAME", node.MODEL.BACKBONE.NAME, BACKBONE_REGISTRY),
-        ):
-            if name not in registry:
-                raise FcosError(
-                    f"{origin} has MODEL.{key} {name!r}, which nothing here registers: add --plugin MODULE if it is a "
-                    "part of a project that you trust."
-                )
         with limited_memory(elements, origin):
-            return build_model(node)
+            return build_yacs(node, origin)
     try:
-        plain = OmegaConf.to_container(node, resolve=True) if isinstance(node, (DictConfig, ListConfig)) else node
+        plain = OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
     except OmegaConfBaseException as error:
         raise FcosError(f"{origin} has a reference that leads nowhere: {sentence(error)}") from error
-    check = _Check(origin)
-    check(plain, (kind if kind == "model" else "augmentations",), (kind,))
+    _check(plain, (kind if kind == "model" else "augmentations",), (kind,), origin)
     with limited_memory(elements, origin):
-        return _make(plain, check)
+        return _make(plain)
+
+
+def _make(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_make(item) for item in value]
+    if isinstance(value, dict) and "_target_" in value and (row := plugins.find(value["_target_"])):
+        return row.make(**{key: _make(item) for key, item in value.items() if key != "_target_"})
+    return value
+
+
+_FILLERS = {
+    *(Tensor.uniform_, Tensor.normal_, Tensor.zero_, Tensor.fill_),
+    *(nn.init.kaiming_uniform_, nn.init.kaiming_normal_),
+}
+_MAKERS = {torch.empty, torch.zeros, torch.ones, torch.full, torch.rand, torch.randn, torch.arange, torch.linspace}
 
 
 class limited_memory(TorchFunctionMode):  # a context manager
@@ -317,18 +298,15 @@ class limited_memory(TorchFunctionMode):  # a context manager
 
     def __init__(self, elements: int, origin: str) -> None:
         super().__init__()
-        self.left = elements
-        self.most = elements
+        self.left = self.most = elements
         self.origin = origin
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         if func in _MAKERS:  # asked on a device without memory first
             self.left -= func(*args, **{**kwargs, "device": "meta"}).numel()
-            if self.left < 0:
-                raise FcosError(f"{self.origin} describes a model of more than {self.most:,} numbers: too large.")
         filled = kwargs.get("tensor", args[0] if args else None)  # Detectron2's layers make some as torch.Tensor(...)
-        if func in _FILLERS and isinstance(filled, Tensor) and filled.numel() > self.most:
+        if self.left < 0 or (func in _FILLERS and isinstance(filled, Tensor) and filled.numel() > self.most):
             raise FcosError(f"{self.origin} describes a model of more than {self.most:,} numbers: too large.")
         return func(*args, **kwargs)
 
@@ -336,23 +314,3 @@ class limited_memory(TorchFunctionMode):  # a context manager
         super().__exit__(kind, error, trace)
         if isinstance(error, Exception) and not isinstance(error, FcosError):
             raise FcosError(f"{self.origin} describes nothing that can be built: {sentence(error)}") from error
-
-
-_FILLERS = {
-    Tensor.uniform_,
-    Tensor.normal_,
-    Tensor.zero_,
-    Tensor.fill_,
-    nn.init.kaiming_uniform_,
-    nn.init.kaiming_normal_,
-}
-_MAKERS = {torch.empty, torch.zeros, torch.ones, torch.full, torch.rand, torch.randn, torch.arange, torch.linspace}
-
-
-def _make(value: Any, check: _Check) -> Any:
-    if isinstance(value, list):
-        return [_make(item, check) for item in value]
-    if not isinstance(value, dict) or "_target_" not in value:
-        return value
-    row = check.row(("_target_",), value["_target_"])
-    return row.make(**{key: _make(item, check) for key, item in value.items() if key != "_target_"})

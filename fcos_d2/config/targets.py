@@ -180,13 +180,7 @@ def _foreign() -> Iterator[tuple[str, Iterable[Callable[..., Any]]]]:
         *_named(d2_modeling, ("ViT", "SimpleFeaturePyramid", "MViT", "SwinTransformer")),  # main has them
         nn.Identity, nn.ReLU, nn.GELU, nn.SiLU, nn.Conv2d, nn.BatchNorm2d, nn.GroupNorm, nn.LayerNorm,
     )  # fmt: skip
-    yield (
-        "transform",
-        [
-            *_classes(augmentation_impl, T.Augmentation, without=(T.Augmentation,)),
-            T.AugmentationList,
-        ],
-    )
+    yield ("transform", [*_classes(augmentation_impl, T.Augmentation, without=(T.Augmentation,)), T.AugmentationList])
     yield "data", (
         d2_data.get_detection_dataset_dicts, d2_data.build_detection_train_loader, d2_data.build_detection_test_loader,
         d2_data.DatasetMapper, d2_samplers.TrainingSampler, d2_samplers.RandomSubsetTrainingSampler,

@@ -18,7 +18,6 @@ import torch
 from detectron2.config import CfgNode, get_cfg
 from detectron2.config import LazyCall as L
 from detectron2.data.detection_utils import create_keypoint_hflip_indices
-from detectron2.modeling import build_model
 from detectron2.solver import WarmupParamScheduler
 from detectron2.solver.build import get_default_optimizer_params
 from fvcore.common.param_scheduler import CosineParamScheduler, MultiStepParamScheduler
@@ -31,7 +30,7 @@ from ..errors import FcosError
 from ..options import one_of
 from ..paths import config_root
 from .targets import target
-from .yacs import add_fcos_config, read_yacs
+from .yacs import add_fcos_config, build_yacs, read_yacs
 
 __all__ = [
     "class_key", "clipping_sgd", "dataloader_of_yacs", "lazy_of_yacs", "lr_multiplier_of_yacs", "model_from_keys",
@@ -113,7 +112,7 @@ def model_from_keys(
         for name in set(_CLASS_KEYS.values()):
             if before == cfg.MODEL[name].NUM_CLASSES:
                 cfg.MODEL[name].NUM_CLASSES = num_classes
-    return build_model(cfg)
+    return build_yacs(cfg, "The node model.keys")
 
 
 def _defaults() -> CfgNode:

@@ -17,8 +17,9 @@ from detectron2.config import CfgNode as CN
 from detectron2.config import downgrade_config, get_cfg, upgrade_config
 from detectron2.config.compat import guess_version
 from detectron2.layers import ShapeSpec
-from detectron2.modeling import build_backbone
+from detectron2.modeling import BACKBONE_REGISTRY, META_ARCH_REGISTRY, build_backbone
 from omegaconf.errors import OmegaConfBaseException
+from torch import nn
 
 from ..errors import FcosError
 from ..modeling.assigner import ASSIGNER_REGISTRY, PointAssigner, size_ranges_from_upper_ends
@@ -51,11 +52,7 @@ _REGISTRIES = {
     "SELECTOR_NAME": (SELECTOR_REGISTRY, "Selector"),
 }
 # AdelaiDet's names for normalizers of the class loss, besides ours.
-_NORMALIZERS = {
-    "fg": "mean_positives",
-    "moving_fg": "moving_mean_positives",
-    "all": "locations",
-}
+_NORMALIZERS = {"fg": "mean_positives", "moving_fg": "moving_mean_positives", "all": "locations"}
 # Keys that `_translate` turns into fields, with AdelaiDet's defaults.
 _TRANSLATED: dict[str, Any] = {
     "IN_FEATURES": ["p3", "p4", "p5", "p6", "p7"],
@@ -148,11 +145,7 @@ def _translate(node: CN, train: bool) -> dict[str, dict[str, Any]]:
     if box_normalizer == "auto":
         box_normalizer = "mean_weights" if weight == "centerness" else "mean_positives"
     class_normalizer = _NORMALIZERS.get(node.LOSS_NORMALIZER_CLS, node.LOSS_NORMALIZER_CLS)
-    one_of(
-        "MODEL.FCOS.LOSS_NORMALIZER_CLS",
-        class_normalizer,
-        [n for n, _ in NORMALIZER_REGISTRY] + list(_NORMALIZERS),
-    )
+    one_of("MODEL.FCOS.LOSS_NORMALIZER_CLS", class_normalizer, [n for n, _ in NORMALIZER_REGISTRY] + list(_NORMALIZERS))
     for key in ("YIELD_PROPOSAL", "YIELD_BOX_FEATURES"):
         if node[key]:
             raise ValueError(f"MODEL.FCOS.{key} is True, but only detection is available: set it to False.")
@@ -295,6 +288,24 @@ def proposal_arguments(cfg: CN, shapes: dict[str, ShapeSpec]) -> dict[str, Any]:
     }
 
 
+def build_yacs(cfg: CN, origin: str) -> nn.Module:
+    """The model that a config describes, on PyTorch's default device.
+
+    Raises:
+        FcosError: its architecture or its backbone is not registered; one sentence.
+    """
+    for key, name, registry in (
+        ("META_ARCHITECTURE", cfg.MODEL.META_ARCHITECTURE, META_ARCH_REGISTRY),
+        ("BACKBONE.NAME", cfg.MODEL.BACKBONE.NAME, BACKBONE_REGISTRY),
+    ):
+        if name not in registry:
+            raise FcosError(
+                f"{origin} has MODEL.{key} {name!r}, which nothing here registers: add --plugin MODULE if it is a part "
+                "of a project that you trust."
+            )
+    return META_ARCH_REGISTRY.get(cfg.MODEL.META_ARCHITECTURE)(cfg)
+
+
 def read_yacs(path: Path | None = None, tree: dict[str, Any] | None = None, origin: str = "") -> CN:
     """A config of Detectron2's YAML keys, ours included; plain YAML only, nothing in it is run.
 
@@ -326,8 +337,7 @@ def read_yacs(path: Path | None = None, tree: dict[str, Any] | None = None, orig
             "as an override if you trust them."
         )
     for at, value in nodes(cfg):
-        if isinstance(value, (int, float)) and not isinstance(value, bool):
-            check_number(at, value, origin)
+        check_number(at, value, origin)
     return cfg
 
 

@@ -160,7 +160,7 @@ def _traits(imported: Imported, row: Family, config: Any, path: Path) -> Traits 
     if config is not None:
         return target_of(config).traits
     if isinstance(imported.extra.get("config"), str):
-        return target_of(parse_config(imported.extra["config"], str(path)), stored=True).traits
+        return target_of(parse_config(imported.extra["config"], str(path)), origin=str(path)).traits
     if imported.variant is None and imported.variants:
         can = {not _cannot(row, traits_of(variant), imported.state_dict) for variant in imported.variants}
         if len(can) > 1:

@@ -14,7 +14,6 @@ from typing import Any
 
 import torch
 from detectron2.config import CfgNode, instantiate
-from detectron2.modeling import META_ARCH_REGISTRY
 from detectron2.modeling.backbone.resnet import BottleneckBlock
 from omegaconf import OmegaConf
 from torch import Tensor, nn
@@ -83,15 +82,15 @@ class Target:
     variant: zoo.Variant | None = None
 
 
-def target_of(config: Any, num_classes: int | None = None, *, stored: bool = False) -> Target:
+def target_of(config: Any, num_classes: int | None = None, *, origin: str = "") -> Target:
     """Describe what weights a config or a model wants.
 
     Args:
         config: name of a variant, config file, LazyConfig (or its node `model`), yacs config, or built model.
         num_classes: replaces that of a config or model.
-        stored: the config comes from a file, which may be a stranger's; see `config.stored.build`.
+        origin: file that the config was read from as data; it may be a stranger's, see `config.stored.build`.
     Raises:
-        FcosError: there is no such variant or file.
+        FcosError: there is no such variant or file, or the config describes nothing that can be built.
     """
     if isinstance(config, nn.Module):
         model = getattr(config, "module", config)
@@ -99,23 +98,24 @@ def target_of(config: Any, num_classes: int | None = None, *, stored: bool = Fal
     if isinstance(config, (str, Path)):
         return _named(str(config), num_classes)
     if isinstance(config, CfgNode):
-        config = config.clone()
-        config.defrost()
-        config.MODEL.FCOS.NUM_CLASSES = num_classes or config.MODEL.FCOS.NUM_CLASSES
-        with torch.device("meta"):
-            model = META_ARCH_REGISTRY.get(config.MODEL.META_ARCHITECTURE)(config)
-        pixels = Pixels(config.INPUT.FORMAT, tuple(config.MODEL.PIXEL_MEAN), tuple(config.MODEL.PIXEL_STD))
-        return _describe(model, "the config", pixels)
-    node = OmegaConf.create({"model": config.get("model", config)}, flags={"allow_objects": True}).model
-    node.num_classes = num_classes or node.num_classes
+        node = config.clone()
+        node.defrost()
+        node.MODEL.FCOS.NUM_CLASSES = num_classes or node.MODEL.FCOS.NUM_CLASSES
+        order, mean, std = node.INPUT.FORMAT, node.MODEL.PIXEL_MEAN, node.MODEL.PIXEL_STD
+    else:
+        node = OmegaConf.create({"model": config.get("model", config)}, flags={"allow_objects": True}).model
+        if num_classes:
+            node.num_classes = num_classes
+        order, mean, std = (node.get(key) for key in ("input_format", "pixel_mean", "pixel_std"))
     with torch.device("meta"):
-        model = build(node) if stored else instantiate(node)
-    return _describe(model, "the config", Pixels(node.input_format, tuple(node.pixel_mean), tuple(node.pixel_std)))
+        is_data = origin or isinstance(node, CfgNode)
+        model = build(node, origin or "The config") if is_data else instantiate(node)
+    return _describe(model, "the config", Pixels(order, tuple(mean), tuple(std)) if order and mean and std else None)
 
 
 def _named(name: str, num_classes: int | None) -> Target:
     if Path(name).suffix and Path(name).is_file():
-        return replace(target_of(load_config(name), num_classes, stored=not is_code(name)), title=name)
+        return replace(target_of(load_config(name), num_classes, origin="" if is_code(name) else name), title=name)
     variant = zoo.find(name)
     return variant_target(variant, num_classes or _classes_of(variant.full_name))
 

@@ -150,7 +150,7 @@ def _asked_for(weights: Weights, row: Family, config: Any, num_classes: int | No
     if config is not None:
         return target_of(config, num_classes)
     if row is OURS and weights.config is not None:
-        return target_of(parse_config(weights.config, weights.path), num_classes, stored=True)
+        return target_of(parse_config(weights.config, weights.path), num_classes, origin=weights.path)
     return None
 
 

@@ -55,13 +55,7 @@ class Recipe:
         return replace(self, name=name, source=source, **merged)
 
 
-_RANGES = (
-    (-1.0, 64.0),
-    (64.0, 128.0),
-    (128.0, 256.0),
-    (256.0, 512.0),
-    (512.0, math.inf),
-)
+_RANGES = ((-1.0, 64.0), (64.0, 128.0), (128.0, 256.0), (256.0, 512.0), (512.0, math.inf))
 
 # ImageNet pixel statistics as torchvision's and mmdetection's PyTorch-style networks expect them.
 _RGB_MEAN = (123.675, 116.28, 103.53)

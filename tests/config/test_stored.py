@@ -19,6 +19,7 @@ from detectron2.modeling.backbone.resnet import BasicStem
 from detectron2.modeling.box_regression import Box2BoxTransform
 from detectron2.modeling.matcher import Matcher
 from detectron2.modeling.meta_arch.retinanet import RetinaNet, RetinaNetHead
+from detectron2.modeling.roi_heads.box_head import FastRCNNConvFCHead
 from detectron2.utils.registry import locate
 from omegaconf import OmegaConf
 from yaml import safe_load
@@ -398,3 +399,11 @@ def test_detectron2s_own_models_are_stored_and_built():
     )  # fmt: skip
     cfg = OmegaConf.create({"model": node}, flags={"allow_objects": True})
     assert repr(build(parse_config(dump_config(cfg), "x").model)) == repr(instantiate(node))
+
+
+def test_a_shape_in_a_config_is_stored():
+    """Detectron2's configs/common/models/mask_rcnn_fpn.py holds shapes as they are; they are tuples in version 0.6."""
+    node = L(FastRCNNConvFCHead)(input_shape=ShapeSpec(channels=8, height=7, width=7), conv_dims=[4], fc_dims=[16])
+    cfg = OmegaConf.create({"model": {"box_head": node}}, flags={"allow_objects": True})
+    again = parse_config(dump_config(cfg), "x").model.box_head
+    assert repr(build(again)) == repr(instantiate(again)) == repr(instantiate(node))
