@@ -76,17 +76,6 @@ def test_flavour_is_known_without_importing_detectron2(tmp_path: Path) -> None:
     assert _compat.DETECTRON2_FLAVOUR in ("pypi-0.6", "0.6", "main")
 
 
-class TestConsoleCommand:
-    """`fcos --help` does not wait for PyTorch; every other process has all parts after `import fcos_d2`."""
-
-    REPORT = "import sys, fcos_d2\nprint('detectron2.modeling' in sys.modules)"
-
-    @pytest.mark.parametrize("name", ["fcos.py", "train_net.py"])
-    def test_a_script_of_the_user_gets_everything(self, tmp_path: Path, name: str) -> None:
-        done = run(self.REPORT, script=tmp_path / name)
-        assert done.stdout.split() == ["True"], done.stderr
-
-
 def test_unknown_name_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="module 'fcos_d2' has no attribute 'FCSO'"):
         _ = fcos_d2.FCSO

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -46,7 +45,7 @@ def run(*words: object, cwd: Path, **more: str) -> subprocess.CompletedProcess[s
     )
 
 
-@pytest.mark.parametrize("name", ["fcos", "fcos-script.py"])
+@pytest.mark.parametrize("name", ["fcos", "fcos.py"])
 def test_a_users_script_of_that_name_gets_everything(tmp_path, name):
     script = tmp_path / name
     script.write_text(f"#!{sys.executable}\n{REGISTERED.format(root=str(ROOT))}")
@@ -65,15 +64,6 @@ def test_workers_that_the_command_spawns_get_everything(tmp_path):
     script.write_text(script.read_text().replace(call, started))
     done = run(*words, cwd=tmp_path)
     assert done.returncode == 0 and done.stdout.strip() == "registered", done.stderr
-
-
-def test_the_console_script_waits_for_nothing(tmp_path):
-    words = install(tmp_path / "bin")
-    run(*words, "--help", cwd=tmp_path)  # compiles
-    started = time.perf_counter()
-    done = run(*words, "--help", cwd=tmp_path)
-    assert done.returncode == 0 and "Commands:" in done.stdout
-    assert time.perf_counter() - started < 2.0  # 0.25 s alone on a core; PyTorch alone takes longer than 2 s
 
 
 def test_python_m_is_the_same_command(tmp_path):
