@@ -17,7 +17,6 @@ Importing this module looks at files only; PyTorch and Detectron2 are imported b
 from __future__ import annotations
 
 import builtins
-import importlib
 import importlib.util
 import sys
 import warnings
@@ -26,7 +25,7 @@ from contextlib import contextmanager
 from functools import cache
 from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any, NoReturn
 
 OFFICIAL = "pip install --no-build-isolation 'git+https://github.com/facebookresearch/detectron2.git'"
@@ -57,11 +56,7 @@ DETECTRON2_FLAVOUR: str = detectron2_flavour()
 
 @cache
 def mend() -> None:
-    """Import Detectron2 and mend what its build lacks; later calls do nothing.
-
-    Raises:
-        ImportError: Detectron2 cannot be imported for a reason that is not known here.
-    """
+    """Import Detectron2 and mend what its build lacks; later calls do nothing. Raises ImportError for another lack."""
     with warnings.catch_warnings():
         # All builds script a few functions while they are imported, which torch has come to call deprecated.
         warnings.filterwarnings("ignore", message=r".*torch\.jit\.script", category=FutureWarning)
@@ -81,14 +76,14 @@ def _pillow_linear() -> Iterator[None]:
     """`PIL.Image.LINEAR`, gone since Pillow 10: 0.6 reads it while `detectron2.data.transforms` is imported."""
     from PIL import Image
 
-    if hasattr(Image, "LINEAR"):
-        yield
-        return
-    Image.LINEAR = Image.BILINEAR  # type: ignore[attr-defined]  # the value it had
+    missing = not hasattr(Image, "LINEAR")
+    if missing:
+        Image.LINEAR = Image.BILINEAR  # type: ignore[attr-defined]  # the value it had
     try:
         yield
     finally:
-        del Image.LINEAR  # type: ignore[attr-defined]
+        if missing:
+            del Image.LINEAR  # type: ignore[attr-defined]
 
 
 class _MissingOps(ModuleType):
@@ -114,19 +109,16 @@ def _compiled_ops() -> Iterator[_MissingOps | None]:
     `layers/deform_conv.py`, `layers/rotated_boxes.py`, `layers/roi_align_rotated.py`, `evaluation/fast_eval_api.py`.
     Yields the stand-in, in `sys.modules` until the block ends; None where the compiled module loads.
     """
-    name = "detectron2._C"
+    name, stand_in = "detectron2._C", None
     try:
         importlib.import_module(name)
     except ImportError:
-        pass
-    else:
-        yield None
-        return
-    stand_in = sys.modules[name] = _MissingOps(name)
+        stand_in = sys.modules[name] = _MissingOps(name)
     try:
         yield stand_in
     finally:
-        del sys.modules[name]
+        if stand_in is not None:
+            del sys.modules[name]
 
 
 def _without_compiled_ops(missing: _MissingOps) -> None:
@@ -143,14 +135,6 @@ def _without_compiled_ops(missing: _MissingOps) -> None:
     nms.nms_rotated = layers.nms_rotated = missing.nms_rotated
 
 
-class _NumpyWithAliases:
-    """NumPy as 0.6 knows it: with the aliases of Python types that NumPy 1.24 removed."""
-
-    def __getattr__(self, name: str) -> Any:
-        aliases = {"int": int, "float": float, "str": str}
-        return aliases[name] if name in aliases else getattr(importlib.import_module("numpy"), name)
-
-
 def _numpy_aliases() -> None:
     """`numpy.int`, `.float`, `.str` (gone since NumPy 1.24), and `.bool` (gone in 1.24, back in 2.0), used by 0.6.
 
@@ -158,10 +142,11 @@ def _numpy_aliases() -> None:
     """
     import numpy as np
 
-    for module in ("data.build", "data.datasets.pascal_voc", "evaluation.sem_seg_evaluation"):
-        importlib.import_module(f"detectron2.{module}").np = _NumpyWithAliases()  # type: ignore[attr-defined]
     if not hasattr(np, "bool"):
         np.bool = np.bool_  # type: ignore[misc]  # as NumPy 2 has it; the users are masks, visualizers and the VOC evaluator
+    known = SimpleNamespace(**{**vars(np), "int": int, "float": float, "str": str})
+    for module in ("data.build", "data.datasets.pascal_voc", "evaluation.sem_seg_evaluation"):
+        importlib.import_module(f"detectron2.{module}").np = known  # type: ignore[attr-defined]
 
 
 def create_local_process_group(processes_per_machine: int) -> None:
@@ -189,8 +174,7 @@ def create_local_process_group(processes_per_machine: int) -> None:
 def train_loader_parts(loader: Any) -> dict[str, Any] | None:
     """What `detectron2.data.build_detection_train_loader` put together: the fields of `data.loader.TrainLoader`.
 
-    Tested with Detectron2 0.6 and main 02b5c4e2, whose `MapDataset` keeps its parts under private names.
-    None for any other loader, and for one of an iterable data set.
+    None for any other loader, and for one of an iterable data set. Tested with Detectron2 0.6 and main 02b5c4e2.
     """
     from detectron2.data.build import trivial_batch_collator
     from detectron2.data.common import AspectRatioGroupedDataset, MapDataset, ToIterableDataset
@@ -282,9 +266,7 @@ def load_lazy_config(path: Path, name: str | None = None) -> Any:
 
 
 def transform_annotations(mapper: Any, record: dict[str, Any], transforms: Any, size: tuple[int, int]) -> None:
-    """`DatasetMapper._transform_annotations`, the step that its own comment asks users to change: "annotations" of a
-    record, which is changed in place, become "instances" (tested with 0.6 and main 02b5c4e2).
-    """
+    """`DatasetMapper._transform_annotations`: a record's "annotations" become "instances" (0.6, main 02b5c4e2)."""
     from detectron2.data import DatasetMapper
 
     DatasetMapper._transform_annotations(mapper, record, transforms, size)

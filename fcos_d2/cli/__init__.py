@@ -9,9 +9,12 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import platform
 import sys
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -61,43 +64,34 @@ class CommandTable(click.Group):
             args = ["detect", *args]  # fcos --threshold 0.3 IMAGE
         return super().parse_args(ctx, args)
 
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        word = args[0]
-        names = self.list_commands(ctx)
-        if word not in names:
-            if _is_image(word):
-                return super().resolve_command(ctx, ["detect", *args])
-            near = difflib.get_close_matches(word, names, n=1, cutoff=0.5)
-            hint = f" Did you mean '{near[0]}'?" if near else f" There are {', '.join(names)}; fcos IMAGE detects."
-            raise click.UsageError(f"No command or image '{word}'.{hint}", ctx)
-        return super().resolve_command(ctx, args)
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
+        word, names = args[0], self.list_commands(ctx)
+        if word in names or _is_image(word):
+            return super().resolve_command(ctx, args if word in names else ["detect", *args])
+        near = difflib.get_close_matches(word, names, n=1, cutoff=0.5)
+        hint = f" Did you mean '{near[0]}'?" if near else f" There are {', '.join(names)}; fcos IMAGE detects."
+        raise click.UsageError(f"No command or image '{word}'.{hint}", ctx)
 
 
 def _is_image(word: str) -> bool:
     """Whether a word on the command line stands for something to detect in."""
-    if word.startswith("-"):
-        return False
-    return "://" in word or word.lower().endswith(IMAGE_SUFFIXES) or Path(word).exists()
+    found = "://" in word or word.lower().endswith(IMAGE_SUFFIXES) or Path(word).exists()
+    return found and not word.startswith("-")
 
 
 def _version(ctx: click.Context, parameter: click.Parameter, value: bool) -> None:
     if not value or ctx.resilient_parsing:
         return
-    from importlib.metadata import PackageNotFoundError, version
+    from importlib.metadata import version
 
     import fcos_d2
 
-    try:
+    flavour = torch = "not installed"
+    with suppress(ImportError):
         from .._compat import DETECTRON2_FLAVOUR as flavour
-    except ImportError:
-        flavour = "not installed"
-    try:
+    with suppress(ImportError):
         torch = version("torch")
-    except PackageNotFoundError:
-        torch = "not installed"
-    python = ".".join(map(str, sys.version_info[:3]))
+    python = platform.python_version()
     click.echo(f"fcos_d2 {fcos_d2.__version__} (Detectron2 {flavour}, PyTorch {torch}, Python {python})")
     ctx.exit()
 

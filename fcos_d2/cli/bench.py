@@ -7,6 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import click
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
 
 from . import options as shared
 from .session import Result, Session, fcos_command
@@ -22,7 +25,7 @@ def _size(context: click.Context, parameter: click.Parameter, value: str) -> tup
     return int(match[1]), int(match[2])
 
 
-@fcos_command("bench", short_help="How fast a detector is, plain and optimized.", epilog=_OTHERS)
+@fcos_command("bench", epilog=_OTHERS)
 @shared.model("Variant, config or checkpoint; by default what --weights holds, else fcos_imprv_R_50_FPN_1x.")
 @shared.weights("Checkpoint of the detector; without one its weights are random.")
 @click.option("--size", callback=_size, default="800x1216", show_default=True, metavar="HxW", help="Of the images.")
@@ -32,7 +35,7 @@ def _size(context: click.Context, parameter: click.Parameter, value: str) -> tup
     help="What to run beside the plain model, repeatable.",
 )  # fmt: skip
 @shared.device
-@click.option("--seconds", type=click.FloatRange(0, min_open=True), default=10, show_default=True, help="Roughly.")
+@click.option("--seconds", type=shared.POSITIVE, default=10, show_default=True, help="Roughly.")
 def command(
     session: Session, model: str | None, weights: str | None, size: tuple[int, int], batch: int,
     ways: tuple[str, ...], device: str | None, seconds: float,
@@ -80,10 +83,6 @@ def command(
 
 
 def _view(data: dict[str, Any]) -> Any:
-    from rich.console import Group
-    from rich.table import Table
-    from rich.text import Text
-
     head = (
         f"{data['model']}: {data['batch']} x {data['height']}x{data['width']}, {data['device']}, {data['threads']} "
         f"threads, PyTorch {data['torch']}\n{data['parameters'] / 1e6:.1f} M parameters"
@@ -104,7 +103,7 @@ def _view(data: dict[str, Any]) -> Any:
 
 
 def _same(found: dict[str, Any] | None) -> str:
-    if found is None or not found["total"]:
-        return "" if found is None else "none to compare"
+    if not found or not found["total"]:
+        return "none to compare" if found else ""
     verdict = "the same" if found["equal"] else f"{found['partners']} of {found['total']} have a partner"
     return f"{verdict}, within {found['box']:.1e} px and {found['score']:.1e}"

@@ -20,7 +20,7 @@ _FILES = {
 }
 
 
-@fcos_command("demo", short_help="Make images, train on them, show what is found.")
+@fcos_command("demo")
 @shared.output(Path("output", "demo"), "Folder for the pictures, the numbers and the checkpoint.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of images and training.")
 @click.option(

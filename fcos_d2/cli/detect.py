@@ -7,18 +7,19 @@ from pathlib import Path
 from typing import Any
 
 import click
+from rich.table import Table
+from rich.text import Text
 
+from ..errors import FcosError
 from . import options as shared
 from .session import Result, Session, fcos_command
 
 
-@fcos_command("detect", short_help="Find objects in images, folders of images and URLs.")
+@fcos_command("detect")
 @click.argument("images", nargs=-1, required=True, metavar="IMAGE_OR_URL_OR_FOLDER...")
 @shared.weights()
 @shared.model()
-@click.option(
-    "--threshold", type=click.FloatRange(0, 1), default=0.5, show_default=True, help="Least score that is reported."
-)
+@click.option("--threshold", type=click.FloatRange(0, 1), default=0.5, show_default=True, help="Least score to report.")
 @shared.output(Path("output", "detections"), "Folder for the pictures with boxes.")
 @click.option("--pictures/--no-pictures", default=True, help="Whether to write them.")
 @shared.device
@@ -26,16 +27,8 @@ from .session import Result, Session, fcos_command
     "--optimize", type=click.Choice(["fp32", "bf16"]),
     help="Run a faster copy of the model: fp32 with the same detections, bf16 with nearly the same.",
 )  # fmt: skip
-@click.option(
-    "--limit-mb", type=click.FloatRange(0, min_open=True), default=64, show_default=True, help="Largest download."
-)
-@click.option(
-    "--timeout",
-    type=click.FloatRange(0, min_open=True),
-    default=20,
-    show_default=True,
-    help="Seconds to wait for an address.",
-)
+@click.option("--limit-mb", type=shared.POSITIVE, default=64, show_default=True, help="Largest download.")
+@click.option("--timeout", type=shared.POSITIVE, default=20, show_default=True, help="Seconds to wait for an address.")
 def command(
     session: Session, images: tuple[str, ...], weights: str | None, model: str | None, threshold: float, output: Path,
     pictures: bool, device: str | None, optimize: str | None, limit_mb: float, timeout: float,
@@ -46,14 +39,11 @@ def command(
     name. An image that cannot be read is named and left out; the exit code is 1 then. With --json, boxes are
     [left, top, right, bottom] in pixels of the image.
     """
-    from ..errors import FcosError
-
     if weights is None and model is None:
         raise FcosError(
             "No detector is given, and published weights are not bundled: pass --weights FILE, a checkpoint of "
             "`fcos train`, `fcos demo` or `fcos convert`."
         )
-
     session.start()
     from ..data.sources import expand, read
     from ..predict.predictor import Predictor
@@ -78,28 +68,20 @@ def command(
             except FcosError as error:
                 failed.append({"image": source.where, "error": str(error)})
                 session.say(f"error: {error}")
-                progress.update(done)
-                continue
-            row: dict[str, Any] = {
-                "image": source.where,
-                "width": pixels.shape[1],
-                "height": pixels.shape[0],
-                "detections": predictor.describe(instances),
-            }
-            if pictures:
-                row["picture"] = path = free_name(output, source.stem, taken)
-                taken.add(path)
-                save_picture(predictor.draw(pixels, instances, image_format="RGB"), path)
-            found.append(row)
+            else:
+                row: dict[str, Any] = {"image": source.where, "width": pixels.shape[1], "height": pixels.shape[0]}
+                row["detections"] = predictor.describe(instances)
+                if pictures:
+                    row["picture"] = path = free_name(output, source.stem, taken)
+                    taken.add(path)
+                    save_picture(predictor.draw(pixels, instances, image_format="RGB"), path)
+                found.append(row)
             progress.update(done)
     data = {"images": found, "failed": failed, "threshold": threshold, "classes": predictor.class_names}
     return Result(data, _view(found, failed, threshold), exit_code=1 if failed else 0)
 
 
 def _view(found: list[dict[str, Any]], failed: list[dict[str, str]], threshold: float) -> Any:
-    from rich.table import Table
-    from rich.text import Text
-
     table = Table.grid(padding=(0, 2))
     for row in found:
         counts = Counter(detection["class"] for detection in row["detections"])
@@ -108,6 +90,5 @@ def _view(found: list[dict[str, Any]], failed: list[dict[str, str]], threshold: 
     if found and not any(row["detections"] for row in found):
         table.add_row(Text(f"No score is above {threshold:g}; --threshold lowers it.", "dim"))
     if failed:
-        total = len(found) + len(failed)
-        table.add_row(Text(f"{len(failed)} of {total} images could not be used.", "red"))
+        table.add_row(Text(f"{len(failed)} of {len(found) + len(failed)} images could not be used.", "red"))
     return table

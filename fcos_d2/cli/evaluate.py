@@ -6,12 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import click
+from rich.console import Group
+from rich.text import Text
 
 from . import options as shared
 from .session import Result, Session, fcos_command
 
 
-@fcos_command("eval", short_help="COCO's AP of a checkpoint on a data set.")
+@fcos_command("eval")
 @shared.weights("Checkpoint of the detector; by default what the config names.")
 @shared.data
 @shared.model()
@@ -39,9 +41,6 @@ def command(session: Session, output: Path, **options: Any) -> Result:
     if data is None and model is None:
         raise click.UsageError("Give --data DIR, or --config NAME for the data that it names.")
     session.start()
-    from rich.console import Group
-    from rich.text import Text
-
     from ..train.job import EvaluationJob, evaluate_job
     from ..train.workspace import EVALUATION, Workspace
     from . import views

@@ -11,7 +11,7 @@ import click
 from .session import keep
 
 __all__ = [
-    "data", "device", "model", "output", "overrides", "path", "val_fraction", "weights", "workers",
+    "POSITIVE", "data", "device", "model", "output", "overrides", "path", "val_fraction", "weights", "workers",
 ]  # fmt: skip
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
@@ -50,6 +50,7 @@ def _no_folder(context: click.Context, parameter: click.Parameter, values: tuple
     return values
 
 
+POSITIVE = click.FloatRange(0, min_open=True)
 data = path("--data", help="Folder with your images and COCO JSON files.")
 device = click.option("--device", help="cuda or cpu; by default what the machine has.")
 workers = click.option("--workers", type=click.IntRange(0), help="Processes that load images.")

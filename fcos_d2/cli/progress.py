@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import time
-from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.progress import Progress as Bar
 
 __all__ = ["Progress"]
 
@@ -16,24 +14,16 @@ _SECONDS_BETWEEN_LINES = 10.0
 
 
 class Progress:
-    """Shows how far work of a known length is.
+    """Shows how far work of a known length is, on the console of standard error.
 
-        with Progress(console, "training", 1500) as progress:
-            progress.update(20, "loss 1.93")
-
-    Args:
-        console: of standard error.
-        title: what is going on.
-        total: how many steps there are.
+    with Progress(console, "training", 1500) as progress:
+        progress.update(20, "loss 1.93")
     """
 
     def __init__(self, console: Console, title: str, total: int) -> None:
-        self.console = console
-        self.title = title
-        self.total = total
-        self._bar: Bar | None = None
-        self._started = self._told = 0.0
-        self._first: int | None = None
+        self.console, self.title, self.total = console, title, total
+        self._bar: Any = None
+        self._first: int | None = None  # what is done when work begins
 
     def __enter__(self) -> Progress:
         self._started = self._told = time.monotonic()
@@ -43,16 +33,13 @@ class Progress:
             self._bar = Progress(
                 TextColumn("{task.description}"), BarColumn(bar_width=None), MofNCompleteColumn(),
                 TimeRemainingColumn(compact=True, elapsed_when_finished=True), TextColumn("{task.fields[note]}"),
-                console=self.console, expand=True, transient=True,
-                redirect_stdout=False, redirect_stderr=False,
+                console=self.console, expand=True, transient=True, redirect_stdout=False, redirect_stderr=False,
             )  # fmt: skip
             self._bar.start()
             self._bar.add_task(self.title, total=self.total, note="")
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         if self._bar is not None:
             self._bar.stop()
 
@@ -64,9 +51,7 @@ class Progress:
         if self._bar is not None:
             self._bar.update(self._bar.task_ids[0], completed=done, note=note)
             return
-        now = time.monotonic()
-        if self._first is None:
-            self._first = done - 1
+        now, self._first = time.monotonic(), done - 1 if self._first is None else self._first
         if now - self._told < _SECONDS_BETWEEN_LINES and done < self.total:
             return
         self._told = now

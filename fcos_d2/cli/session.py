@@ -14,13 +14,14 @@ import sys
 import traceback
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext, redirect_stdout
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, redirect_stdout, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 import click
 
+from ..errors import FcosError
 from ..files import plain
 from .progress import Progress
 
@@ -112,13 +113,11 @@ def fcos_command(name: str, **settings: Any) -> Callable[[Callable[..., Result]]
             return 0
 
         made = click.command(name, **settings)(run)
-        made.params += [
-            click.Option([flag], is_flag=True, expose_value=False, callback=keep, help=text)
-            for flag, text in (
-                ("--json", "Print the result as one JSON object on stdout."),
-                ("--debug", "Show the traceback of an error, and the logs of all parts."),
-            )
-        ]
+        for flag, text in (
+            ("--json", "Print the result as one JSON object on stdout."),
+            ("--debug", "Show the traceback of an error, and the logs of all parts."),
+        ):
+            made.params.append(click.Option([flag], is_flag=True, expose_value=False, callback=keep, help=text))
         return made
 
     return decorate
@@ -126,8 +125,7 @@ def fcos_command(name: str, **settings: Any) -> Callable[[Callable[..., Result]]
 
 def keep(context: click.Context, parameter: click.Parameter, value: Any) -> None:
     """The value of an option goes to the field of the session that has its name."""
-    session = context.ensure_object(Session)
-    setattr(session, parameter.name or "", value)
+    setattr(context.ensure_object(Session), parameter.name or "", value)
 
 
 # Standard output and logs
@@ -145,13 +143,15 @@ def _console(file: IO[str] | None) -> Console:
 @contextmanager
 def _reserved_stdout() -> Iterator[IO[str]]:
     """Standard output for the result alone; the file descriptor, too, since child processes inherit that."""
-    outer = sys.stdout
+    outer, descriptor = sys.stdout, -1
+    with suppress(OSError, ValueError):
+        descriptor = outer.fileno()
     outer.flush()
     kept = os.dup(1)
     os.dup2(2, 1)
     sys.stdout = sys.stderr
     try:
-        if _descriptor(outer) == 1:
+        if descriptor == 1:
             with os.fdopen(os.dup(kept), "w", encoding=outer.encoding, errors="backslashreplace") as out:
                 yield out
         else:  # e.g. in a notebook
@@ -162,23 +162,14 @@ def _reserved_stdout() -> Iterator[IO[str]]:
         os.close(kept)
 
 
-def _descriptor(stream: IO[str]) -> int:
-    try:
-        return stream.fileno()
-    except (OSError, ValueError):
-        return -1
+class _Lines(logging.Handler):
+    """Shows each record as one line."""
 
-
-class _Warnings(logging.Handler):
-    """Shows a warning of this package as one line; of Detectron2, whose warnings are frequent, errors only."""
-
-    def __init__(self, session: Session) -> None:
-        super().__init__(logging.DEBUG if session.debug else logging.WARNING)
+    def __init__(self, session: Session, level: int) -> None:
+        super().__init__(logging.DEBUG if session.debug else level)
         self.session = session
 
     def emit(self, record: logging.LogRecord) -> None:
-        if not self.session.debug and record.levelno < logging.ERROR and not record.name.startswith("fcos_d2"):
-            return
         try:
             self.session.say(f"{record.levelname.lower()}: {record.getMessage()}")
         except Exception:
@@ -187,20 +178,17 @@ class _Warnings(logging.Handler):
 
 @contextmanager
 def _logs_on(session: Session) -> Iterator[None]:
-    handler = _Warnings(session)
-    loggers = [logging.getLogger(name) for name in ("fcos_d2", "detectron2", "fvcore")]
-    before = [(logger.propagate, logger.level) for logger in loggers]
-    for logger in loggers:
-        logger.addHandler(handler)
-        logger.propagate = False
-        if logger.level == logging.NOTSET:
-            logger.setLevel(logging.INFO)
-    try:
+    """Show this package's warnings, and errors of Detectron2, whose warnings are frequent."""
+    with ExitStack() as undo:
+        for name, level in (("fcos_d2", logging.WARNING), ("detectron2", logging.ERROR), ("fvcore", logging.ERROR)):
+            logger, handler = logging.getLogger(name), _Lines(session, level)
+            undo.callback(setattr, logger, "propagate", logger.propagate)
+            undo.callback(logger.setLevel, logger.level)
+            undo.callback(logger.removeHandler, handler)
+            logger.addHandler(handler)
+            logger.propagate = False
+            logger.setLevel(logger.level or logging.INFO)
         yield
-    finally:
-        for logger, (propagate, level) in zip(loggers, before):
-            logger.removeHandler(handler)
-            logger.propagate, logger.level = propagate, level
 
 
 # Errors
@@ -218,13 +206,9 @@ _KNOWN = (
 
 
 def report(error: BaseException, session: Session) -> int:
-    """Tell the user about an error in one sentence on standard error.
-
-    Returns:
-        The exit code.
-    """
+    """Tell the user about an error in one sentence on standard error; the exit code."""
     if isinstance(error, SystemExit):
-        return error.code if isinstance(error.code, int) else 0 if error.code is None else 1
+        return error.code if isinstance(error.code, int) else int(error.code is not None)
     if isinstance(error, click.exceptions.Exit):
         return error.exit_code
     if isinstance(error, click.ClickException):
@@ -245,20 +229,18 @@ def report(error: BaseException, session: Session) -> int:
 
 
 def _sentence(error: BaseException) -> str:
-    from ..errors import FcosError
-
     text = " ".join(str(error).split())
     if isinstance(error, FcosError) or (isinstance(error, (ValueError, OSError, ImportError)) and _is_ours(error)):
         return text
-    if (worker := _from_worker(str(error))) is not None:
-        return worker
+    # What another process raised has its traceback as text.
+    if told := [line for line in str(error).splitlines() if "FcosError: " in line and not line.startswith(" ")]:
+        return told[-1].partition("FcosError: ")[2]
     kinds = {kind.__name__ for kind in type(error).__mro__}
     for kind, contains, sentence in _KNOWN:
         if kind in kinds and contains in text.lower():
             return sentence
     if isinstance(error, OSError) and error.strerror:
-        where = f"{error.filename}: " if error.filename else ""
-        return f"{where}{error.strerror}."
+        return f"{error.filename}: {error.strerror}." if error.filename else f"{error.strerror}."
     if isinstance(error, ImportError):
         return f"{text}."
     return f"{type(error).__name__}: {text[:300]} (unexpected; --debug shows where it happened)"
@@ -268,10 +250,3 @@ def _is_ours(error: BaseException) -> bool:
     """Whether this package raised it, as opposed to a library that it called."""
     frames = list(traceback.walk_tb(error.__traceback__))
     return bool(frames) and os.path.realpath(frames[-1][0].f_code.co_filename).startswith(_PACKAGE)
-
-
-def _from_worker(text: str) -> str | None:
-    """The sentence of an `FcosError` that another process raised, from the traceback that stands for it here."""
-    mark = "FcosError: "
-    lines = [line for line in text.splitlines() if mark in line and not line.startswith(" ")]
-    return lines[-1].partition(mark)[2] if lines else None

@@ -19,13 +19,13 @@ if TYPE_CHECKING:
     from ..train.workspace import Workspace
 
 
-@fcos_command("train", short_help="Train on your own images, or any config on COCO.")
+@fcos_command("train")
 @shared.data
 @shared.model(
     "A variant (`fcos zoo`), a config file, or a checkpoint. [default: that of --weights, else a small ResNet-18]"
 )
 @shared.output(help="Folder for the results. [default: output/NAME]")
-@click.option("--epochs", type=click.FloatRange(0, min_open=True), help="Passes over the training images.")
+@click.option("--epochs", type=shared.POSITIVE, help="Passes over the training images.")
 @click.option("--iterations", type=click.IntRange(1), help="Length of training, instead of epochs.")
 @click.option("--batch-size", type=click.IntRange(1), help="Images of an iteration, all processes together.")
 @click.option("--image-size", type=click.IntRange(32), help="Shorter side of an image in pixels.")
@@ -103,9 +103,7 @@ def _view(summary: dict[str, Any], job: TrainingJob, output: Path) -> Any:
     best, checkpoint = summary["best"], summary["checkpoint"]
     files = {"model_final.pth": "the detector, with its class names and config"}
     if best["AP"] is not None and best["AP"] > (summary["AP"] or 0):
-        files["model_best.pth"] = (
-            f"the weights of iteration {best['iteration'] + 1}, which had the best AP, {best['AP']:.3f}"
-        )
+        files["model_best.pth"] = f"the weights of iteration {best['iteration'] + 1}, of the best AP, {best['AP']:.3f}"
     files |= {
         "detections.png": "ground truth beside detections",
         "curves.png": "losses, learning rate and AP",
@@ -119,9 +117,7 @@ def _view(summary: dict[str, Any], job: TrainingJob, output: Path) -> Any:
     if job.data:
         following.append(shlex.join(["fcos", "eval", "--weights", checkpoint, "--data", str(job.data), *needed]))
     images = f"{summary['images']['val']} val images" if summary["images"] else "the test images of the config"
-    title = f"Trained {summary['iterations']} iterations in {_time(summary['seconds'])}."
+    seconds = summary["seconds"]
+    time = f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
+    title = f"Trained {summary['iterations']} iterations in {time}."
     return views.view_of_results(title, views.view_of_scores(summary, images), output, files, following)
-
-
-def _time(seconds: float) -> str:
-    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"

@@ -17,12 +17,7 @@ _MOST_CLASSES = 24
 
 
 def view_of_scores(found: Mapping[str, Any], images: str) -> RenderableType:
-    """The numbers of `evaluation.scores`.
-
-    Args:
-        found: from `scores`.
-        images: what was evaluated on, e.g. "60 val images".
-    """
+    """The numbers of `evaluation.scores` on some images, e.g. "60 val images"."""
     head = Text()
     for key in ("AP", "AP50", "AP75"):
         head.append(f"{key} ", "bold").append(_number(found[key]), "bold green" if key == "AP50" else "").append("   ")
@@ -46,15 +41,7 @@ def ap_by_size(found: Mapping[str, Any]) -> Text:
 def view_of_results(
     title: str, numbers: RenderableType, folder: Path, files: Mapping[str, str], following: Sequence[str]
 ) -> RenderableType:
-    """The end of a training.
-
-    Args:
-        title: what happened.
-        numbers: from `view_of_scores`.
-        folder: of the files.
-        files: name -> what it is; those that do not exist are left out.
-        following: commands that one may want to run now.
-    """
+    """The end of a training: its files (name -> what it is) as far as they exist, and commands to run now."""
     table = Table.grid(padding=(0, 2))
     for name, description in files.items():
         if (folder / name).exists():

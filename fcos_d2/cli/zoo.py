@@ -12,22 +12,22 @@ from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.table import Table
 from rich.text import Text
 
+from ..errors import FcosError
 from .session import Result, Session, fcos_command
 
 if TYPE_CHECKING:
     from ..zoo.variants import Variant
 
-# Columns of numbers: key, title, width, how a value is written.
+# Columns of numbers: key, title, width, unit, how a value is written.
 _NUMBERS = (
-    ("ap", "AP", 5, "{:.1f}"),
-    ("ap_test_dev", "test-dev", 8, "{:.1f}"),
-    ("parameters", "params", 7, "{:.1f}M"),
-    ("gflops", "GFLOPs", 6, "{:.0f}"),
+    ("ap", "AP", 5, 1, "{:.1f}"),
+    ("ap_test_dev", "test-dev", 8, 1, "{:.1f}"),
+    ("parameters", "params", 7, 1e6, "{:.1f}M"),
+    ("gflops", "GFLOPs", 6, 1, "{:.0f}"),
 )
-_MILLIONS = ("parameters",)
 
 
-@fcos_command("zoo", short_help="The published variants.")
+@fcos_command("zoo")
 @click.argument("name", required=False)
 @click.option("--family", help="Only those of one family, e.g. fcos or adelaidet.")
 def command(session: Session, name: str | None, family: str | None) -> Result:
@@ -37,7 +37,6 @@ def command(session: Session, name: str | None, family: str | None) -> Result:
     multiply-adds of the convolutions at the variant's test size.
     """
     from .. import zoo
-    from ..errors import FcosError
 
     costs = zoo.costs()
     rows = [_row(variant, bare, costs) for variant, bare in zip(zoo.VARIANTS, zoo.names())]
@@ -59,14 +58,10 @@ def _row(variant: Variant, name: str, costs: Mapping[str, Mapping[str, float]]) 
 
     family = FAMILIES[variant.family]
     return {
-        **dataclasses.asdict(variant),
-        "name": name,
-        "title": family.title,
-        "licence": family.licence,
+        **dataclasses.asdict(variant), "name": name, "title": family.title, "licence": family.licence,
         **costs.get(variant.full_name, {}),
-        "config": config_root() / variant.config,
-        "yaml": config_root() / variant.yaml,
-    }
+        "config": config_root() / variant.config, "yaml": config_root() / variant.yaml,
+    }  # fmt: skip
 
 
 class _Listing:
@@ -76,14 +71,16 @@ class _Listing:
         self.rows = rows
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        head = "".join(title.rjust(width + 2) for _, title, width, _ in _NUMBERS)
+        head = "".join(title.rjust(width + 2) for _, title, width, *_ in _NUMBERS)
         yield Text(f"{head}  name, backbone, recipe", style="bold", no_wrap=True, overflow="crop")
         for (title, source), group in groupby(self.rows, lambda row: (row["title"], row["source"])):
             rows = list(group)
             yield Text.assemble((title, "bold cyan"), (f"  {source}", "dim"), no_wrap=True, overflow="ellipsis")
             widths = [min(44, max(len(row[key]) for row in rows)) for key in ("name", "backbone")]
             for row in rows:
-                numbers = "".join(_number(row, key, form).rjust(width + 2) for key, _, width, form in _NUMBERS)
+                numbers = ""
+                for key, _, width, unit, form in _NUMBERS:
+                    numbers += ("-" if row.get(key) is None else form.format(row[key] / unit)).rjust(width + 2)
                 line = Text.assemble(numbers, "  ", (row["name"], "bold"), no_wrap=True, overflow="fold")
                 gap = " " * (2 + widths[0] - len(row["name"]))
                 backbone = row["backbone"].ljust(widths[1])
@@ -98,11 +95,6 @@ class _Listing:
         )
 
 
-def _number(row: Mapping[str, Any], key: str, form: str) -> str:
-    value = row.get(key)
-    return "-" if value is None else form.format(value / 1e6 if key in _MILLIONS else value)
-
-
 def _details(row: Mapping[str, Any]) -> RenderableType:
     name = row["name"]
     size = f", for an image of {row['width']}x{row['height']} pixels" if "width" in row else ""
@@ -113,17 +105,14 @@ def _details(row: Mapping[str, Any]) -> RenderableType:
         ("name", name),
         ("also called", ", ".join(row["aliases"])),
         ("family", row["title"]),
-        ("recipe", row["recipe"]),
-        ("backbone", row["backbone"]),
-        ("schedule", row["schedule"]),
+        *((key, row[key]) for key in ("recipe", "backbone", "schedule")),
         ("AP", "" if row["ap"] is None else f"{row['ap']:.1f} % on COCO, as published"),
         ("AP test-dev", "" if row["ap_test_dev"] is None else f"{row['ap_test_dev']:.1f} %, as published"),
         ("parameters", f"{row['parameters'] / 1e6:.1f} million" if "parameters" in row else ""),
         ("GFLOPs", f"{row['gflops']:g}{size}" if "gflops" in row else ""),
         ("source", row["source"]),
         ("licence", f"{row['licence']} (of the authors' code; weights are under their terms, none are included)"),
-        ("config", str(row["config"])),
-        ("yaml", str(row["yaml"])),
+        *((key, str(row[key])) for key in ("config", "yaml")),
     ):
         if value:
             grid.add_row(label, value)

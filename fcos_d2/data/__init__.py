@@ -18,16 +18,9 @@ from .coco import class_names, register_coco
 from .layout import DatasetFormat, DatasetLayout, DatasetNames, Split
 
 __all__ = [
-    "FORMATS",
-    "DatasetFormat",
-    "DatasetLayout",
-    "DatasetNames",
-    "Split",
-    "class_names",
-    "find_dataset",
-    "register",
+    "FORMATS", "DatasetFormat", "DatasetLayout", "DatasetNames", "Split", "class_names", "find_dataset", "register",
     "register_coco",
-]
+]  # fmt: skip
 
 logger = logging.getLogger("fcos_d2")
 
@@ -35,12 +28,8 @@ FORMATS: tuple[DatasetFormat, ...] = (DatasetFormat("coco", coco.LOOKS_FOR, coco
 
 
 def find_dataset(folder: str | Path) -> DatasetLayout:
-    """Recognise the data set in a folder.
+    """Recognise the data set in a folder; a part that it lacks is not in `splits`.
 
-    Args:
-        folder: the user's data set.
-    Returns:
-        The parts found; a part that the folder lacks is not in `splits`.
     Raises:
         FcosError: the folder is missing, not a folder, empty, or holds no known format.
     """
@@ -56,8 +45,7 @@ def find_dataset(folder: str | Path) -> DatasetLayout:
         if splits := row.find(root):
             return DatasetLayout(row.name, root, splits)
     looked_for = "; ".join(f"{row.name}: {row.looks_for}" for row in FORMATS)
-    held = ", ".join(entries[:6]) + (f" and {len(entries) - 6} more" if len(entries) > 6 else "")
-    raise FcosError(f"No data set found in {root}, which holds {held}; looked for {looked_for}.")
+    raise FcosError(f"No data set found in {root}, which holds {coco.shortened(entries)}; looked for {looked_for}.")
 
 
 def register(
@@ -78,40 +66,34 @@ def register(
     Raises:
         FcosError: a needed part is missing or wrong, or the parts have different classes.
     """
-    rows = {row.name: row for row in FORMATS}
+    reader = next(row.read for row in FORMATS if row.name == layout.format)
     parts: dict[str, coco.Prepared] = {}
     for part in ("train", "val", "test"):
         if (split := layout.splits.get(part)) is None:
             continue
         try:
-            parts[part] = coco.prepare(split, rows[layout.format].read)
+            found = coco.prepare(split, reader)
             if part == "train":
-                parts[part].require_boxes()
+                found.require_boxes()
+            for first in tuple(parts.values())[:1]:
+                coco.check_same_classes(first, found)
         except FcosError as error:
             if part in need:
                 raise
-            parts.pop(part, None)
             logger.warning("The %s part of %s is left out: %s", part, layout.root, error)
+        else:
+            parts[part] = found
 
     if "val" not in parts and "train" in parts and val_fraction is not None:
         parts["train"], parts["val"] = parts["train"].divide(val_fraction)
         parts["train"].require_boxes()
     for part in need:
-        if part in parts:
-            continue
-        if part == "val" and "train" in parts:
-            raise FcosError(
-                f"The data set {layout.root} has no val part: add one (for example val.json beside train.json), or "
-                "ask for a share of the training images with val_fraction (--val-fraction 0.2)."
-            )
-        raise FcosError(f"The data set {layout.root} has no {part} part; found: {', '.join(parts) or 'nothing'}.")
-
-    for part in tuple(parts)[1:]:
-        try:
-            coco.check_same_classes(next(iter(parts.values())), parts[part])
-        except FcosError as error:
-            if part in need:
-                raise
-            del parts[part]
-            logger.warning("The %s part of %s is left out: %s", part, layout.root, error)
+        if part not in parts:
+            advice = "; found: " + (", ".join(parts) or "nothing")
+            if part == "val" and "train" in parts:
+                advice = (
+                    ": add one (for example val.json beside train.json), or ask for a share of the training images "
+                    "with val_fraction (--val-fraction 0.2)"
+                )
+            raise FcosError(f"The data set {layout.root} has no {part} part{advice}.")
     return DatasetNames(**{part: prepared.register(f"{prefix}_{part}") for part, prepared in parts.items()})

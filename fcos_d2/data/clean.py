@@ -8,38 +8,27 @@ three points.
 
 from __future__ import annotations
 
+import functools
 import logging
 import math
-from dataclasses import dataclass
+import textwrap
 from pathlib import Path
 from typing import Any
 
 from ..errors import FcosError
 
-__all__ = ["Cleaned", "clean"]
+__all__ = ["clean"]
 
 logger = logging.getLogger("fcos_d2")
 
 
-@dataclass(frozen=True)
-class Cleaned:
-    """A COCO JSON object that both load and evaluate."""
+def clean(coco: Any, source: Path) -> bool:
+    """Check a COCO JSON object and mend it in place, so that it both loads and evaluates; whether anything was changed.
 
-    coco: dict
-    changed: bool  # whether anything differs from what was read
-    dropped: tuple[object, ...]  # ids of the annotations whose box was degenerate
+    Boxes whose width or height is not above 0, is not finite, or that lie outside their image are dropped, and one
+    warning a file says how many. Absent `area` becomes the box's, absent `iscrowd` becomes 0, `ignore` becomes
+    `iscrowd`, and annotation ids that are absent, repeated or 0 make all of them 1, 2, ...
 
-
-def clean(coco: object, source: Path) -> Cleaned:
-    """Check a COCO JSON object and mend its annotations.
-
-    Boxes whose width or height is not above 0, is not finite, or that lie outside their image are dropped. Absent
-    `area` becomes the box's, absent `iscrowd` becomes 0, `ignore` becomes `iscrowd`, and annotation ids that are
-    absent, repeated or 0 make all of them 1, 2, ...
-
-    Args:
-        coco: what was read; its annotations are changed in place.
-        source: the file it came from, for the messages.
     Raises:
         FcosError: a key is missing, there is no image or category, ids repeat, or an annotation refers to nothing.
     """
@@ -54,31 +43,37 @@ def clean(coco: object, source: Path) -> Cleaned:
     sizes = _image_sizes(coco["images"], source)
     categories = _category_ids(coco["categories"], source)
 
-    kept, dropped, changed = [], [], False
-    unknown: dict[str, list[dict]] = {"image_id": [], "category_id": []}
-    for annotation in coco["annotations"]:
-        size = sizes.get(_hashable(annotation.get("image_id")))
-        if size is None:
-            unknown["image_id"].append(annotation)
-        elif _hashable(annotation.get("category_id")) not in categories:
-            unknown["category_id"].append(annotation)
-        elif _is_degenerate(_bbox(annotation, source), *size):
-            dropped.append(annotation.get("id"))
-        else:
-            changed |= _mend(annotation)
-            kept.append(annotation)
-    for key, listed in (("image_id", "images"), ("category_id", "categories")):
-        if rows := unknown[key]:
+    for key, known, listed in (("image_id", sizes, "images"), ("category_id", categories, "categories")):
+        if rows := [row for row in coco["annotations"] if _hashable(row.get(key)) not in known]:
             raise FcosError(
                 f"{len(rows)} of {len(coco['annotations'])} annotations in {source} have no known {key}; the first: "
                 f"annotation {rows[0].get('id')}, {key} {rows[0].get(key)!r}, which is not in '{listed}'."
             )
-    ids = [annotation.get("id") for annotation in kept]
-    if not all(type(number) is int and number > 0 for number in ids) or len(set(ids)) < len(ids):
+    kept, dropped, changed = [], [], False
+    for annotation in coco["annotations"]:
+        if _is_degenerate(annotation, sizes[_hashable(annotation.get("image_id"))], source):
+            dropped.append(annotation.get("id"))
+        else:
+            changed |= _mend(annotation)
+            kept.append(annotation)
+    if dropped:
+        ids = ", ".join(map(str, dropped[:5])) + (", ..." if len(dropped) > 5 else "")
+        _warn_once(
+            f"{source}: {len(dropped)} of {len(coco['annotations'])} boxes are degenerate (no width or height, "
+            f"not finite, or outside the image) and are left out of training and evaluation; annotation ids: {ids}."
+        )
+    coco["annotations"] = kept
+    numbers = [annotation.get("id") for annotation in kept]
+    if not all(type(number) is int and number > 0 for number in numbers) or len(set(numbers)) < len(numbers):
         changed = True
         for number, annotation in enumerate(kept, start=1):
             annotation["id"] = number
-    return Cleaned({**coco, "annotations": kept}, changed or bool(dropped), tuple(dropped))
+    return changed or bool(dropped)
+
+
+@functools.cache
+def _warn_once(message: str) -> None:
+    logger.warning(message)
 
 
 def _image_sizes(images: list[dict], source: Path) -> dict[object, tuple[float, float]]:
@@ -93,7 +88,7 @@ def _image_sizes(images: list[dict], source: Path) -> dict[object, tuple[float, 
         name, number, width, height = image["file_name"], _hashable(image["id"]), image["width"], image["height"]
         if not isinstance(name, str) or not name:
             raise FcosError(f"Image {number} in {source} has the file_name {name!r}, which is not a name.")
-        if not (_is_number(width) and _is_number(height) and 0 < width < math.inf and 0 < height < math.inf):
+        if not all(_is_number(side) and 0 < side < math.inf for side in (width, height)):
             raise FcosError(f"Image {name} in {source} has the size {width!r} x {height!r}; both must be above 0.")
         if number in sizes:
             raise FcosError(f"{source} lists the image id {number!r} twice; the second time for {name}.")
@@ -106,33 +101,30 @@ def _category_ids(categories: list[dict], source: Path) -> set[object]:
         raise FcosError(f"{source} lists no categories, so there is no class to detect.")
     ids, names = set(), set()
     for category in categories:
-        if type(category.get("id")) is not int or not isinstance(category.get("name"), str):
+        number, name = category.get("id"), category.get("name")
+        if type(number) is not int or not isinstance(name, str):
             raise FcosError(f"A category in {source} lacks an integer 'id' or a 'name': {_short(category)}.")
-        if category["id"] in ids:
-            raise FcosError(f"{source} lists the category id {category['id']} twice.")
-        if category["name"] in names:
-            logger.warning("%s has two categories named '%s'; they stay two classes.", source, category["name"])
-        ids.add(category["id"])
-        names.add(category["name"])
+        if number in ids:
+            raise FcosError(f"{source} lists the category id {number} twice.")
+        if name in names:
+            logger.warning("%s has two categories named '%s'; they stay two classes.", source, name)
+        ids.add(number)
+        names.add(name)
     return ids
 
 
-def _bbox(annotation: dict, source: Path) -> list[float]:
-    """x, y, width, height in pixels."""
+def _is_degenerate(annotation: dict, size: tuple[float, float], source: Path) -> bool:
+    """Whether nothing of a box lies in an image of a size (width, height)."""
     bbox = annotation.get("bbox")
     if not isinstance(bbox, list) or len(bbox) != 4 or not all(map(_is_number, bbox)):
         raise FcosError(
             f"Annotation {annotation.get('id')} in {source} has the bbox {bbox!r}; it must be four numbers, "
             "x, y, width and height in pixels."
         )
-    return bbox
-
-
-def _is_degenerate(bbox: list[float], image_width: float, image_height: float) -> bool:
     x, y, width, height = bbox
     if not all(map(math.isfinite, bbox)) or width <= 0 or height <= 0:
         return True
-    return x >= image_width or y >= image_height or x + width <= 0 or y + height <= 0
+    return x >= size[0] or y >= size[1] or x + width <= 0 or y + height <= 0
 
 
 def _mend(annotation: dict) -> bool:
@@ -172,5 +164,4 @@ def _hashable(value: object) -> object:
 
 
 def _short(row: dict) -> str:
-    text = repr(row)
-    return text if len(text) <= 120 else text[:117] + "..."
+    return textwrap.shorten(repr(row), 120, placeholder="...")

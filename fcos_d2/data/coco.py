@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import codecs
 import functools
 import hashlib
+import itertools
 import json
-import logging
 import os
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -20,9 +22,10 @@ from ..files import temporary_folder, write_atomically
 from .clean import clean
 from .layout import Split
 
-__all__ = ["LOOKS_FOR", "Prepared", "check_same_classes", "class_names", "find", "prepare", "read", "register_coco"]
-
-logger = logging.getLogger("fcos_d2")
+__all__ = [
+    "LOOKS_FOR", "Prepared", "check_same_classes", "class_names", "find", "prepare", "read", "register_coco",
+    "shortened",
+]  # fmt: skip
 
 # Names of a part, the usual one first; the others are COCO's own, Roboflow's and Keras'.
 _ALIASES = {
@@ -57,17 +60,17 @@ LOOKS_FOR = (
 
 def find(root: Path) -> dict[str, Split]:
     """The parts of the COCO data set in a folder, keys among "train", "val" and "test"; empty without COCO JSON."""
-    splits: dict[str, Split] = {}
-    for part, aliases in _ALIASES.items():
-        for path, alias in ((root / pattern.format(alias), alias) for alias in aliases for pattern in _ANNOTATIONS):
-            if path.is_file():
-                splits[part] = Split(path, _image_root(root, path, (alias, *aliases)))
-                break
-    if not splits:
-        for path in (root / name for name in _UNDIVIDED):
-            if path.is_file():
-                return {"train": Split(path, _image_root(root, path, ("default", "train")))}
-    return splits
+    found = {part: _find_part(root, aliases, _ANNOTATIONS) for part, aliases in _ALIASES.items()}
+    if not any(found.values()):
+        found["train"] = _find_part(root, ("default", "train"), _UNDIVIDED)
+    return {part: split for part, split in found.items() if split is not None}
+
+
+def _find_part(root: Path, aliases: tuple[str, ...], patterns: tuple[str, ...]) -> Split | None:
+    for alias, pattern in itertools.product(aliases, patterns):
+        if (path := root / pattern.format(alias)).is_file():
+            return Split(path, _image_root(root, path, (alias, *aliases)))
+    return None
 
 
 def _image_root(root: Path, annotations: Path, aliases: tuple[str, ...]) -> Path:
@@ -84,10 +87,9 @@ def _first_file_name(path: Path) -> str | None:
     with path.open(encoding="utf-8", errors="replace") as file:
         while chunk := file.read(1 << 20):
             if found := re.search(r'"file_name"\s*:\s*("(?:[^"\\]|\\.)+")', tail + chunk):
-                try:
+                with suppress(json.JSONDecodeError):
                     return json.loads(found[1])
-                except json.JSONDecodeError:
-                    return None
+                break
             tail = chunk[-4096:]
     return None
 
@@ -180,28 +182,26 @@ class Prepared:
 
 
 def prepare(split: Split, reader: Callable[[Split], dict] = read) -> Prepared:
-    """Read and check the ground truth of one part; degenerate boxes are dropped, and one warning a file says how many.
+    """Read, check and clean the ground truth of one part.
 
     Raises:
         FcosError: the annotations are wrong (see `clean`), or image files are missing.
     """
     source = split.annotations
     coco = reader(split)
-    cleaned = clean(coco, source)
-    missing = [name for name in (row["file_name"] for row in coco["images"]) if not os.path.isfile(split.images / name)]
+    changed = clean(coco, source)
+    names = [row["file_name"] for row in coco["images"]]
+    missing = [name for name in names if not os.path.isfile(split.images / name)]
     if missing:
         raise FcosError(
-            f"{len(missing)} of {len(coco['images'])} images named in {source} are missing from {split.images}, "
+            f"{len(missing)} of {len(names)} images named in {source} are missing from {split.images}, "
             f"the first: {missing[0]}."
         )
-    if cleaned.dropped:
-        ids = ", ".join(map(str, cleaned.dropped[:5])) + (", ..." if len(cleaned.dropped) > 5 else "")
-        _warn_once(
-            f"{source}: {len(cleaned.dropped)} of {len(coco['annotations'])} boxes are degenerate (no width or height, "
-            f"not finite, or outside the image) and are left out of training and evaluation; annotation ids: {ids}."
-        )
-    as_read = reader is read and not cleaned.changed and not _starts_with_mark(source)
-    return Prepared(split, cleaned.coco, as_read)
+    as_read = reader is read and not changed
+    if as_read:
+        with source.open("rb") as file:
+            as_read = file.read(3) != codecs.BOM_UTF8  # which pycocotools does not read
+    return Prepared(split, coco, as_read)
 
 
 def register_coco(name: str, json_file: str | Path, image_root: str | Path) -> str:
@@ -241,10 +241,9 @@ def class_names(name: str) -> list[str]:
     metadata = MetadataCatalog.get(name)
     if metadata.get("thing_classes") is None:
         DatasetCatalog.get(name)  # Detectron2's own registration learns the names by loading
-    names = metadata.get("thing_classes")
-    if not names:
-        raise FcosError(f"The data set '{name}' has no class names ('thing_classes' of its metadata).")
-    return list(names)
+    if names := metadata.get("thing_classes"):
+        return list(names)
+    raise FcosError(f"The data set '{name}' has no class names ('thing_classes' of its metadata).")
 
 
 def check_same_classes(one: Prepared, other: Prepared) -> None:
@@ -253,15 +252,16 @@ def check_same_classes(one: Prepared, other: Prepared) -> None:
     if mine == theirs:
         return
     extras = ("first", [x for x in mine if x not in theirs]), ("second", [x for x in theirs if x not in mine])
-    differences = [f"only in the {which}: {_enumerate(names)}" for which, names in extras if names]
+    differences = [f"only in the {which}: {shortened(names)}" for which, names in extras if names]
     raise FcosError(
         f"{one.split.annotations} ({len(mine)} categories) and {other.split.annotations} ({len(theirs)}) must have the "
         f"same categories in the same order of ids; {'; '.join(differences) or 'the order differs'}."
     )
 
 
-def _enumerate(names: list[str]) -> str:
-    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+def shortened(names: list[str]) -> str:
+    """Some names for a message, not all of a long list."""
+    return ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "")
 
 
 def _source(split: Split, share: str) -> tuple[str, str, str]:
@@ -270,21 +270,7 @@ def _source(split: Split, share: str) -> tuple[str, str, str]:
 
 def _stamp(path: Path) -> tuple[int, int] | None:
     """Changes when the file does; None without a file (a format may have folders)."""
-    if not path.is_file():
-        return None
-    status = path.stat()
-    return status.st_size, status.st_mtime_ns
-
-
-def _starts_with_mark(path: Path) -> bool:
-    """Whether a byte order mark precedes the JSON, which pycocotools does not read."""
-    with path.open("rb") as file:
-        return file.read(3) == b"\xef\xbb\xbf"
-
-
-@functools.cache
-def _warn_once(message: str) -> None:
-    logger.warning(message)
+    return (path.stat().st_size, path.stat().st_mtime_ns) if path.is_file() else None
 
 
 def _write_to_cache(coco: dict, name: str) -> Path:
@@ -308,11 +294,7 @@ def _write_to_cache(coco: dict, name: str) -> Path:
 
 def _cache_folders() -> list[Path]:
     """The user's cache folder, then a temporary one for users without a home that can be written."""
-    folders = []
     if chosen := os.environ.get("FCOS_D2_CACHE"):
-        folders.append(Path(chosen).expanduser())
-    else:
-        cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-        if os.path.isabs(cache):  # "~" stays where there is no home
-            folders.append(Path(cache) / "fcos_d2")
-    return [*folders, temporary_folder()]
+        return [Path(chosen).expanduser(), temporary_folder()]
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "fcos_d2")
+    return [*([cache] if cache.is_absolute() else []), temporary_folder()]  # "~" stays where there is no home

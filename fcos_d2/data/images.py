@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Union
+from typing import Any, Union
 
 import numpy as np
 import torch
@@ -12,7 +12,7 @@ from PIL import Image
 
 from ..errors import FcosError
 
-__all__ = ["ORIENTATION", "ImageLike", "read_image", "to_array", "upright"]
+__all__ = ["ORIENTATION", "ImageLike", "decode", "read_image", "to_array", "upright"]
 
 ORIENTATION = 0x0112  # tag of EXIF; from 5 on, width and height change places
 _TURNS = {
@@ -35,12 +35,17 @@ def read_image(path: str | os.PathLike[str]) -> np.ndarray:
     path = Path(path).expanduser()
     if not path.is_file():
         raise FcosError(f"The image {path} does not exist.")
+    return decode(path, f"The image {path}")
+
+
+def decode(file: Any, name: str) -> np.ndarray:
+    """What `read_image` reads, from a path or an open file; errors begin with the name."""
     try:
-        with Image.open(path) as image:
+        with Image.open(file) as image:
             return _from_pillow(image)
     except Exception as error:  # Pillow's plugins raise anything, from OSError to SyntaxError
         reason = "it is not an image" if isinstance(error, Image.UnidentifiedImageError) else f"{error}".rstrip(".")
-        raise FcosError(f"The image {path} cannot be read: {reason}.") from error
+        raise FcosError(f"{name} cannot be read: {reason}.") from error
 
 
 def to_array(image: ImageLike, image_format: str = "BGR") -> np.ndarray:
@@ -62,8 +67,7 @@ def to_array(image: ImageLike, image_format: str = "BGR") -> np.ndarray:
     if isinstance(image, Image.Image):
         return _from_pillow(image)
     if isinstance(image, torch.Tensor):
-        image = image.detach().cpu()
-        image = image.permute(1, 2, 0).numpy() if image.dim() == 3 else image.numpy()
+        image = (image.permute(1, 2, 0) if image.dim() == 3 else image).numpy(force=True)
     if not isinstance(image, np.ndarray):
         raise FcosError(f"An image must be a file, an array, a tensor or a Pillow image, not {type(image).__name__}.")
     return _from_array(image, image_format)

@@ -2,8 +2,8 @@
 
 `TrainLoader` serves what Detectron2's training loader serves (an endless, seeded order of images, augmented, grouped by
 aspect ratio), but each batch depends on two numbers alone: a seed and its position. It groups by the sizes in the
-annotations and seeds the augmentation of each sample with the sample's number. So a resumed training goes to its
-position without decoding an image, and the number of loader processes changes nothing.
+annotations and seeds each sample with its number. So a resumed training goes to its position without decoding an image,
+and the number of loader processes changes nothing.
 """
 
 from __future__ import annotations
@@ -53,8 +53,7 @@ class NamedMapper:
             raise
         except (OSError, SyntaxError, ValueError, AssertionError) as error:  # Pillow's, and Detectron2's of sizes
             name = record.get("file_name", "without a name") if isinstance(record, dict) else "without a name"
-            lines = [line for line in str(error).splitlines() if line.strip()]
-            reason = lines[0].rstrip(".,") if lines else type(error).__name__
+            reason = str(error).strip().partition("\n")[0].rstrip(".,") or type(error).__name__
             raise ImageError(f"The image {name} cannot be used: {reason}.") from error
 
 
@@ -81,29 +80,19 @@ class RandomSubsetSampling:
 
 @dataclass(frozen=True)
 class TrainLoader:
-    """Endless training batches of this process.
+    """Endless training batches of this process."""
 
-    Attributes:
-        records: indexable, one dict for each image.
-        mapper: turns a record into a sample; None, as a result, takes another image instead. None: records as they are.
-        sampler: endless indices of this process.
-        batch_size: images of a batch of this process.
-        grouped: whether a batch is all wide or all tall.
-        collate: turns a list of samples into what the model takes.
-        num_workers: processes that load; 0: this one does.
-        pin_memory: whether images get into page-locked memory, from which a GPU reads them faster.
-        options: more arguments of PyTorch's `DataLoader`, where there are processes.
-    """
-
-    records: Any
-    mapper: Callable[[dict], Any] | None
-    sampler: Sampler
-    batch_size: int
-    grouped: bool = True
-    collate: Callable[[list], Any] = trivial_batch_collator
-    num_workers: int = 0
-    pin_memory: bool = False
-    options: Mapping[str, Any] = field(default_factory=dict)
+    records: Any  # indexable, one dict for each image
+    mapper: Callable[[dict], Any] | None  # makes a sample, or None for another image instead; None: records as they are
+    sampler: Sampler  # endless indices of this process
+    batch_size: int  # images of a batch of this process
+    grouped: bool = True  # whether a batch is all wide or all tall
+    collate: Callable[[list], Any] = trivial_batch_collator  # a list of samples -> what the model takes
+    num_workers: int = 0  # processes that load; 0: this one does
+    pin_memory: bool = False  # whether images get into page-locked memory, from which a GPU reads them faster
+    options: Mapping[str, Any] = field(
+        default_factory=dict
+    )  # more of PyTorch's `DataLoader`, where there are processes
 
     def __iter__(self) -> Iterator[Any]:
         return iter(self.batches(int(torch.randint(2**31, ()))))
@@ -117,7 +106,7 @@ class TrainLoader:
         """
         return DataLoader(
             _Samples(self.records, self.mapper, seed),
-            batch_sampler=_Batches(self, position),
+            batch_sampler=itertools.islice(self._indices(), position, None),
             collate_fn=self.collate,
             num_workers=self.num_workers,
             pin_memory=self.pin_memory,
@@ -126,38 +115,28 @@ class TrainLoader:
             **(self.options if self.num_workers else {}),
         )
 
+    def _indices(self) -> Iterator[list[tuple[int, int]]]:
+        """Batches of (image, number of the sample)."""
+        rank, processes = comm.get_rank(), comm.get_world_size()
+        wide = np.full(len(self.records), -1, np.int8)  # -1: not looked up yet
+        groups: tuple[list, list] = ([], [])
+        for i, index in enumerate(self.sampler):
+            if self.grouped and wide[index] < 0:
+                record = self.records[index]
+                wide[index] = record.get("width", 0) > record.get("height", 0)
+            group = groups[int(wide[index] > 0)]
+            group.append((int(index), i * processes + rank))
+            if len(group) == self.batch_size:
+                yield group[:]
+                group.clear()
+
     def order(self) -> list[int] | None:
         """The first images that the sampler names; None if it names others each time that it is asked."""
         found = []
         for seed in range(2):
             with seeded(seed):
-                found.append([int(i) for i in itertools.islice(self.sampler, 32)])
+                found.append(list(map(int, itertools.islice(self.sampler, 32))))
         return found[0] if found[0] == found[1] else None
-
-
-class _Batches(Sampler):
-    """Lists of (image, number of the sample), grouped by aspect ratio if the loader asks for it."""
-
-    def __init__(self, loader: TrainLoader, position: int) -> None:
-        self.loader, self.position = loader, position
-
-    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        return itertools.islice(self._all(), self.position, None)
-
-    def _all(self) -> Iterator[list[tuple[int, int]]]:
-        loader = self.loader
-        rank, processes = comm.get_rank(), comm.get_world_size()
-        wide = np.full(len(loader.records), -1, np.int8)  # -1: not looked up yet
-        groups: tuple[list, list] = ([], [])
-        for i, index in enumerate(loader.sampler):
-            if loader.grouped and wide[index] < 0:
-                record = loader.records[index]
-                wide[index] = record.get("width", 0) > record.get("height", 0)
-            group = groups[int(wide[index] > 0)]
-            group.append((int(index), i * processes + rank))
-            if len(group) == loader.batch_size:
-                yield group[:]
-                group.clear()
 
 
 class _Samples(Dataset):
@@ -214,16 +193,14 @@ def build_train_loader(
             dataset, mapper=mapper, sampler=sampler, total_batch_size=total_batch_size,
             aspect_ratio_grouping=aspect_ratio_grouping, num_workers=num_workers, collate_fn=collate_fn,
         )  # fmt: skip
-    records: Any = dataset
     processes = comm.get_world_size()
     if total_batch_size < 1 or total_batch_size % processes:
         raise AssertionError(f"a batch of {total_batch_size} images cannot be shared by {processes} processes")
-    if sampler is None:
-        sampler = TrainingSampler(len(records))
-    indices: Any = sampler if isinstance(sampler, Sampler) else sampler(records)
-    records = DatasetFromList(records, copy=False) if isinstance(records, list) else records
+    records: Any = DatasetFromList(dataset, copy=False) if isinstance(dataset, list) else dataset
+    if not isinstance(sampler, Sampler):
+        sampler = TrainingSampler(len(records)) if sampler is None else sampler(dataset)
     return TrainLoader(
-        records, mapper, indices, total_batch_size // processes, aspect_ratio_grouping,
+        records, mapper, sampler, total_batch_size // processes, aspect_ratio_grouping,
         collate_fn or trivial_batch_collator, num_workers, _pins(pin_memory),
     )  # fmt: skip
 

@@ -1,9 +1,8 @@
 """Records of a data set -> inputs of a model: Detectron2's `DatasetMapper`, faster.
 
-`FastMapper` gives the same pixels, boxes and random numbers as Detectron2's mapper. It leaves out what that mapper
-does besides reading and resizing: the image stays Pillow's until it is written once, plane by plane, into the tensor;
-polygons are not copied unless masks are asked for; boxes are transformed all at once. Whatever it does not know (other
-augmentations, colour formats, masks, keypoints) is handed to Detectron2's code from that point on.
+`FastMapper` gives the same pixels, boxes and random numbers. The image stays Pillow's until it is written once, plane
+by plane, into the tensor; polygons are not copied unless masks are asked for; boxes are transformed all at once. What
+it does not know (other augmentations, colour formats, masks, keypoints) is handed to Detectron2's code from there on.
 
 Reading a JPEG and Pillow's resizing are then nearly all of the time. `CloseMapper` resizes with PyTorch's vectorised
 kernel, whose weights have 16 bits where Pillow's have 22; so some pixels differ, see `PIXEL_TOLERANCE`.
@@ -35,6 +34,12 @@ PIXEL_TOLERANCE = 2
 
 # Detectron2's augmentations that ask an image for nothing but its size.
 _BY_SIZE = (T.ResizeShortestEdge, T.ResizeScale, T.Resize, T.RandomFlip)
+# Pillow's by whether left and right, and top and bottom, change places.
+_FLIPS = {
+    (True, False): Image.Transpose.FLIP_LEFT_RIGHT,
+    (False, True): Image.Transpose.FLIP_TOP_BOTTOM,
+    (True, True): Image.Transpose.ROTATE_180,
+}
 
 
 class FastMapper(DatasetMapper):
@@ -102,14 +107,13 @@ class CloseMapper(FastMapper):
 
 def _plain(items: list[dict[str, Any]]) -> bool:
     """Whether all boxes are COCO's lists of numbers, not all of them whole (those Detectron2 keeps as integers)."""
-    for item in items:
-        box = item["bbox"]
-        if item["bbox_mode"] != BoxMode.XYWH_ABS or type(box) is not list or len(box) != 4:
-            return False
-        kinds = {type(value) for value in box}
-        if not {float} <= kinds <= {float, int}:
-            return False
-    return True
+    return all(
+        item["bbox_mode"] == BoxMode.XYWH_ABS
+        and type(item["bbox"]) is list
+        and len(item["bbox"]) == 4
+        and {float} <= set(map(type, item["bbox"])) <= {float, int}
+        for item in items
+    )
 
 
 def _read(path: str) -> Image.Image:
@@ -129,101 +133,70 @@ def _augment(augmentations: T.AugmentationList, picture: _Picture) -> T.Transfor
     transforms = []
     for augmentation in augmentations.augs:
         if type(augmentation) in _BY_SIZE:
-            transform = augmentation.get_transform(picture.size_only())
-            picture.transform(transform)
+            transforms.append(augmentation.get_transform(picture.size_only()))
+            picture.transform(transforms[-1])
         else:
-            transform = augmentation(picture)
-        transforms.append(transform)
+            transforms.append(augmentation(picture))
     return T.TransformList(transforms)
 
 
 class _Picture(T.AugInput):
-    """What augmentations work on. It becomes an array when one of them asks for `image`, and stays one.
-
-    Args:
-        pillow: mode "RGB".
-        order: of the channels in the results, "BGR" or "RGB".
-        exact: whether resizing is Pillow's.
-    """
+    """What augmentations work on. It becomes an array when one of them asks for `image`, and stays one."""
 
     def __init__(self, pillow: Image.Image, order: str, exact: bool) -> None:
-        self._order = order
-        self._exact = exact
-        self._pillow: Image.Image | None = pillow
-        self._planes: Tensor | None = None  # (3, H, W); at most one of the three is the image
-        self._array: np.ndarray | None = None  # (H, W, 3)
-        self._flips: tuple[bool, bool] = (False, False)  # still to be done: left-right, top-bottom
+        self._order, self._exact = order, exact  # of the channels in the results; whether resizing is Pillow's
+        self._held: Image.Image | Tensor | np.ndarray = pillow  # a tensor is (3, H, W), an array (H, W, 3)
+        self._flips = (False, False)  # still to be done: left-right, top-bottom
         self.boxes = self.sem_seg = None
 
     @property
     def image(self) -> np.ndarray:
         """(H, W, 3) uint8, or what an augmentation has made of it."""
-        if self._array is None:
-            self._array = self.tensor().permute(1, 2, 0).contiguous().numpy()
-            self._pillow = self._planes = None
-        return self._array
+        if not isinstance(self._held, np.ndarray):
+            self._held = self.tensor().permute(1, 2, 0).contiguous().numpy()
+        return self._held
 
     @image.setter
     def image(self, value: np.ndarray) -> None:
-        self._array, self._pillow, self._planes = value, None, None
+        self._held = value
 
     def size_only(self) -> np.ndarray:
         """An array of the image's shape that holds no pixels."""
-        if self._array is not None:
-            return self._array
-        return np.broadcast_to(np.uint8(0), (*self._size(), 3))
+        held = self._held
+        return held if isinstance(held, np.ndarray) else np.broadcast_to(np.uint8(0), (*self._size(), 3))
 
-    def _size(self) -> tuple[int, int]:
-        """Height and width."""
-        if self._planes is not None:
-            return self._planes.shape[1], self._planes.shape[2]
-        assert self._pillow is not None, "one of the three is the image"
-        return self._pillow.height, self._pillow.width
+    def _size(self) -> tuple[int, ...]:
+        """Height and width, unless it is an array."""
+        held = self._held
+        return (held.height, held.width) if isinstance(held, Image.Image) else tuple(held.shape[1:])
 
     def transform(self, tfm: Transform) -> None:
         """Apply a transform, without making an array where it is a known one."""
-        if self._array is None:
-            if type(tfm) is NoOpTransform:
-                return
-            if type(tfm) in (HFlipTransform, VFlipTransform):
-                across, down = self._flips
-                horizontal = type(tfm) is HFlipTransform
-                self._flips = across ^ horizontal, down ^ (not horizontal)
-                return
-            if type(tfm) is T.ResizeTransform and (tfm.h, tfm.w) == self._size():
-                if self._exact and self._pillow is not None:
-                    self._flip_pillow()
-                    self._pillow = self._pillow.resize((tfm.new_w, tfm.new_h), tfm.interp)
-                    return
-                if not self._exact and tfm.interp == Image.Resampling.BILINEAR:
-                    planes = self.tensor().unsqueeze(0)
-                    size = (int(tfm.new_h), int(tfm.new_w))
-                    resized = torch.nn.functional.interpolate(planes, size, mode="bilinear", antialias=True)
-                    self._planes, self._pillow = resized.squeeze(0), None
-                    return
-        self.image = tfm.apply_image(self.image)
-
-    def _flip_pillow(self) -> None:
-        """Do the flips now: resizing a flipped image is not exactly flipping a resized one."""
-        for wanted, method in zip(self._flips, (Image.Transpose.FLIP_LEFT_RIGHT, Image.Transpose.FLIP_TOP_BOTTOM)):
-            if wanted and self._pillow is not None:
-                self._pillow = self._pillow.transpose(method)
-        self._flips = (False, False)
+        kind, held = type(tfm), self._held
+        array = isinstance(held, np.ndarray)
+        resizes = not array and kind is T.ResizeTransform and (tfm.h, tfm.w) == self._size()
+        if kind in (HFlipTransform, VFlipTransform) and not array:
+            across, down = self._flips
+            self._flips = across ^ (kind is HFlipTransform), down ^ (kind is VFlipTransform)
+        elif resizes and self._exact and isinstance(held, Image.Image):
+            if self._flips in _FLIPS:  # now: resizing a flipped image is not exactly flipping a resized one
+                held = held.transpose(_FLIPS[self._flips])
+            self._held, self._flips = held.resize((tfm.new_w, tfm.new_h), tfm.interp), (False, False)
+        elif resizes and not self._exact and tfm.interp == Image.Resampling.BILINEAR:
+            planes, size = self.tensor().unsqueeze(0), (int(tfm.new_h), int(tfm.new_w))
+            self._held = torch.nn.functional.interpolate(planes, size, mode="bilinear", antialias=True).squeeze(0)
+        elif array or kind is not NoOpTransform:
+            self.image = tfm.apply_image(self.image)
 
     def tensor(self) -> Tensor:
         """(3, H, W) uint8 of its own memory, all flips done."""
-        if self._array is not None:
-            return torch.as_tensor(np.ascontiguousarray(self._array.transpose(2, 0, 1)))
-        across, down = self._flips
-        if self._planes is None:
-            assert self._pillow is not None, "one of the three is the image"
-            self._planes = _planes(self._pillow, self._order)
-        if down:
-            self._planes = self._planes.flip(1)
-        if across:
-            self._planes = self._planes.flip(2)
-        self._pillow, self._flips = None, (False, False)
-        return self._planes
+        if isinstance(self._held, np.ndarray):
+            return torch.as_tensor(np.ascontiguousarray(self._held.transpose(2, 0, 1)))
+        planes = _planes(self._held, self._order) if isinstance(self._held, Image.Image) else self._held
+        if any(self._flips):
+            planes = planes.flip([axis for axis, wanted in zip((2, 1), self._flips) if wanted])
+        self._held, self._flips = planes, (False, False)
+        return planes
 
 
 def _planes(image: Image.Image, order: str) -> Tensor:

@@ -1,7 +1,4 @@
-"""The global random generators of Python, NumPy and PyTorch: seeded, and put back.
-
-Global, because Detectron2's augmentations draw from the global generators.
-"""
+"""The global random generators of Python, NumPy and PyTorch, from which Detectron2's augmentations draw."""
 # ruff: noqa: NPY002
 
 from __future__ import annotations
@@ -39,13 +36,8 @@ def seeded(*numbers: int) -> Iterator[None]:
 @contextmanager
 def generators_kept() -> Iterator[None]:
     """Whatever the block draws or seeds: afterwards all generators, CUDA's too, are as before."""
-    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
-    try:
-        with seeded(0):
-            yield
-    finally:
-        for device, state in enumerate(cuda):
-            torch.cuda.set_rng_state(state, device)
+    with torch.random.fork_rng(range(torch.cuda.device_count())), seeded(0):
+        yield
 
 
 def _seed_cpu(numbers: tuple[int, ...]) -> None:

@@ -7,21 +7,17 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
 
 from ..errors import FcosError
 from ..files import IMAGE_SUFFIXES
-from .images import read_image, to_array
+from .images import decode, read_image
 
 __all__ = ["Source", "download", "expand", "read"]
-
-_SCHEMES = ("http", "https")
-_CHUNK = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -48,18 +44,17 @@ def expand(words: Sequence[str]) -> list[Source]:
     Raises:
         FcosError: a folder has no image.
     """
-    return [source for word in words for source in _expand(word)]
-
-
-def _expand(word: str) -> Iterator[Source]:
-    folder = Path(word).expanduser()
-    if "://" in word or not folder.is_dir():
-        yield Source(word if "://" in word else str(folder))
-        return
-    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file())
-    if not files:
-        raise FcosError(f"The folder {word} holds no image ({', '.join(IMAGE_SUFFIXES)}).")
-    yield from (Source(str(path)) for path in files)
+    found = []
+    for word in words:
+        folder = Path(word).expanduser()
+        if "://" in word or not folder.is_dir():
+            found.append(word if "://" in word else str(folder))
+            continue
+        files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file())
+        if not files:
+            raise FcosError(f"The folder {word} holds no image ({', '.join(IMAGE_SUFFIXES)}).")
+        found += map(str, files)
+    return [Source(where) for where in found]
 
 
 def read(source: Source, limit: int, timeout: float) -> np.ndarray:
@@ -70,13 +65,7 @@ def read(source: Source, limit: int, timeout: float) -> np.ndarray:
     """
     if not source.is_address:
         return read_image(source.where)
-    data = download(source.where, limit, timeout)
-    try:
-        with Image.open(io.BytesIO(data)) as image:
-            return to_array(image, "RGB")
-    except Exception as error:  # Pillow's plugins raise anything
-        reason = "it is not an image" if isinstance(error, UnidentifiedImageError) else str(error).rstrip(".")
-        raise FcosError(f"{source.where} cannot be read: {reason}.") from error
+    return decode(io.BytesIO(download(source.where, limit, timeout)), source.where)
 
 
 def download(address: str, limit: int, timeout: float) -> bytes:
@@ -101,7 +90,7 @@ def download(address: str, limit: int, timeout: float) -> bytes:
             if int(answer.headers.get("Content-Length") or 0) > limit:
                 raise too_large
             data = bytearray()
-            while chunk := answer.read(_CHUNK):
+            while chunk := answer.read(1 << 16):
                 data += chunk
                 if len(data) > limit:
                     raise too_large
@@ -123,5 +112,5 @@ def download(address: str, limit: int, timeout: float) -> bytes:
 
 def _check_scheme(address: str, asked: str) -> None:
     scheme = address.partition("://")[0].lower()
-    if scheme not in _SCHEMES:
+    if scheme not in ("http", "https"):
         raise FcosError(f"{asked} cannot be fetched: only http:// and https:// are, not {scheme}://.")

@@ -31,7 +31,8 @@ class SampleStream:
             loader = TrainLoader(**parts)
         self.loader, self.seed = loader, seed
         self.batches = 0  # handed out so far
-        self._order = loader.order() if isinstance(loader, TrainLoader) else None
+        self._known = isinstance(loader, TrainLoader)
+        self._order = loader.order() if self._known else None
         self._iterator: Iterator | None = None
 
     def __iter__(self) -> SampleStream:
@@ -45,16 +46,11 @@ class SampleStream:
             ImageError: an image cannot be read; names it.
         """
         if self._iterator is None:
-            known = isinstance(self.loader, TrainLoader)
-            self._iterator = iter(self.loader.batches(self.seed, self.batches) if known else self.loader)
-        try:
-            batch = next(self._iterator)
-        except StopIteration:
-            raise FcosError(
-                f"The training data ended after {self.batches} batches; its sampler must be endless."
-            ) from None
-        self.batches += 1
-        return batch
+            self._iterator = iter(self.loader.batches(self.seed, self.batches) if self._known else self.loader)
+        for batch in self._iterator:
+            self.batches += 1
+            return batch
+        raise FcosError(f"The training data ended after {self.batches} batches; its sampler must be endless.")
 
     def close(self) -> None:
         """End the loader's processes; the next batch, if any is asked for, starts them again."""
@@ -69,28 +65,19 @@ class SampleStream:
         if now.get("order") is None or "order" not in state:
             logger.warning("The training images go on in another order: this data loader cannot be put back.")
             return
-        self._iterator = None
-        self.seed = state["seed"]
-        self.batches = state["batches"]
+        self._iterator, self.seed, self.batches = None, state["seed"], state["batches"]
         if comm.get_rank():
             del now["order"]  # the state is that of the first process
         if changed := [key for key in now if now[key] != state.get(key)]:
-            logger.warning(
-                "The training images go on in another order, because of a change in: %s.", ", ".join(changed)
-            )
+            names = ", ".join(changed)
+            logger.warning("The training images go on in another order, because of a change in: %s.", names)
             seen = state["batches"] * state.get("batch_size", 1) * state.get("processes", 1)
             self.batches = seen // (now["batch_size"] * now["processes"])
 
     def _identity(self) -> dict[str, Any]:
         """What the order of the images depends on besides the seed of the augmentations."""
         loader = self.loader
-        if not isinstance(loader, TrainLoader):
-            return {}
-        return {
-            "images": len(loader.records),
-            "batch_size": loader.batch_size,
-            "grouped": loader.grouped,
-            "processes": comm.get_world_size(),
-            "sampler_name": type(loader.sampler).__name__,
-            "order": self._order,
-        }
+        return {} if not self._known else {
+            "images": len(loader.records), "batch_size": loader.batch_size, "grouped": loader.grouped,
+            "processes": comm.get_world_size(), "sampler_name": type(loader.sampler).__name__, "order": self._order,
+        }  # fmt: skip

@@ -8,22 +8,22 @@ from __future__ import annotations
 
 import colorsys
 import hashlib
-import io
 import itertools
 import json
-import os
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFilter
 
 from ..errors import FcosError
+from ..files import write_atomically
 from .layout import DatasetLayout, Split
 
-__all__ = ["DEFAULT_CLASSES", "SHAPES", "generate"]
+__all__ = ["DEFAULT_CLASSES", "SHAPES", "Recipe", "generate"]
 
 _VERSION = 2  # raise it when the same arguments give other images
 _MARK = "synthetic.json"
@@ -39,7 +39,7 @@ def _regular(corners: int, turn: float = 0.0, radii: Sequence[float] = (1.0,)) -
     return np.stack([radius * np.cos(angles), radius * np.sin(angles)], axis=1)
 
 
-_PLUS = np.array([(a, b) for a, b in ((1, 0.33), (0.33, 0.33), (0.33, 1))])
+_PLUS = np.array([(1, 0.33), (0.33, 0.33), (0.33, 1)])
 _QUARTERS = [np.array([(c, s), (-s, c)]) for c, s in ((1, 0), (0, 1), (-1, 0), (0, -1))]
 
 SHAPES: dict[str, Outline] = {
@@ -55,33 +55,26 @@ DEFAULT_CLASSES = ("circle", "square", "triangle", "star", "ring")
 
 
 @dataclass(frozen=True)
-class _Recipe:
-    """All that decides what an image looks like; its fields are recorded beside the data set."""
+class Recipe:
+    """All that decides what an image looks like; recorded beside the data set."""
 
-    seed: int
-    sizes: tuple[tuple[int, int], ...]  # (width, height) in pixels, one drawn for each image
-    classes: tuple[str, ...]
-    max_objects: int
-    empty_fraction: float
-    crowd_fraction: float
-    min_size: float  # longer side of the smallest shape, pixels
-    max_size: float  # longer side of the largest shape, share of the image's shorter side
-    min_visible: float  # share of a shape that must not be hidden
+    seed: int = 0
+    sizes: Sequence[Sequence[int]] = ((256, 256),)  # (width, height) in pixels, of which each image draws one
+    classes: Sequence[str] = DEFAULT_CLASSES  # names among `SHAPES`
+    max_objects: int = 8  # in an image, crowd regions aside
+    empty_fraction: float = 0.05  # share of images without any object
+    crowd_fraction: float = 0.04  # share of images with a crowd region (`iscrowd` 1)
+    min_size: float = 8.0  # longer side of the smallest shapes, pixels
+    max_size: float = 0.7  # longer side of the largest shapes, share of the image's shorter side
+    min_visible: float = 0.4  # share of a shape that others and the border leave visible at least
 
 
 def generate(
     folder: str | Path,
     splits: Mapping[str, int] | None = None,
-    image_size: tuple[int, int] | Sequence[tuple[int, int]] = (256, 256),
-    seed: int = 0,
-    classes: Sequence[str] = DEFAULT_CLASSES,
-    max_objects: int = 8,
-    empty_fraction: float = 0.05,
-    crowd_fraction: float = 0.04,
-    min_size: float = 8.0,
-    max_size: float = 0.7,
-    min_visible: float = 0.4,
+    image_size: Sequence[int] | Sequence[Sequence[int]] = (256, 256),
     progress: Callable[[int, int], object] | None = None,
+    **options: Any,
 ) -> DatasetLayout:
     """Write a synthetic data set, or reuse the one that is there.
 
@@ -91,70 +84,44 @@ def generate(
     Args:
         folder: where to; absent, empty, or made by this function with the same arguments.
         splits: number of images of each part; {"train": 240, "val": 60} by default.
-        image_size: (width, height) in pixels, or several of them, of which each image draws one.
-        classes: names among `SHAPES`.
-        max_objects: most objects in an image, crowd regions aside.
-        empty_fraction, crowd_fraction: share of images without any object, and with a crowd region (`iscrowd` 1).
-        min_size: longer side of the smallest shapes, in pixels.
-        max_size: longer side of the largest shapes, as a share of the image's shorter side.
-        min_visible: share of a shape that others and the border leave visible at least.
+        image_size: one of the recipe's sizes, or several.
         progress: called with the images done and all images, after each.
+        options: the other fields of `Recipe`.
     Returns:
         Where the data set lies; its classes are `classes`, with category ids from 1.
     Raises:
         FcosError: an argument is out of range, or the folder holds something else.
     """
     splits = dict(splits) if splits is not None else {"train": 240, "val": 60}
-    recipe = _Recipe(
-        seed, _sizes(image_size), tuple(classes), max_objects, empty_fraction, crowd_fraction, min_size, max_size,
-        min_visible,
-    )  # fmt: skip
+    recipe = Recipe(sizes=np.array(image_size, int).reshape(-1, 2).tolist(), **options)
     _check(recipe, splits)
     folder = Path(folder).expanduser()
     layout = DatasetLayout("coco", folder, {part: Split(folder / f"{part}.json", folder / "images") for part in splits})
     record = json.loads(json.dumps({"version": _VERSION, "splits": splits, **vars(recipe)}))
     if _is_there(folder, record):
         return layout
-
     (folder / "images").mkdir(parents=True, exist_ok=True)
-    _write(folder / _MARK, _json({**record, "complete": False}))
-    numbers, total, digests = itertools.count(1), sum(splits.values()), {}
+    _write(folder / _MARK, {**record, "complete": False})
+    steps, total, digests = itertools.count(1), sum(splits.values()), {}
     for part, count in splits.items():
-        tell = (lambda: progress(next(numbers), total)) if progress is not None else (lambda: None)
-        digests[part] = _write_part(folder, recipe, part, count, tell)
-    _write(folder / _MARK, _json({**record, "complete": True, "sha256": digests}))
+        images, annotations = [], []
+        for index in range(count):
+            image, objects = _make_image(recipe, part, index, folder / "images")
+            images.append(image)
+            annotations += objects
+            if progress is not None:
+                progress(next(steps), total)
+        digests[part] = _write(folder / f"{part}.json", {
+            "info": {"description": f"synthetic shapes, {part}", "version": str(_VERSION)},
+            "images": images,
+            "annotations": [{"id": number, **row} for number, row in enumerate(annotations, start=1)],
+            "categories": [{"id": number, "name": name} for number, name in enumerate(recipe.classes, start=1)],
+        })  # fmt: skip
+    _write(folder / _MARK, {**record, "complete": True, "sha256": digests})
     return layout
 
 
-def _write_part(folder: Path, recipe: _Recipe, part: str, count: int, tell: Callable[[], object]) -> str:
-    """Write the images and the annotations of a part, call `tell` after each image; returns the latter's SHA-256."""
-    images: list[dict] = []
-    annotations: list[dict] = []
-    for index in range(count):
-        pixels, objects = _make(recipe, part, index)
-        name = _file_name(part, index)
-        data = io.BytesIO()
-        Image.fromarray(pixels).save(data, format="JPEG", quality=92)
-        _write(folder / "images" / name, data.getvalue())
-        images.append({"id": index + 1, "file_name": name, "width": pixels.shape[1], "height": pixels.shape[0]})
-        annotations += [{"image_id": index + 1, **row} for row in objects]
-        tell()
-    coco = {
-        "info": {"description": f"synthetic shapes, {part}", "version": str(_VERSION)},
-        "images": images,
-        "annotations": [{"id": number, **row} for number, row in enumerate(annotations, start=1)],
-        "categories": [{"id": number, "name": name} for number, name in enumerate(recipe.classes, start=1)],
-    }
-    _write(folder / f"{part}.json", _json(coco))
-    return hashlib.sha256(_json(coco)).hexdigest()
-
-
-def _sizes(image_size: Sequence) -> tuple[tuple[int, int], ...]:
-    rows = [image_size] if image_size and not isinstance(image_size[0], Sequence) else list(image_size)
-    return tuple((int(width), int(height)) for width, height in rows)
-
-
-def _check(recipe: _Recipe, splits: Mapping[str, int]) -> None:
+def _check(recipe: Recipe, splits: Mapping[str, int]) -> None:
     unknown = [name for name in recipe.classes if name not in SHAPES]
     if unknown or not recipe.classes or len(set(recipe.classes)) < len(recipe.classes):
         raise FcosError(
@@ -188,7 +155,7 @@ def _is_there(folder: Path, record: dict) -> bool:
     """Whether the folder holds the data set in full; False where it may be written."""
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return False
-    if not folder.is_dir() or not (folder / _MARK).is_file():
+    if not (folder / _MARK).is_file():
         raise FcosError(f"{folder} holds something other than a synthetic data set; choose an empty or a new folder.")
     try:
         there = dict(json.loads((folder / _MARK).read_text(encoding="utf-8")))
@@ -196,11 +163,10 @@ def _is_there(folder: Path, record: dict) -> bool:
     except (ValueError, KeyError, TypeError) as error:
         raise FcosError(f"{folder / _MARK} is not a record of a synthetic data set; choose a new folder.") from error
     if there != record:
-        differing = [key for key in record if there.get(key) != record[key]]
-        values = ", ".join(f"{key} {there.get(key)} instead of {record[key]}" for key in differing)
+        others = [f"{key} {there.get(key)} instead of {made}" for key, made in record.items() if there.get(key) != made]
         raise FcosError(
-            f"{folder} holds a synthetic data set made with other arguments ({values or 'of a newer version'}); "
-            "choose a new folder or delete this one."
+            f"{folder} holds a synthetic data set made with other arguments "
+            f"({', '.join(others) or 'of a newer version'}); choose a new folder or delete this one."
         )
     return complete and all(
         (folder / f"{part}.json").is_file()
@@ -210,41 +176,30 @@ def _is_there(folder: Path, record: dict) -> bool:
     )
 
 
-def _json(value: object) -> bytes:
-    return json.dumps(value, separators=(",", ":")).encode()
-
-
-def _write(path: Path, data: bytes) -> None:
-    """Whole or not at all; `write_atomically` would wait for the disk after each image."""
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.part")
-    temporary.write_bytes(data)
-    os.replace(temporary, path)
+def _write(path: Path, value: object) -> str:
+    """Write JSON; returns its SHA-256."""
+    data = json.dumps(value, separators=(",", ":")).encode()
+    write_atomically(path, lambda file: file.write(data))
+    return hashlib.sha256(data).hexdigest()
 
 
 # One image
 
 
-def _eroded(cover: np.ndarray, times: int) -> np.ndarray:
-    """The least of each 3x3 neighbourhood, so many times; what lies outside is full."""
-    for _ in range(times):
-        padded = np.pad(cover, 1, constant_values=1)
-        rows = np.minimum(np.minimum(padded[:-2], padded[1:-1]), padded[2:])
-        cover = np.minimum(np.minimum(rows[:, :-2], rows[:, 1:-1]), rows[:, 2:])
-    return cover
-
-
-def _make(recipe: _Recipe, part: str, index: int) -> tuple[np.ndarray, list[dict]]:
-    """Draw one image, (H, W, 3) uint8 RGB; its annotations have no ids."""
+def _make_image(recipe: Recipe, part: str, index: int, folder: Path) -> tuple[dict, list[dict]]:
+    """Draw and write an image; COCO's records of it and of its annotations, which have no ids."""
     rng = np.random.default_rng([recipe.seed, zlib.crc32(part.encode()), index])
     width, height = recipe.sizes[rng.integers(len(recipe.sizes))]
-    image = _background(rng, width, height)
-    scene = _Scene(image, recipe.min_visible)
+    scene = _Scene(rng, recipe, _background(rng, width, height))
     if not _is_due(index, recipe.empty_fraction, first=2):
         if _is_due(index, recipe.crowd_fraction, first=1):
-            _add_crowd(rng, scene, recipe)
-        _add_objects(rng, scene, recipe)
-    noise = rng.normal(0.0, rng.uniform(1.0, 6.0), image.shape).astype(np.float32)
-    return np.clip(image + noise, 0, 255).astype(np.uint8), list(scene.annotations())
+            _add_crowd(scene)
+        _add_objects(scene)
+    noise = rng.normal(0.0, rng.uniform(1.0, 6.0), scene.image.shape).astype(np.float32)
+    name = _file_name(part, index)
+    Image.fromarray(np.clip(scene.image + noise, 0, 255).astype(np.uint8)).save(folder / name, quality=92)
+    annotations = [{"image_id": index + 1, **row} for row in scene.annotations()]
+    return {"id": index + 1, "file_name": name, "width": width, "height": height}, annotations
 
 
 def _is_due(index: int, fraction: float, first: int) -> bool:
@@ -278,58 +233,67 @@ class _Shape:
     """A drawn shape, cut to the image."""
 
     label: int
-    rows: slice
-    columns: slice
+    place: tuple[slice, slice]  # rows and columns
     cover: np.ndarray  # (h, w) float32 in 0..1
     full: int  # pixels that the whole shape covers, those outside the image included
     crowd: bool = False
+
+    @property
+    def mask(self) -> np.ndarray:
+        return self.cover >= 0.5
 
 
 class _Scene:
     """An image and what is visible of the shapes in it; a later shape hides earlier ones."""
 
-    def __init__(self, image: np.ndarray, min_visible: float) -> None:
-        self.image = image
-        self.min_visible = min_visible
-        self.owner = np.full(image.shape[:2], -1, np.int32)  # index of the shape seen at each pixel
+    def __init__(self, rng: np.random.Generator, recipe: Recipe, image: np.ndarray) -> None:
+        self.rng, self.recipe, self.image = rng, recipe, image
+        self.height, self.width = image.shape[:2]
+        self.owner = np.full(image.shape[:2], -1)  # index of the shape seen at each pixel
         self.shapes: list[_Shape] = []
-        self.visible: list[int] = []  # pixels of each shape that are seen
 
-    def fits(self, shape: _Shape) -> bool:
-        """Whether enough of the new shape, and then of all shapes under it, is visible; small ones need nearly all."""
-        mask = shape.cover >= 0.5
-        if np.count_nonzero(mask) < self._least(shape):
-            return False
-        hidden = np.bincount(self.owner[shape.rows, shape.columns][mask] + 1, minlength=len(self.shapes) + 1)[1:]
-        return all(
-            seen - lost >= self._least(old) for old, seen, lost in zip(self.shapes, self.visible, hidden, strict=True)
-        )
+    def draw(self, label: int, size: float, center: Sequence[float]) -> _Shape:
+        """A shape, turned, slightly stretched, with its longer side `size` pixels, not yet in the scene."""
+        turn, stretch = self.rng.uniform(0, 2 * np.pi), self.rng.uniform(0.85, 1.18)
+        matrix = np.array([[np.cos(turn), np.sin(turn)], [-np.sin(turn), np.cos(turn)]]) * [stretch, 1.0]
+        polygons = [polygon @ matrix for polygon in SHAPES[self.recipe.classes[label]]]
+        low, high = polygons[0].min(0), polygons[0].max(0)
+        scale = size / (high - low).max()
+        shift = np.asarray(center) - scale * (low + high) / 2  # the box's middle lies at the center
+        left, top = (np.floor(center - scale * (high - low) / 2).astype(int) - 1).tolist()
+        width, height = (np.ceil(scale * (high - low)).astype(int) + 3).tolist()
+        canvas = Image.new("L", (width * _OVERSAMPLING, height * _OVERSAMPLING))
+        for polygon, fill in zip(polygons, (255, 0)):
+            points = np.round((polygon * scale + shift - (left, top)) * _OVERSAMPLING)
+            ImageDraw.Draw(canvas).polygon([(x, y) for x, y in points.tolist()], fill=fill)
+        cover = np.asarray(canvas.reduce(_OVERSAMPLING), np.float32) / 255
+        rows, columns = slice(max(top, 0), top + height), slice(max(left, 0), left + width)
+        cut = cover[rows.start - top : self.height - top, columns.start - left : self.width - left]
+        return _Shape(label, (rows, columns), np.ascontiguousarray(cut), int(np.count_nonzero(cover >= 0.5)))
 
-    def _least(self, shape: _Shape) -> float:
-        """Pixels of a shape that must be visible: a cut one of a few pixels could not be told from others."""
-        share = 0.9 if shape.crowd or shape.full < _SMALL_AREA else self.min_visible
-        return share * shape.full
+    def add(self, shape: _Shape) -> bool:
+        """Put a shape over the others if enough of each stays visible; a cut one of few pixels looks like any other."""
+        owner = self.owner.copy()
+        owner[shape.place][shape.mask] = len(self.shapes)
+        shapes = [*self.shapes, shape]
+        for each, seen in zip(shapes, np.bincount(owner.ravel() + 1, minlength=len(shapes) + 1)[1:]):
+            share = 0.9 if each.crowd or each.full < _SMALL_AREA else self.recipe.min_visible
+            if seen < share * each.full:
+                return False
+        self.owner, self.shapes = owner, shapes
+        return True
 
-    def add(self, shape: _Shape) -> None:
-        mask = shape.cover >= 0.5
-        owner = self.owner[shape.rows, shape.columns]
-        for index, lost in zip(*np.unique(owner[mask], return_counts=True), strict=True):
-            if index >= 0:
-                self.visible[index] -= int(lost)
-        owner[mask] = len(self.shapes)
-        self.shapes.append(shape)
-        self.visible.append(int(np.count_nonzero(mask)))
-
-    def paint(self, shape: _Shape, color: np.ndarray, rng: np.random.Generator) -> None:
-        """Blend the shape into the image, shaded from corner to corner and with a darker or lighter rim."""
-        patch = self.image[shape.rows, shape.columns]
+    def paint(self, shape: _Shape) -> None:
+        """Blend a shape into the image, shaded from corner to corner and with a darker or lighter rim."""
+        patch = self.image[shape.place]
+        color = _color(self.rng, patch[shape.mask].mean(0))
         height, width = shape.cover.shape
-        slope = np.linspace(-1, 1, height)[:, None] * rng.normal() + np.linspace(-1, 1, width)[None] * rng.normal()
-        fill = color + 10.0 * slope[..., None]
+        down, across = np.linspace(-1, 1, height)[:, None], np.linspace(-1, 1, width)
+        fill = color + 10.0 * (down * self.rng.normal() + across * self.rng.normal())[..., None]
         longer = max(height, width)
         if longer >= 14:
-            inside = _eroded(shape.cover, 1 + longer // 70)
-            rim = np.clip(color * rng.choice([0.55, 1.35]), 0, 255)
+            inside = np.asarray(Image.fromarray(shape.cover).filter(ImageFilter.MinFilter(3 + longer // 70 * 2)))
+            rim = np.clip(color * self.rng.choice([0.55, 1.35]), 0, 255)
             fill = fill * inside[..., None] + rim * (1 - inside[..., None])
         patch += shape.cover[..., None] * (fill - patch)
         np.clip(patch, 0, 255, out=patch)
@@ -338,11 +302,10 @@ class _Scene:
         """Boxes around what is visible of each shape, in COCO's terms."""
         for index, shape in enumerate(self.shapes):
             mask = self.owner == index
-            rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-            x, y = int(columns[0]), int(rows[0])
+            left, top, right, bottom = Image.fromarray(mask).getbbox() or (0, 0, 0, 0)
             row = {
                 "category_id": shape.label + 1,
-                "bbox": [x, y, int(columns[-1]) + 1 - x, int(rows[-1]) + 1 - y],
+                "bbox": [left, top, right - left, bottom - top],
                 "area": int(np.count_nonzero(mask)),
                 "iscrowd": int(shape.crowd),
             }
@@ -353,90 +316,51 @@ class _Scene:
 
 def _run_lengths(mask: np.ndarray) -> list[int]:
     """COCO's uncompressed run lengths: column by column, the zeros first."""
-    flat = mask.flatten(order="F")
-    changes = np.flatnonzero(flat[1:] != flat[:-1]) + 1
-    runs = np.diff(np.concatenate([[0], changes, [flat.size]])).tolist()
+    flat = mask.flatten(order="F").tolist()
+    runs = [len(list(run)) for _, run in itertools.groupby(flat)]
     return [0, *runs] if flat[0] else runs
 
 
-def _draw(
-    rng: np.random.Generator, name: str, label: int, size: float, center: tuple[float, float], scene: _Scene
-) -> _Shape | None:
-    """A shape, turned, slightly stretched, with its longer side `size` pixels; None where it lies outside the image."""
-    turn, stretch = rng.uniform(0, 2 * np.pi), rng.uniform(0.85, 1.18)
-    matrix = np.array([[np.cos(turn), np.sin(turn)], [-np.sin(turn), np.cos(turn)]]) * [stretch, 1.0]
-    polygons = [polygon @ matrix for polygon in SHAPES[name]]
-    low, high = polygons[0].min(0), polygons[0].max(0)
-    scale = size / (high - low).max()
-    shift = np.asarray(center) - scale * (low + high) / 2  # the box's middle lies at the center
-    corner = np.floor(center - scale * (high - low) / 2).astype(int) - 1
-    width, height = np.ceil(scale * (high - low)).astype(int) + 3
-    canvas = Image.new("L", (int(width) * _OVERSAMPLING, int(height) * _OVERSAMPLING))
-    for polygon, fill in zip(polygons, (255, 0)):
-        points = np.round((polygon * scale + shift - corner) * _OVERSAMPLING)
-        ImageDraw.Draw(canvas).polygon([(x, y) for x, y in points.tolist()], fill=fill)
-    cover = np.asarray(canvas.reduce(_OVERSAMPLING), np.float32) / 255
-    rows, columns = (slice(max(first, 0), min(first + length, limit)) for first, length, limit in (
-        (int(corner[1]), int(height), scene.image.shape[0]), (int(corner[0]), int(width), scene.image.shape[1])
-    ))  # fmt: skip
-    if rows.start >= rows.stop or columns.start >= columns.stop:
-        return None
-    cut = cover[rows.start - corner[1] : rows.stop - corner[1], columns.start - corner[0] : columns.stop - corner[0]]
-    return _Shape(label, rows, columns, np.ascontiguousarray(cut), int(np.count_nonzero(cover >= 0.5)))
+def _color(rng: np.random.Generator, under: np.ndarray) -> np.ndarray:
+    """A lively color that stands out from another one, (3,) RGB in 0..255."""
+    tried: list[np.ndarray] = []
+    while len(tried) < 8 and not (tried and np.linalg.norm(tried[-1] - under) > 110):
+        tried.append(255 * np.array(colorsys.hsv_to_rgb(*rng.uniform((0, 0.43, 0.35), 1))))
+    return max(tried, key=lambda color: np.linalg.norm(color - under))
 
 
-def _color(rng: np.random.Generator, scene: _Scene, shape: _Shape) -> np.ndarray:
-    """A lively color that stands out from what lies under the shape, (3,) RGB in 0..255."""
-    mask = shape.cover >= 0.5
-    under = scene.image[shape.rows, shape.columns][mask].mean(0)
-    best, best_distance = np.zeros(3), -1.0
-    for _ in range(8):
-        hue, saturation, value = rng.uniform(0, 1), rng.uniform(0.43, 1), rng.uniform(0.35, 1)
-        color = 255 * np.array(colorsys.hsv_to_rgb(hue, saturation, value))
-        distance = float(np.linalg.norm(color - under))
-        if distance > best_distance:
-            best, best_distance = color, distance
-        if distance > 110:
-            break
-    return best
-
-
-def _add_objects(rng: np.random.Generator, scene: _Scene, recipe: _Recipe) -> None:
-    height, width = scene.image.shape[:2]
-    largest = recipe.max_size * min(width, height)
+def _add_objects(scene: _Scene) -> None:
+    rng, recipe = scene.rng, scene.recipe
+    largest = recipe.max_size * min(scene.width, scene.height)
     count = int(rng.integers(min(2, recipe.max_objects), recipe.max_objects + 1))
     sizes = np.exp(rng.uniform(np.log(recipe.min_size), np.log(largest), count))  # as many small as large, per octave
     # Mostly large ones first, so that small ones are not buried; not always.
     for size in sizes[np.argsort(-np.log(sizes) + rng.normal(0.0, 0.5, count))]:
         label = int(rng.integers(len(recipe.classes)))
         for _ in range(20):
-            center = (rng.uniform(0, width), rng.uniform(0, height))
-            shape = _draw(rng, recipe.classes[label], label, size, center, scene)
-            if shape is not None and scene.fits(shape):
-                scene.paint(shape, _color(rng, scene, shape), rng)
-                scene.add(shape)
+            shape = scene.draw(label, size, rng.uniform(0, (scene.width, scene.height)))
+            if scene.add(shape):
+                scene.paint(shape)
                 break
 
 
-def _add_crowd(rng: np.random.Generator, scene: _Scene, recipe: _Recipe) -> None:
+def _add_crowd(scene: _Scene) -> None:
     """A heap of small shapes of one class, annotated as one region: their convex hull, with sides in 64 directions."""
-    height, width = scene.image.shape[:2]
-    label = int(rng.integers(len(recipe.classes)))
-    spread = rng.uniform(0.1, 0.18) * min(width, height)
-    middle = rng.uniform(2 * spread, (width - 2 * spread, height - 2 * spread))
-    covered = np.zeros((height, width), bool)
+    rng, shorter = scene.rng, min(scene.width, scene.height)
+    label = int(rng.integers(len(scene.recipe.classes)))
+    spread = rng.uniform(0.1, 0.18) * shorter
+    middle = rng.uniform(2 * spread, (scene.width - 2 * spread, scene.height - 2 * spread))
+    covered = np.zeros((scene.height, scene.width), bool)
     for _ in range(int(rng.integers(12, 24))):
         center = middle + np.clip(rng.normal(0.0, 1.0, 2), -1.7, 1.7) * spread
-        size = rng.uniform(recipe.min_size, max(recipe.min_size, spread) * 1.2)
-        shape = _draw(rng, recipe.classes[label], label, size, (float(center[0]), float(center[1])), scene)
-        if shape is not None and (mask := shape.cover >= 0.5).any():
-            scene.paint(shape, _color(rng, scene, shape), rng)
-            covered[shape.rows, shape.columns] |= mask
-    if covered.any():
-        y, x = np.mgrid[0:height, 0:width].astype(np.float32)
-        hull = np.ones((height, width), bool)
-        for angle in np.arange(64) * (2 * np.pi / 64):
-            along = x * np.cos(angle) + y * np.sin(angle)
-            hull &= along <= along[covered].max()
-        everywhere = slice(0, height), slice(0, width)
-        scene.add(_Shape(label, *everywhere, hull.astype(np.float32), int(np.count_nonzero(hull)), crowd=True))
+        size = rng.uniform(scene.recipe.min_size, max(scene.recipe.min_size, spread) * 1.2)
+        shape = scene.draw(label, size, center)
+        if shape.mask.any():
+            scene.paint(shape)
+            covered[shape.place] |= shape.mask
+    y, x = np.mgrid[0 : scene.height, 0 : scene.width].astype(np.float32)
+    hull = np.ones_like(covered)
+    for angle in np.arange(64) * (2 * np.pi / 64):
+        along = x * np.cos(angle) + y * np.sin(angle)
+        hull &= along <= along[covered].max()
+    scene.add(_Shape(label, np.s_[:, :], hull.astype(np.float32), int(np.count_nonzero(hull)), crowd=True))

@@ -33,7 +33,7 @@ __all__ = ["FastCOCOEvaluator", "evaluate_boxes"]
 
 logger = logging.getLogger("fcos_d2")
 
-_LIMITS = [1, 10, 100]  # detections of an image that COCO's metrics look at
+_LIMIT = 100  # detections of an image that COCO's metrics look at
 _LARGEST_ID = 2**53  # detections go to hotcoco as a table of float64
 _METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl")
 _BOX_FIELDS = ("pred_boxes", "scores", "pred_classes")
@@ -78,20 +78,15 @@ class FastCOCOEvaluator(DatasetEvaluator):
         """Keep a model's outputs for some of its inputs: "instances" or "proposals"."""
         for given, output in zip(inputs, outputs):
             found = output.get("instances")
-            if "proposals" in output or (found is not None and any(found.has(name) for name in _OTHER_TASKS)):
-                self._process_others(given, output)
+            asked = [task for name, task in _OTHER_TASKS.items() if found is not None and found.has(name)]
+            if asked or "proposals" in output:
+                if self._others is None:
+                    tasks = asked if self.tasks is None else [task for task in self.tasks if task != "bbox"]
+                    self._others = self._detectron2s(tuple(tasks))
+                self._others.process([given], [output])
             if found is not None:
                 fields = {name: found.get(name).to("cpu") for name in _BOX_FIELDS}
                 self._boxes.append((given["image_id"], Instances(found.image_size, **fields)))
-
-    def _process_others(self, given: dict, output: dict) -> None:
-        if self._others is None:
-            asked = [
-                task for name, task in _OTHER_TASKS.items() if "instances" in output and output["instances"].has(name)
-            ]
-            tasks = asked if self.tasks is None else [task for task in self.tasks if task != "bbox"]
-            self._others = self._detectron2s(tuple(tasks))
-        self._others.process([given], [output])
 
     def evaluate(self, img_ids: Sequence[int] | None = None) -> dict[str, Any]:
         """The metrics of all predictions, or of those of some images, as `COCOEvaluator` gives them."""
@@ -115,11 +110,16 @@ class FastCOCOEvaluator(DatasetEvaluator):
         return OrderedDict(sorted(results.items()))
 
     def _evaluate_boxes(self, boxes: list[tuple[Any, Instances]], img_ids: Sequence[int] | None) -> dict[str, Any]:
-        limit = self.max_dets_per_image
-        if (limit is None or limit == _LIMITS[-1]) and _hotcoco() is not None:
+        if self.max_dets_per_image in (None, _LIMIT) and _hotcoco() is not None:
             truth = json.loads(Path(PathManager.get_local_path(self.metadata.json_file)).read_text(encoding="utf-8"))
             detections = [{"image_id": i, "instances": instances_to_coco_json(x, i)} for i, x in boxes]
-            rows = self._with_ids_of_the_file([dict(row) for x in detections for row in x["instances"]])
+            rows = [dict(row) for x in detections for row in x["instances"]]
+            if (known := self.metadata.get("thing_dataset_id_to_contiguous_id")) is not None:
+                ids = {number: category for category, number in known.items()}
+                for row in rows:  # the categories of the file instead of classes
+                    number = row["category_id"]
+                    assert number in ids, f"A prediction has class {number}, but the data set {len(ids)} classes."
+                    row["category_id"] = ids[number]
             found = evaluate_boxes(truth, rows, img_ids) if rows and "annotations" in truth else None
             if found is not None:
                 self._write(detections, rows)
@@ -137,16 +137,6 @@ class FastCOCOEvaluator(DatasetEvaluator):
         )  # fmt: skip
         evaluator.reset()
         return evaluator
-
-    def _with_ids_of_the_file(self, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """Turn the classes of detections, in place, into category ids of the file."""
-        if (known := self.metadata.get("thing_dataset_id_to_contiguous_id")) is not None:
-            ids = {number: category for category, number in known.items()}
-            for row in rows:
-                known_class = row["category_id"] in ids
-                assert known_class, f"A prediction has class {row['category_id']}, but the data set {len(ids)} classes."
-                row["category_id"] = ids[row["category_id"]]
-        return rows
 
     def _write(self, detections: list[dict[str, Any]], rows: list[dict[str, Any]]) -> None:
         """The two files that Detectron2's evaluator writes."""
@@ -171,9 +161,8 @@ class FastCOCOEvaluator(DatasetEvaluator):
             known = precision[:, :, i, 0, -1]
             known = known[known > -1]
             per_class[name] = float((np.mean(known) if known.size else float("nan")) * 100)
-        logger.info(
-            "Per-category bbox AP:\n%s", tabulate(per_class.items(), ("category", "AP"), "pipe", floatfmt=".3f")
-        )
+        table = tabulate(per_class.items(), ("category", "AP"), "pipe", floatfmt=".3f")
+        logger.info("Per-category bbox AP:\n%s", table)
         return results | {f"AP-{name}": ap for name, ap in per_class.items()}
 
 
@@ -191,8 +180,7 @@ def evaluate_boxes(
         `None` if hotcoco is not installed or might give other numbers for these data than pycocotools.
     """
     hotcoco = _hotcoco()
-    columns = None if hotcoco is None else _columns(truth, results)
-    if columns is None:
+    if hotcoco is None or (columns := _columns(truth, results)) is None:
         return None
     truths, detections = columns
     gt = hotcoco.COCO.from_arrays(list(truth["images"]), list(truth["categories"]), **truths)
@@ -216,9 +204,7 @@ def _hotcoco() -> Any:
     return hotcoco
 
 
-def _columns(
-    truth: Mapping[str, Any], results: Sequence[Mapping[str, Any]]
-) -> tuple[dict[str, np.ndarray], np.ndarray] | None:
+def _columns(truth: Mapping, results: Sequence[Mapping]) -> tuple[dict[str, np.ndarray], np.ndarray] | None:
     """Ground truth and detections as arrays; None for what pycocotools treats in its own way or refuses.
 
     That is: odd or repeated ids, the annotation 0 ("no match"), other images, scores of NaN, and missing fields.

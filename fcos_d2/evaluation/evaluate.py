@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import copy
-import json
 import logging
-import math
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,7 +18,7 @@ from torch import nn
 from .._compat import wrap_mapper
 from ..data.loader import NamedMapper
 from ..errors import FcosError
-from ..files import write_atomically
+from ..files import write_json
 
 __all__ = [
     "build_evaluator", "build_loader", "build_test_loader", "data_class_names", "evaluate", "test_sets",
@@ -54,7 +51,7 @@ def evaluate(
     given = [evaluators] if isinstance(evaluators, DatasetEvaluator) else evaluators
     if given is not None and len(given) != len(names):
         raise FcosError(f"There are {len(given)} evaluators for {len(names)} data sets: give one for each.")
-    results: dict[str, Any] = OrderedDict()
+    results: dict[str, Any] = {}
     for i, name in enumerate(names):
         loader = loader_of(name)
         try:
@@ -73,15 +70,7 @@ def evaluate(
 def write_results(results: dict[str, Any], output_dir: str, iteration: int | None) -> None:
     """Let the first process write evaluation.json, with the iteration of the weights if it is known."""
     if comm.is_main_process() and output_dir:
-        text = json.dumps({"iteration": iteration, **_finite(results)}, indent=2)
-        write_atomically(Path(output_dir) / "evaluation.json", lambda file: file.write(text.encode()))
-
-
-def _finite(value: Any) -> Any:
-    """The same with None for numbers that JSON cannot hold."""
-    if isinstance(value, dict):
-        return {str(key): _finite(item) for key, item in value.items()}
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+        write_json(Path(output_dir) / "evaluation.json", {"iteration": iteration, **results})
 
 
 # The nodes of a LazyConfig

@@ -36,8 +36,7 @@ def measure(
     first = [seconds_of(run) for run in runs]
     memory = [peak_memory(run, device) for run in runs]
     rounds = [[seconds_of(run) for run in runs]]
-    for _ in range(min(max(int(seconds / sum(rounds[0])), 3), 100) - 1):
-        rounds.append([seconds_of(run) for run in runs])
+    rounds += [[seconds_of(run) for run in runs] for _ in range(min(max(int(seconds / sum(rounds[0])), 3), 100) - 1)]
     found, per_image = [], 1e3 / len(inputs)
     for i, name in enumerate(ways):
         times = sorted(row[i] for row in rounds)
@@ -89,9 +88,7 @@ def peak_memory(run: Callable[[], Any], device: torch.device) -> int | None:
 def reset_peak() -> None:
     """Let the highest resident memory start anew, with free memory given back, so that a run has to ask for it."""
     gc.collect()
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # of glibc
-    if trim is not None:
-        trim(0)
+    getattr(ctypes.CDLL(None), "malloc_trim", lambda _: None)(0)  # of glibc
     Path("/proc/self/clear_refs").write_text("5")
 
 

@@ -326,7 +326,7 @@ def _demo_images(settings: DemoSettings, workspace: Workspace, audience: Audienc
         with audience.progress("making images", total) as progress:
             generate(
                 folder, {"train": settings.train_images, "val": settings.val_images}, (settings.image_size,) * 2,
-                settings.seed, min_size=settings.min_size, max_objects=settings.max_objects,
+                seed=settings.seed, min_size=settings.min_size, max_objects=settings.max_objects,
                 progress=lambda done, _: progress.update(done),
             )  # fmt: skip
         return folder

@@ -100,8 +100,7 @@ def draw_boxes(
     taken: list[Place] = []
     chips = []
     for row in reversed(order) if labels else ():  # the best score chooses its place first
-        text = class_name(int(classes[row]), names)
-        text += f" {scores[row]:.2f}" if scores is not None else ""
+        text = class_name(int(classes[row]), names) + ("" if scores is None else f" {scores[row]:.2f}")
         chips.append((_place(font, text, boxes[row], stroke, overlay.size, taken), text, int(classes[row])))
         taken.append(chips[-1][0])
     for place, text, label in reversed(chips):
@@ -113,9 +112,8 @@ def draw_boxes(
 
 def _outline(pen: ImageDraw.ImageDraw, box: np.ndarray, color: Color, stroke: float, width: int, height: int) -> None:
     """A rounded frame with a thin dark seam outside, so that it shows on any ground."""
-    limits = (width, height, width, height)
-    x0, y0, x1, y1 = (float(np.clip(value, 0, limit)) * _OVERSAMPLING for value, limit in zip(box, limits, strict=True))
-    x0, x1, y0, y1 = min(x0, x1), max(x0, x1), min(y0, y1), max(y0, y1)
+    corners = np.clip(box.reshape(2, 2), 0, (width, height)) * _OVERSAMPLING
+    (x0, y0), (x1, y1) = corners.min(0).tolist(), corners.max(0).tolist()
     thick = max(1, round(stroke * _OVERSAMPLING))
     side = min(x1 - x0, y1 - y0)
     radius = min(2.2 * thick, side / 4) if side >= 8 else -1.0  # Pillow cannot round the corners of less
@@ -137,21 +135,18 @@ def _place(
         (x0, y0 - height), (x0 + edge, y0 + edge), (x0, y1),
         (x1 - width, y0 - height), (x1 - width - edge, y1 - height), (x1, y0),
     )  # fmt: skip
-    best: Place = (0.0, 0.0, width, height)
-    best_cover = math.inf
+    places: list[tuple[float, Place]] = []
     for position, (x, y) in enumerate(candidates):
         left, top = max(0.0, min(x, canvas[0] - width)), max(0.0, min(y, canvas[1] - height))
         place = (left, top, left + width, top + height)
         cover = sum(_overlap(place, other) for other in taken)
         cover += (abs(left - x) + abs(top - y)) * 0.5 * height + position * 1e-3  # rather not moved from the box
-        if cover < best_cover:
-            best, best_cover = place, cover
-    return best
+        places.append((cover, place))
+    return min(places)[1]
 
 
 def _overlap(one: tuple[float, ...], other: tuple[float, ...]) -> float:
-    width = min(one[2], other[2]) - max(one[0], other[0])
-    height = min(one[3], other[3]) - max(one[1], other[1])
+    width, height = (min(one[i + 2], other[i + 2]) - max(one[i], other[i]) for i in (0, 1))
     return max(width, 0.0) * max(height, 0.0)
 
 

@@ -51,9 +51,9 @@ def draw_comparison(
         for side in sides:
             boxes, classes, scores = side.arrays()
             keep = np.isfinite(boxes).all(1) & (scores >= min_score if scores is not None else True)
-            present.update(int(label) for label in classes[keep])
-            kept = None if scores is None else scores[keep]
-            rendered[-1].append(_tile(image, boxes[keep], classes[keep], kept, names, tile))
+            present.update(classes[keep].tolist())
+            kept = Drawable(boxes[keep], classes[keep], None if scores is None else scores[keep])
+            rendered[-1].append(_tile(image, kept, names, tile))
     lines = [rendered[first : first + columns] for first in range(0, len(rendered), columns)]
     page_width = 2 * _MARGIN + columns * (2 * tile + _GAP) + (columns - 1) * _BETWEEN
     legend = _legend(sorted(present), names, load_font(15), page_width - 2 * _MARGIN)
@@ -67,7 +67,7 @@ def _page(
     lines: list[list[list[Image.Image]]],
     legend: Image.Image,
     title: str,
-    captions: tuple[str, str],
+    captions: Sequence[str],
     tile: int,
     width: int,
 ) -> Image.Image:
@@ -97,23 +97,14 @@ def _page(
     return page
 
 
-def _tile(
-    image: np.ndarray,
-    boxes: np.ndarray,
-    classes: np.ndarray,
-    scores: np.ndarray | None,
-    names: Sequence[str],
-    width: int,
-) -> Image.Image:
+def _tile(image: np.ndarray, found: Drawable, names: Sequence[str], width: int) -> Image.Image:
     """The image at the width of a tile, then boxes on it, so that all tiles have strokes and text of one size."""
-    scale = width / image.shape[1]
-    if image.shape[0] * scale > 1.6 * width:  # a tall one fits its height
-        scale = 1.6 * width / image.shape[0]
+    scale = min(width / image.shape[1], 1.6 * width / image.shape[0])  # a tall one fits its height
     size = max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale))
     resized = Image.fromarray(np.ascontiguousarray(image)).resize(size, Image.Resampling.LANCZOS)
     factor = np.array([size[0] / image.shape[1], size[1] / image.shape[0]] * 2)
     even = 0.9 * width / math.sqrt(size[0] * size[1])  # undoes the growth with the image, for tiles of all shapes
-    drawn = draw_boxes(np.asarray(resized), boxes * factor, classes, scores, names, size=even)
+    drawn = draw_boxes(np.asarray(resized), found.boxes * factor, found.classes, found.scores, names, size=even)
     return Image.fromarray(drawn)
 
 

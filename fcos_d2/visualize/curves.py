@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -50,7 +51,7 @@ def draw_curves(metrics: str | Path | Iterable[Mapping[str, Any]], path: str | P
 
 def _draw_panel(axes: Axes, points: Mapping, name: str, keys: Mapping[str, str], limits: tuple | None) -> None:
     """Draw the curves of some keys; with `limits` of the values, the last value stands beside each curve."""
-    from matplotlib.ticker import FuncFormatter, MaxNLocator
+    from matplotlib.ticker import MaxNLocator
 
     axes.set_title(name, fontsize=11, color=_hex(INK), loc="left")
     axes.set_xlabel("iteration", color=_hex(FAINT))
@@ -76,15 +77,11 @@ def _draw_panel(axes: Axes, points: Mapping, name: str, keys: Mapping[str, str],
     axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
     if not drawn:
         axes.text(0.5, 0.5, "nothing recorded yet", transform=axes.transAxes, ha="center", color=_hex(FAINT))
-        axes.set_xticks([])
-        axes.set_yticks([])
+        axes.set(xticks=[], yticks=[])
         return
-    if limits:
-        axes.set_ylim(*limits)
-    else:
-        axes.set_ylim(0, highest * 1.08 or 1.0)
+    axes.set_ylim(limits or (0, highest * 1.08 or 1.0))
     if name == "learning rate":
-        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axes.yaxis.set_major_formatter("{x:g}")
     else:
         axes.legend(frameon=False, fontsize=9, loc="lower right" if limits else "upper right")
 
@@ -94,15 +91,11 @@ def _read_lines(path: str | Path) -> list[Mapping[str, Any]]:
         text = Path(path).expanduser().read_text(encoding="utf-8")
     except OSError as error:
         raise FcosError(f"The metrics file {path} cannot be read: {error.strerror or error}.") from error
-    rows: list[Mapping[str, Any]] = []
+    rows = []
     for line in text.splitlines():
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError:
-            continue  # an interrupted training leaves a cut line
-        if isinstance(row, dict):
-            rows.append(row)
-    return rows
+        with suppress(json.JSONDecodeError):  # an interrupted training leaves a cut line
+            rows.append(json.loads(line))
+    return [row for row in rows if isinstance(row, dict)]
 
 
 def _by_iteration(rows: Iterable[Mapping[str, Any]]) -> dict[int, dict[str, Any]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import colorsys
 import functools
 import io
+import itertools
 from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
@@ -15,17 +16,8 @@ from PIL import Image, ImageFont
 from ..files import write_atomically
 
 __all__ = [
-    "EDGE",
-    "FAINT",
-    "INK",
-    "PAPER",
-    "class_color",
-    "class_name",
-    "free_name",
-    "load_font",
-    "save",
-    "save_picture",
-]
+    "EDGE", "FAINT", "INK", "PAPER", "class_color", "class_name", "free_name", "load_font", "save", "save_picture",
+]  # fmt: skip
 
 Color = tuple[int, int, int]  # RGB in 0..255
 
@@ -58,8 +50,7 @@ def load_font(size: int, bold: bool = False) -> ImageFont.FreeTypeFont:
     """DejaVu Sans, which matplotlib brings along, so that no system has to have it."""
     import matplotlib
 
-    name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
-    return ImageFont.truetype(str(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / name), size)
+    return ImageFont.truetype(f"{matplotlib.get_data_path()}/fonts/ttf/DejaVuSans{'-Bold' if bold else ''}.ttf", size)
 
 
 def save(path: str | Path, write: Callable[[Any], object]) -> Path:
@@ -78,12 +69,9 @@ def save_picture(image: np.ndarray, path: Path) -> Path:
 
 def free_name(folder: Path, stem: str, taken: Collection[Path]) -> Path:
     """A name for a picture that is not in `taken` and stands for no file but a picture of `save_picture`."""
-    number = 1
-    while True:
-        path = folder / (f"{stem}.jpg" if number == 1 else f"{stem}-{number}.jpg")
-        if path not in taken and (not path.exists() or _is_own(path)):
-            return path
-        number += 1
+    names = itertools.chain([stem], (f"{stem}-{number}" for number in itertools.count(2)))
+    paths = (folder / f"{name}.jpg" for name in names)
+    return next(path for path in paths if path not in taken and (not path.exists() or _is_own(path)))
 
 
 def _is_own(path: Path) -> bool:
