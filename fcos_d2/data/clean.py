@@ -96,7 +96,7 @@ def _image_sizes(images: list[dict], source: Path) -> dict[object, tuple[float, 
     return sizes
 
 
-def _category_ids(categories: list[dict], source: Path) -> set[object]:
+def _category_ids(categories: list[dict], source: Path) -> set[int]:
     if not categories:
         raise FcosError(f"{source} lists no categories, so there is no class to detect.")
     ids, names = set(), set()

@@ -189,7 +189,7 @@ def _write(path: Path, value: object) -> str:
 def _make_image(recipe: Recipe, part: str, index: int, folder: Path) -> tuple[dict, list[dict]]:
     """Draw and write an image; COCO's records of it and of its annotations, which have no ids."""
     rng = np.random.default_rng([recipe.seed, zlib.crc32(part.encode()), index])
-    width, height = recipe.sizes[rng.integers(len(recipe.sizes))]
+    width, height = recipe.sizes[int(rng.integers(len(recipe.sizes)))]
     scene = _Scene(rng, recipe, _background(rng, width, height))
     if not _is_due(index, recipe.empty_fraction, first=2):
         if _is_due(index, recipe.crowd_fraction, first=1):
@@ -252,14 +252,14 @@ class _Scene:
         self.owner = np.full(image.shape[:2], -1)  # index of the shape seen at each pixel
         self.shapes: list[_Shape] = []
 
-    def draw(self, label: int, size: float, center: Sequence[float]) -> _Shape:
+    def draw(self, label: int, size: float, center: np.ndarray) -> _Shape:
         """A shape, turned, slightly stretched, with its longer side `size` pixels, not yet in the scene."""
         turn, stretch = self.rng.uniform(0, 2 * np.pi), self.rng.uniform(0.85, 1.18)
         matrix = np.array([[np.cos(turn), np.sin(turn)], [-np.sin(turn), np.cos(turn)]]) * [stretch, 1.0]
         polygons = [polygon @ matrix for polygon in SHAPES[self.recipe.classes[label]]]
         low, high = polygons[0].min(0), polygons[0].max(0)
         scale = size / (high - low).max()
-        shift = np.asarray(center) - scale * (low + high) / 2  # the box's middle lies at the center
+        shift = center - scale * (low + high) / 2  # the box's middle lies at the center
         left, top = (np.floor(center - scale * (high - low) / 2).astype(int) - 1).tolist()
         width, height = (np.ceil(scale * (high - low)).astype(int) + 3).tolist()
         canvas = Image.new("L", (width * _OVERSAMPLING, height * _OVERSAMPLING))
