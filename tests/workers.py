@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
@@ -147,6 +148,50 @@ class Cut(Exception):
     """A training that ends like a power cut."""
 
 
+def config_of(names: Any, output: str, *more: str) -> Any:
+    """A training of four iterations on a registered data set, on the CPU."""
+    from fcos_d2.config.load import load_config
+
+    return load_config("fcos_R_18_slim_FPN_small", [
+        "model.num_classes=5", f"dataloader.train.dataset.names={names.train}", "train.eval_period=0",
+        f"dataloader.test.dataset.names={names.val}", "dataloader.train.total_batch_size=4",
+        "dataloader.train.num_workers=0", "dataloader.test.num_workers=0", "train.checkpointer.period=2",
+        "dataloader.train.mapper.augmentations[0].short_edge_length=[48,64]", "train.max_iter=4",
+        "dataloader.test.mapper.augmentations[0].short_edge_length=64", "train.device=cpu", "train.seed=5",
+        f"train.output_dir={output}", *more,
+    ])  # fmt: skip
+
+
+def look_for_a_checkpoint(rank: int, world: int, root: str, folder: str) -> None:
+    """What a trainer that resumes says, in files "<case> <rank>.txt".
+
+    Cases: "late", the first process is slow to write its checkpoint; "apart", the processes have folders of their own,
+    of which that of the first alone has one; "gone", `last_checkpoint` names a file that is gone.
+    """
+    from fcos_d2.data import find_dataset, register
+    from fcos_d2.errors import FcosError
+    from fcos_d2.train import LazyTrainer
+
+    with _processes(rank, world, folder):
+        names = register(find_dataset(root), "look_two")
+        for case in ("late", "apart", "gone"):
+            output = Path(folder, case, str(rank)) if case == "apart" else Path(folder, case)
+            trainer = LazyTrainer(config_of(names, str(output)), console=False)
+            trainer.done = 1
+            if rank == 0:
+                time.sleep(2)  # the other is at the end of this block long before
+            trainer.save("model_0000001")
+            if case == "gone":
+                output.mkdir(parents=True, exist_ok=True)
+                (output / "last_checkpoint").write_text("model_0000009.pth")
+            try:
+                said = f"resumes at {LazyTrainer(trainer.cfg, resume=True, console=False).start_iter}"
+            except FcosError as error:
+                said = str(error)
+            Path(folder, f"{case} {rank}.txt").write_text(said)
+        dist.barrier()
+
+
 def resume(rank: int, world: int, normalizers: Sequence[str], root: str, folder: str) -> None:
     """Train four iterations at once, and in two halves of which the first is cut; keep both trainings' models.
 
@@ -157,7 +202,6 @@ def resume(rank: int, world: int, normalizers: Sequence[str], root: str, folder:
     """
     from detectron2.engine.hooks import CallbackHook
 
-    from fcos_d2.config.load import load_config
     from fcos_d2.data import find_dataset, register
     from fcos_d2.train import LazyTrainer
 
@@ -170,19 +214,15 @@ def resume(rank: int, world: int, normalizers: Sequence[str], root: str, folder:
         names = register(find_dataset(root), "resume_two")
         for normalizer in normalizers:
             for way, times in (("whole", 1), ("parts", 2)):
-                cfg = load_config("fcos_R_18_slim_FPN_small", [
-                    "model.num_classes=5", f"dataloader.train.dataset.names={names.train}", "train.eval_period=0",
-                    f"dataloader.test.dataset.names={names.val}", "dataloader.train.total_batch_size=4",
-                    "dataloader.train.num_workers=0", "dataloader.test.num_workers=0", "train.checkpointer.period=2",
-                    "dataloader.train.mapper.augmentations[0].short_edge_length=[48,64]", "train.max_iter=4",
-                    "dataloader.test.mapper.augmentations[0].short_edge_length=64", "train.device=cpu", "train.seed=5",
-                    f"model.dense.loss.class_normalizer={normalizer}", f"train.output_dir={folder}/{normalizer}_{way}",
+                cfg = config_of(
+                    names, f"{folder}/{normalizer}_{way}", f"model.dense.loss.class_normalizer={normalizer}",
                     f"model.dense.loss.box_normalizer={normalizer}", "train.ema.enabled=true",
-                ])  # fmt: skip
+                )  # fmt: skip
                 for i in range(times):
                     trainer = LazyTrainer(cfg, resume=i > 0, console=False)
                     trainer.register_hooks([CallbackHook(before_step=cut_short)])
                     with suppress(Cut):
                         trainer.train()
                 found[normalizer, way] = {k: v.clone() for k, v in trainer.bare_model.state_dict().items()}
+        dist.barrier()
     torch.save(found, Path(folder) / f"{rank}.pt")

@@ -44,12 +44,13 @@ def command(session: Session, output: Path, seed: int, iterations: int, device: 
     settings = dataclasses.replace(DemoSettings(), seed=seed, iterations=iterations)
     workspace = Workspace.open(output, DEMO, overwrite=True)
     try:
-        summary, classes = run_demo(settings, device, workspace, session)
+        summary = run_demo(settings, device, workspace, session)
     except TrainingInterrupted as error:
         raise TrainingInterrupted("Interrupted; the demo starts anew when it is run again.", error.code) from None
     image = output / "data" / "images" / "val_000000.jpg"
+    course = f"{len(summary['per_class'])} shapes in {summary['seconds_training']:.0f} s ({iterations} iterations)"
     view = views.view_of_results(
-        f"FCOS learned {len(classes)} shapes in {summary['seconds_training']:.0f} s ({iterations} iterations).",
+        f"FCOS learned {course}.",
         views.view_of_scores(summary, f"{settings.val_images} new images"),
         output,
         _FILES,

@@ -41,12 +41,12 @@ def command(session: Session, output: Path, **options: Any) -> Result:
     if data is None and model is None:
         raise click.UsageError("Give --data DIR, or --config NAME for the data that it names.")
     session.start()
-    from ..train.job import EvaluationJob, evaluate_job
+    from ..train.job import evaluate_job
     from ..train.workspace import EVALUATION, Workspace
     from . import views
 
     workspace = Workspace.open(output, EVALUATION)
-    summary = evaluate_job(EvaluationJob(**options, allow_py=not session.no_py), workspace, session)
+    summary = evaluate_job(workspace, session, **options, allow_py=not session.no_py)
     numbers = views.view_of_scores(summary, f"{summary['images']} images of {summary['dataset']}")
     view = Group(numbers, views.ap_by_size(summary), Text(str(output / "summary.json"), "dim"))
     return Result(summary, view)

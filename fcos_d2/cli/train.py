@@ -71,7 +71,10 @@ def command(session: Session, output: Path | None, overwrite: bool, num_gpus: in
     except TrainingInterrupted as error:
         raise TrainingInterrupted(f"{str(error).partition(': run ')[0]}. {_how_to_go_on()}", error.code) from None
     except BaseException:
-        if workspace.replaces:
+        if workspace.is_complete:
+            where = f"{workspace.folder}, and what has been moved of it in {output}"
+            session.say(f"The finished training lies in {where}. {_how_to_go_on()}")
+        elif workspace.replaces:
             session.say(f"{output} is as it was.{' ' + _how_to_go_on() if workspace.can_go_on else ''}")
         raise
     summary = json.loads((output / "summary.json").read_text(encoding="utf-8"))

@@ -52,6 +52,11 @@ class SampleStream:
             return batch
         raise FcosError(f"The training data ended after {self.batches} batches; its sampler must be endless.")
 
+    def put_back(self) -> None:
+        """The last batch was not used: it comes once more, if this loader's place is known."""
+        self.close()
+        self.batches -= 1
+
     def close(self) -> None:
         """End the loader's processes; the next batch, if any is asked for, starts them again."""
         self._iterator = None  # the loader shuts them down when nobody holds its iterator

@@ -13,7 +13,7 @@ from detectron2.layers import FrozenBatchNorm2d
 from detectron2.utils import comm
 from torch import Tensor, nn
 
-__all__ = ["buffers_kept", "buffers_of_the_first", "own_buffers"]
+__all__ = ["Buffers", "buffers_of_the_first", "own_buffers"]
 
 _NORMS = (nn.modules.batchnorm.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm, FrozenBatchNorm2d)
 _LARGEST = 1000  # numbers in a buffer; larger ones are tables
@@ -26,26 +26,31 @@ def own_buffers(model: nn.Module) -> dict[str, Tensor]:
     while training they change no loss, and evaluation uses those of the first process.
     """
     kept = model.state_dict(keep_vars=True)
-    found: dict[str, Tensor] = {}
+    return {
+        name: buffer
+        for name, buffer in _buffers(model, _NORMS)
+        if name in kept and buffer.is_floating_point() and buffer.numel() <= _LARGEST
+    }
+
+
+def _buffers(model: nn.Module, without: tuple[type[nn.Module], ...]) -> Iterator[tuple[str, Tensor]]:
+    """Names and buffers of the modules that are of other classes than these."""
     for prefix, module in model.named_modules():
-        if not isinstance(module, _NORMS):
-            found |= {
-                name: buffer
-                for name, buffer in module.named_buffers(prefix, recurse=False)
-                if name in kept and buffer.is_floating_point() and buffer.numel() <= _LARGEST
-            }
-    return found
+        if not isinstance(module, without):
+            yield from module.named_buffers(prefix, recurse=False)
 
 
-@contextmanager
-def buffers_kept(model: nn.Module) -> Iterator[None]:
-    """Whatever the block does to them: afterwards the buffers are as before."""
-    own = [(buffer, buffer.clone()) for buffer in model.buffers()]
-    try:
-        yield
-    finally:
-        for buffer, value in own:
-            buffer.copy_(value)
+class Buffers:
+    """A model's buffers as they are now; those of frozen norms, which nothing changes, left out."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self._model = model
+        self._kept = {name: buffer.clone() for name, buffer in _buffers(model, (FrozenBatchNorm2d,))}
+
+    @torch.no_grad()
+    def put_back(self) -> None:
+        for name, value in self._kept.items():
+            self._model.get_buffer(name).copy_(value)
 
 
 @contextmanager
@@ -54,8 +59,11 @@ def buffers_of_the_first(model: nn.Module) -> Iterator[None]:
     if comm.get_world_size() == 1:
         yield
         return
-    with buffers_kept(model):
+    own = Buffers(model)
+    try:
         for buffer in model.buffers():
             if buffer.dtype != torch.bool:  # which gloo does not know; masks are equal everywhere
                 torch.distributed.broadcast(buffer, 0)
         yield
+    finally:
+        own.put_back()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import importlib.util
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,51 +21,39 @@ from detectron2.evaluation import DatasetEvaluator
 from detectron2.modeling import build_model
 from detectron2.utils import comm
 from detectron2.utils.events import CommonMetricPrinter, EventWriter, JSONWriter, TensorboardXWriter
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from ..config.stored import Config, dump_config
-from ..config.translate import dataloader_of_yacs, lr_multiplier_of_yacs, optimizer_of_yacs
+from ..config.train_options import TrainOptions
+from ..config.translate import dataloader_of_yacs, lr_multiplier_of_yacs, optimizer_of_yacs, train_of_yacs
 from ..errors import FcosError
 from ..evaluation.evaluate import build_evaluator, build_loader, build_test_loader, evaluate, test_sets
 from ..files import write_atomically
-from .hooks import AverageHook, CheckpointHook, EvaluationHook
+from .hooks import EvaluationHook
+from .settings import switches
 
-__all__ = ["BuildingTrainer", "store_config"]
+__all__ = ["BuildingTrainer", "in_folder", "options_of", "store_config"]
 
 logger = logging.getLogger("fcos_d2")
 
 
-class _Test:
-    """`LazyTrainer.test(cfg, model)` as in Detectron2; `trainer.test()` evaluates the trainer's own model."""
-
-    def __init__(self, function: Any) -> None:
-        self.function = function
-
-    def __get__(self, trainer: BuildingTrainer | None, owner: type[BuildingTrainer]) -> Any:
-        bound = functools.partial(self.function, owner)
-        if trainer is None:
-            return bound
-        return lambda *args, **options: bound(*args, **options) if args or options else trainer.evaluate()
-
-
 class BuildingTrainer(TrainerBase):
-    """The `build_*` methods of Detectron2's `DefaultTrainer`, and `test`."""
+    """The `build_*` methods of Detectron2's `DefaultTrainer`, and `test`; `trainer.test()` evaluates its own model."""
 
-    def __init_subclass__(cls, **options: Any) -> None:
-        super().__init_subclass__(**options)
-        if isinstance(own := vars(cls).get("test"), classmethod):  # as `DefaultTrainer`'s subclasses write it
-            cls.test = _Test(own.__func__)
+    def __init__(self) -> None:
+        super().__init__()
+        test = self.test
+        self.test = lambda *given, **options: test(*given, **options) if given or options else self.evaluate()
 
     def build_hooks(self) -> list[HookBase]:
         """The usual hooks; the last one writes what the others have put into the storage."""
-        options, checkpointer = self.options, self.options.checkpointer
+        options = self.options
         return [
             hooks.IterationTimer(),
             hooks.LRScheduler(self.optimizer, self.scheduler),
-            *([AverageHook()] if self.average is not None else []),
-            EvaluationHook(options.eval_period, options.best_metric, options.early_stop.patience),
-            CheckpointHook(checkpointer.period, checkpointer.max_to_keep),
+            *([hooks.CallbackHook(after_step=lambda trainer: trainer.average.update())] if self.average else []),
+            EvaluationHook(options.eval_period, options.best_metric, options.early_stop.patience, options.checkpointer),
             hooks.PeriodicWriter(self.build_writers(), period=options.log_period),
         ]
 
@@ -75,11 +64,9 @@ class BuildingTrainer(TrainerBase):
         writers: list[EventWriter] = [JSONWriter(str(Path(self.output_dir) / "metrics.json"))]
         if self._console:
             writers.append(CommonMetricPrinter(self.max_iter))
-        try:
-            import torch.utils.tensorboard  # noqa: F401
-        except ImportError:
-            return writers
-        return [*writers, TensorboardXWriter(self.output_dir)]
+        if importlib.util.find_spec("tensorboard"):
+            writers.append(TensorboardXWriter(self.output_dir))
+        return writers
 
     @classmethod
     def build_model(cls, cfg: Config) -> nn.Module:
@@ -114,9 +101,26 @@ class BuildingTrainer(TrainerBase):
     ) -> dict[str, Any]:  # fmt: skip
         """Evaluate a model on the test sets of a config, see `evaluation.evaluate`."""
         loader, evaluator = functools.partial(cls.build_test_loader, cfg), functools.partial(cls.build_evaluator, cfg)
-        return evaluate(model, test_sets(_data(cfg)), loader, evaluator, evaluators)
+        with switches(options_of(cfg)):
+            return evaluate(model, test_sets(_data(cfg)), loader, evaluator, evaluators)
 
-    test = _Test(_test)
+    test: Any = classmethod(_test)
+
+
+def options_of(cfg: Config) -> TrainOptions:
+    """What a config says about training, checked."""
+    return TrainOptions.of(train_of_yacs(cfg) if isinstance(cfg, CfgNode) else cfg.get("train", {}))
+
+
+def in_folder(cfg: Config, folder: str) -> Config:
+    """A copy of a config with another output folder."""
+    cfg = copy.deepcopy(cfg)
+    if isinstance(cfg, CfgNode):
+        cfg.defrost()
+        cfg.OUTPUT_DIR = folder
+    else:
+        OmegaConf.update(cfg, "train.output_dir", folder)
+    return cfg
 
 
 def _data(cfg: Config) -> DictConfig:

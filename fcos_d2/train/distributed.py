@@ -1,12 +1,11 @@
-"""Starts training in one process or several.
+"""Starts training in one process or several, which communicate over NCCL on GPUs, and over gloo without a GPU.
 
-`run` calls a function in this process, starts processes on this machine and calls it in each, or joins the processes
-that torchrun has started. The processes communicate over NCCL on GPUs, and over gloo without a GPU. A user's error is
-printed as one sentence, whichever process raised it, and the command exits with code 1.
+A user's error is printed as one sentence, whichever process raised it, and the command exits with code 1.
 """
 
 from __future__ import annotations
 
+import functools
 import logging
 import multiprocessing
 import os
@@ -14,6 +13,7 @@ import signal
 import socket
 import sys
 import time
+import traceback
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
@@ -35,13 +35,9 @@ _FAILED = 1
 
 
 def run(
-    main: Callable[..., Any],
-    num_gpus: int = 1,
-    num_machines: int = 1,
-    machine_rank: int = 0,
-    dist_url: str = "auto",
+    main: Callable[..., Any], num_gpus: int = 1, num_machines: int = 1, machine_rank: int = 0, dist_url: str = "auto",
     args: tuple = (),
-) -> Any:
+) -> Any:  # fmt: skip
     """Call `main(*args)` in every process of a training.
 
     torchrun starts the processes itself: then this process joins them, and `num_gpus` and the arguments after it are
@@ -61,7 +57,7 @@ def run(
     if {"RANK", "WORLD_SIZE", "LOCAL_RANK"} <= os.environ.keys():
         rank, processes, device = (int(os.environ[key]) for key in ("RANK", "WORLD_SIZE", "LOCAL_RANK"))
         here = int(os.environ.get("LOCAL_WORLD_SIZE", processes))
-        return _joined(main, args, "env://", rank, processes, here, device)
+        return _joined(main, args, "env://", processes, here, rank - device, device)
     if num_gpus * num_machines == 1:
         return main(*args)
     if num_gpus < 1 or not 0 <= machine_rank < num_machines:
@@ -69,34 +65,28 @@ def run(
             f"--num-gpus is {num_gpus}, --num-machines {num_machines} and --machine-rank {machine_rank}; the first "
             "must be 1 or more, the last from 0 to the number of machines less 1."
         )
-    if torch.cuda.is_available():
-        if num_gpus > torch.cuda.device_count():
-            raise FcosError(f"--num-gpus is {num_gpus}, but this machine has {torch.cuda.device_count()}.")
-    else:
+    if not torch.cuda.is_available():
         print(f"This machine has no GPU: {num_gpus} processes share the CPU and talk over gloo.", flush=True)
+    elif num_gpus > torch.cuda.device_count():
+        raise FcosError(f"--num-gpus is {num_gpus}, but this machine has {torch.cuda.device_count()}.")
     if dist_url == "auto":
         if num_machines > 1:
             raise FcosError("--dist-url must be given with several machines, for example tcp://10.0.0.1:29500.")
-        dist_url = f"tcp://127.0.0.1:{_free_port()}"
-    return _start(main, args, num_gpus, num_machines, machine_rank, dist_url)
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            dist_url = f"tcp://127.0.0.1:{probe.getsockname()[1]}"
+    processes, first = num_machines * num_gpus, machine_rank * num_gpus
+    return _start(functools.partial(_joined, main, args, dist_url, processes, num_gpus, first), num_gpus)
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
-def _joined(
-    main: Callable, args: tuple, url: str, rank: int, processes: int, processes_here: int, device: int
-) -> Any:  # fmt: skip
-    """Call `main` in this process when it has met the others."""
+def _joined(main: Callable, args: tuple, url: str, processes: int, here: int, first: int, index: int) -> Any:
+    """Call `main` in this process, number `first + index` of all and `index` of those `here`, when all have met."""
     if not dist.is_initialized():
         backend = "nccl" if torch.cuda.is_available() else "gloo"
-        dist.init_process_group(backend, init_method=url, rank=rank, world_size=processes, timeout=_TIMEOUT)
-        create_local_process_group(processes_here)
+        dist.init_process_group(backend, init_method=url, rank=first + index, world_size=processes, timeout=_TIMEOUT)
+        create_local_process_group(here)
     if torch.cuda.is_available():
-        torch.cuda.set_device(device)
+        torch.cuda.set_device(index)
     comm.synchronize()
     result = main(*args)
     comm.synchronize()  # the first process hosts the rendezvous, so none may leave early
@@ -104,10 +94,10 @@ def _joined(
     return result
 
 
-def _start(main: Callable, args: tuple, num_gpus: int, num_machines: int, machine_rank: int, dist_url: str) -> None:
+def _start(work: Callable[[int], Any], count: int) -> None:
+    """Call `work` in processes of this machine, each with its number."""
     outcomes = mp.get_context("spawn").SimpleQueue()
-    shared = (outcomes, multiprocessing.get_start_method(), main, args, num_gpus, num_machines, machine_rank, dist_url)
-    context = mp.start_processes(_process, shared, nprocs=num_gpus, join=False, start_method="spawn")
+    context = mp.start_processes(_process, (outcomes, multiprocessing.get_start_method(), work), count, join=False)
 
     def pass_on(number: int, frame: Any) -> None:
         for process in context.processes:
@@ -125,68 +115,45 @@ def _start(main: Callable, args: tuple, num_gpus: int, num_machines: int, machin
         if outcomes.empty():
             raise
         message, code = outcomes.get()
-        if code == _FAILED:
-            raise FcosError(message) from None
-        raise TrainingInterrupted(message, code) from None
+        raise (FcosError(message) if code == _FAILED else TrainingInterrupted(message, code)) from None
     finally:
         log.setLevel(level)
 
 
-def _process(
-    index: int, outcomes: Any, start_method: str, main: Callable, args: tuple, num_gpus: int, num_machines: int,
-    machine_rank: int, dist_url: str,
-) -> None:  # fmt: skip
-    """Run `main` in a started process. If it fails, put the message and the exit code into `outcomes`."""
+def _process(index: int, outcomes: Any, start_method: str, work: Callable[[int], Any]) -> None:
+    """Do the work of a started process. If it fails, put the message and the exit code into `outcomes`."""
     # Data loaders start their processes as the parent does: spawned ones would import everything again.
     multiprocessing.set_start_method(start_method, force=True)
     try:
-        rank, processes = machine_rank * num_gpus + index, num_machines * num_gpus
-        _joined(main, args, dist_url, rank, processes, num_gpus, index)
-    except FcosError as error:
-        _tell(outcomes, str(error), _FAILED)
-    except TrainingInterrupted as error:
-        _tell(outcomes, str(error), error.code)
-    except KeyboardInterrupt:
-        _tell(outcomes, "Interrupted.", 130)
+        work(index)
+    except (FcosError, KeyboardInterrupt) as error:
+        outcomes.put(_outcome(error))
+        sys.stdout.flush()
+        sys.stderr.flush()
+        time.sleep(0.2)  # the parent stops all processes when one exits: let the others report the same error first
+        os._exit(_outcome(error)[1])
 
 
-def _tell(outcomes: Any, message: str, code: int) -> None:
-    outcomes.put((message, code))
-    sys.stdout.flush()
-    sys.stderr.flush()
-    time.sleep(0.2)  # the parent stops all processes when one exits: let the others report the same error first
-    os._exit(code)
+def _outcome(error: BaseException) -> tuple[str, int]:
+    """What to say about an error that ends a process, and the exit code."""
+    interrupted = isinstance(error, KeyboardInterrupt)
+    return str(error) or "Interrupted.", getattr(error, "code", 130) if interrupted else _FAILED
 
 
 def main_of_script(main: Callable[[], Any]) -> None:
     """Run a script, and exit with code 1 and one sentence after a user's error, or with the code of a signal.
 
-    Args:
-        main: a function without arguments. A `ValueError` that this package raises counts as a user's error; other
-            exceptions keep their traceback.
+    A `ValueError` that this package raises counts as a user's error; other exceptions keep their traceback.
     """
     try:
         main()
-    except (ValueError, FileNotFoundError) as error:
-        if not (isinstance(error, (FcosError, FileNotFoundError)) or _is_ours(error)):
+    except (ValueError, FileNotFoundError, KeyboardInterrupt) as error:
+        raised_in = Path([frame for frame, _ in traceback.walk_tb(error.__traceback__)][-1].f_code.co_filename)
+        ours = Path(__file__).resolve().parent.parent in raised_in.resolve().parents
+        if isinstance(error, ValueError) and not (ours or isinstance(error, FcosError)):
             raise
-        _leave(f"error: {error}", _FAILED)
-    except TrainingInterrupted as error:
-        _leave(str(error), error.code)
-    except KeyboardInterrupt:
-        _leave("Interrupted.", 130)
-
-
-def _is_ours(error: BaseException) -> bool:
-    """Whether the exception was raised in this package, for example because of a wrong option."""
-    trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    package = Path(__file__).resolve().parent.parent
-    return trace is not None and package in Path(trace.tb_frame.f_code.co_filename).resolve().parents
-
-
-def _leave(message: str, code: int) -> None:
-    rank = os.environ.get("RANK", "0")
-    print(message if rank == "0" else f"[process {rank}] {message}", file=sys.stderr, flush=True)
-    sys.exit(code)
+        message, code = _outcome(error)
+        rank = os.environ.get("RANK", "0")
+        source = "" if rank == "0" else f"[process {rank}] "
+        print(f"{source}{'error: ' if code == _FAILED else ''}{message}", file=sys.stderr, flush=True)
+        sys.exit(code)

@@ -17,9 +17,10 @@ from detectron2.utils import comm
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
+from ..config.train_options import CheckpointerOptions
 from ..errors import FcosError
 
-__all__ = ["AverageHook", "CheckpointHook", "EvaluationHook", "WeightAverage"]
+__all__ = ["EvaluationHook", "WeightAverage"]
 
 logger = logging.getLogger("fcos_d2")
 
@@ -28,11 +29,8 @@ class WeightAverage:
     """Exponential moving average of a model's weights and buffers.
 
     The decay grows from 0.1 to its value, `min(decay, (1 + n) / (10 + n))` at update n, so that early averages are not
-    dominated by the initial weights (TensorFlow's `ExponentialMovingAverage`).
-
-    Args:
-        model: whose weights are averaged; not wrapped.
-        decay: share of the old average that stays at each update, in [0, 1).
+    dominated by the initial weights (TensorFlow's `ExponentialMovingAverage`). It is the share of the old average that
+    stays, in [0, 1). The model is not wrapped.
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
@@ -77,38 +75,51 @@ class WeightAverage:
             self.weights[name].copy_(value)
 
 
-class AverageHook(HookBase):
-    """Updates the trainer's averaged weights after each iteration."""
-
-    def after_step(self) -> None:
-        self.trainer.average.update()
-
-
 class EvaluationHook(HookBase):
-    """Evaluates, keeps the best weights as model_best.pth, and ends training that no longer improves.
+    """Evaluates and writes checkpoints, keeps the best weights, and ends training that no longer improves.
 
-    A checkpoint is written before each evaluation and says that this evaluation is pending; who resumes from it
+    There is a model_<iteration>.pth from time to time and after evaluations, model_best.pth, and model_final.pth. A
+    checkpoint is written before each evaluation, too, and says that this evaluation is pending; who resumes from it
     evaluates first. So an evaluation that fails loses nothing.
 
     Args:
         period: iterations between evaluations; 0: after the last one only.
         metric: that decides what is best, higher being better, e.g. "bbox/AP"; of several data sets, the first counts.
         patience: evaluations without a new best after which training ends; 0: never.
+        checkpoints: iterations between them, and how many of the numbered ones stay.
     """
 
-    def __init__(self, period: int, metric: str, patience: int) -> None:
+    def __init__(self, period: int, metric: str, patience: int, checkpoints: CheckpointerOptions | None = None) -> None:
         self.period, self.metric, self.patience = period, metric, patience
+        self.checkpoints = checkpoints or CheckpointerOptions()
         self.best: float | None = None
         self.best_iteration, self.since_best, self.pending = -1, 0, False
+        self._evaluated = -1  # iteration
 
     def after_step(self) -> None:
+        trainer, iteration = self.trainer, self.trainer.iter
+        due = trainer.is_last or (self.period > 0 and (iteration + 1) % self.period == 0)
+        if self.pending or (due and self._evaluated != iteration):
+            self._evaluate(iteration)
+        numbered = (iteration + 1) % self.checkpoints.period == 0
+        file = Path(trainer.output_dir) / f"model_{iteration:07d}.pth"
+        if trainer.is_last:
+            trainer.save("model_final")
+            if not numbered and comm.is_main_process():  # what was written before an evaluation that ended the training
+                file.unlink(missing_ok=True)
+        elif numbered or self._evaluated == iteration:
+            trainer.save(file.stem)
+            if comm.is_main_process() and self.checkpoints.max_to_keep:
+                found = [re.fullmatch(r"model_(\d{7,})\.pth", path.name) for path in file.parent.glob("model_*.pth")]
+                numbers = sorted(int(match[1]) for match in found if match and int(match[1]) <= iteration)
+                for number in numbers[: -self.checkpoints.max_to_keep]:
+                    file.with_name(f"model_{number:07d}.pth").unlink(missing_ok=True)
+
+    def _evaluate(self, iteration: int) -> None:
         trainer = self.trainer
-        due = trainer.is_last or (self.period > 0 and (trainer.iter + 1) % self.period == 0)
-        if not (due or self.pending):
-            return
         if not self.pending:
             self.pending = True
-            trainer.save("model_final" if trainer.is_last else f"model_{trainer.iter:07d}")
+            trainer.save("model_final" if trainer.is_last else f"model_{iteration:07d}")
         results = trainer.evaluate()
         if comm.is_main_process() and results:
             flat = flatten_results_dict(results)
@@ -116,7 +127,7 @@ class EvaluationHook(HookBase):
             flat = {key: number for key, number in flat.items() if math.isfinite(number)}
             trainer.storage.put_scalars(**{**flat, self.metric: value}, smoothing_hint=False)
         comm.synchronize()
-        self.pending = False
+        self.pending, self._evaluated = False, iteration
         if self.patience and comm.all_gather(self.since_best >= self.patience)[0]:
             trainer.stop(f"no better {self.metric} in {self.patience} evaluations")
 
@@ -127,14 +138,13 @@ class EvaluationHook(HookBase):
             raise FcosError(f"train.best_metric is {self.metric!r}, but evaluation gives: {', '.join(flat)}.")
         value = flat[names[0]]
         value = float(value) if math.isfinite(value) else 0.0  # COCOEvaluator says NaN
-        if self.best is not None and value <= self.best:
+        if (best := self.best) is not None and value <= best:
             self.since_best += 1
-            best = self.best, self.best_iteration
-            logger.info("%s %.3f; the best is %.3f of iteration %d.", self.metric, value, *best)
-            return value
-        self.best, self.best_iteration, self.since_best = value, self.trainer.iter, 0
-        self.trainer.save_best(value)
-        logger.info("%s %.3f is the best so far: model_best.pth.", self.metric, value)
+            logger.info("%s %.3f; the best is %.3f of iteration %d.", self.metric, value, best, self.best_iteration)
+        else:
+            self.best, self.best_iteration, self.since_best = value, self.trainer.iter, 0
+            self.trainer.save_best(value)
+            logger.info("%s %.3f is the best so far: model_best.pth.", self.metric, value)
         return value
 
     def state_dict(self) -> dict[str, Any]:
@@ -142,35 +152,3 @@ class EvaluationHook(HookBase):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.__dict__.update({key: state[key] for key in self.state_dict() if key in state})
-
-
-class CheckpointHook(HookBase):
-    """Writes model_<iteration>.pth from time to time and after evaluations, and model_final.pth at the end.
-
-    Args:
-        period: iterations between files.
-        max_to_keep: numbered files to keep; older ones are removed. None: all.
-    """
-
-    def __init__(self, period: int, max_to_keep: int | None = None) -> None:
-        self.period, self.max_to_keep = period, max_to_keep
-
-    def after_step(self) -> None:
-        trainer, iteration = self.trainer, self.trainer.iter
-        due = (iteration + 1) % self.period == 0
-        if trainer.is_last:
-            trainer.save("model_final")
-            if not due and comm.is_main_process():  # what was written before an evaluation that ended the training
-                (Path(trainer.output_dir) / f"model_{iteration:07d}.pth").unlink(missing_ok=True)
-        elif due or trainer.evaluated == iteration:
-            trainer.save(f"model_{iteration:07d}")
-            if comm.is_main_process() and self.max_to_keep:
-                self._remove_old(iteration)
-
-    def _remove_old(self, iteration: int) -> None:
-        numbered = {}
-        for path in Path(self.trainer.output_dir).glob("model_*.pth"):
-            if (found := re.fullmatch(r"model_(\d{7,})", path.stem)) and int(found[1]) <= iteration:
-                numbered[int(found[1])] = path
-        for number in sorted(numbered)[: -(self.max_to_keep or 0)]:
-            numbered[number].unlink(missing_ok=True)

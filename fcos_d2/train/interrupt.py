@@ -21,8 +21,7 @@ _REPEATS = 2.0  # seconds in which the same signal may arrive twice: launchers r
 class TrainingInterrupted(KeyboardInterrupt):
     """Training was asked to end and did so after an iteration, with a checkpoint; the message says how to go on.
 
-    Attributes:
-        code: the exit code that the signal asks for: 130 for Ctrl-C, 143 for SIGTERM.
+    `code` is the exit code that the signal asks for: 130 for Ctrl-C, 143 for SIGTERM.
     """
 
     def __init__(self, message: str, code: int) -> None:
@@ -32,8 +31,9 @@ class TrainingInterrupted(KeyboardInterrupt):
 
 @contextmanager
 def handling(handler: Callable[[int, Any], None]) -> Iterator[None]:
-    """Ctrl-C and SIGTERM call a function until the block ends."""
-    before = {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM)}
+    """Ctrl-C and SIGTERM call a function until the block ends; in a thread other than the main one they do not."""
+    main = threading.current_thread() is threading.main_thread()
+    before = {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM) if main}
     try:
         yield
     finally:
@@ -42,29 +42,20 @@ def handling(handler: Callable[[int, Any], None]) -> Iterator[None]:
 
 
 class Request:
-    """Whether this process was asked to end."""
+    """Whether this process was asked to end: `signal` is the number of the signal, or 0.
+
+    It is the handler of Ctrl-C and SIGTERM, see `handling`; Ctrl-C once more, later, raises KeyboardInterrupt at once.
+    """
 
     def __init__(self) -> None:
-        self.signal = 0
-        self._first = 0.0
-        self._owner = os.getpid()
+        self.signal, self._first, self._owner = 0, 0.0, os.getpid()
 
-    @contextmanager
-    def listen(self) -> Iterator[None]:
-        """Take Ctrl-C and SIGTERM until the block ends; Ctrl-C once more, later, raises KeyboardInterrupt at once."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-        with handling(self._ask):
-            yield
-
-    def _ask(self, number: int, frame: object) -> None:
+    def __call__(self, number: int, frame: object) -> None:
         if os.getpid() != self._owner:  # a data loader's process, which Ctrl-C reaches, too
             if number == signal.SIGTERM:
                 signal.signal(number, signal.SIG_DFL)
                 os.kill(os.getpid(), number)
-            return
-        if not self.signal:
+        elif not self.signal:
             self.signal, self._first = number, time.monotonic()
             logger.info("Ending after this iteration; Ctrl-C once more ends at once.")
         elif number == signal.SIGINT and time.monotonic() - self._first > _REPEATS:

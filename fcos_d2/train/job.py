@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
+import functools
 import math
 import time
 from collections.abc import Sequence
@@ -11,8 +14,12 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import torch
-from detectron2.data import DatasetCatalog
-from detectron2.engine import HookBase
+from detectron2.config import instantiate
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data.detection_utils import read_image
+from detectron2.engine.hooks import CallbackHook
+from detectron2.evaluation import inference_context
+from detectron2.structures import BoxMode
 from detectron2.utils import comm
 from omegaconf import DictConfig, OmegaConf
 
@@ -20,31 +27,17 @@ from ..config.overrides import apply_lazy
 from ..config.plugins import modules_of
 from ..data.synthetic import generate
 from ..errors import FcosError
-from ..evaluation.scores import scores
+from ..evaluation.scores import scores, true_boxes
 from ..files import write_json
-from ..visualize import draw_curves
+from ..visualize import Drawable, draw_comparison, draw_curves
 from ..weights.read import load
 from ..zoo import get_config
-from .own_data import (
-    DEFAULT_MODEL,
-    OwnData,
-    Preset,
-    check_classes,
-    check_images,
-    configure,
-    cores,
-    holds_config,
-    is_yacs_key,
-    lazy_config,
-    open_data,
-    require_nodes,
-)  # fmt: skip
-from .samples import draw_samples
+from . import own_data
 from .settings import start_threads, without_denormals
 from .trainer import LazyTrainer
 from .workspace import DEMO_IMAGES, Workspace
 
-__all__ = ["Audience", "DemoSettings", "EvaluationJob", "TrainingJob", "evaluate_job", "run_demo", "train_job"]
+__all__ = ["Audience", "DemoSettings", "TrainingJob", "evaluate_job", "run_demo", "train_job"]
 
 
 # Who is told how far a job is, like the command line's session: say(text), progress(title, total) -> a context with
@@ -71,85 +64,93 @@ class TrainingJob:
     overrides: tuple[str, ...]
     allow_py: bool = True
 
-    def config(self, output: Path) -> tuple[DictConfig, OwnData | None]:
+    def config(self, output: Path) -> tuple[DictConfig, own_data.OwnData | None]:
         """The complete config, and the user's data set, registered in this process.
 
-        Raises:
-            FcosError: the model, the data, the weights or an override is wrong.
+        Raises FcosError if the model, the data, the weights or an override is wrong.
         """
         weights = "" if self.weights == "none" else self.weights
-        model = self.model or (weights if weights and holds_config(weights) else DEFAULT_MODEL)
-        cfg = lazy_config(model, self.overrides, allow_py=self.allow_py)
-        require_nodes(cfg)
-        data = None
+        model = self.model or (weights if weights and own_data.holds_config(weights) else own_data.DEFAULT_MODEL)
+        data: own_data.OwnData | None = None
+        cfg = own_data.lazy_config(model, self.overrides, allow_py=self.allow_py)
+        own_data.require_nodes(cfg)
         if self.data:
-            data = open_data(self.data, self.val_fraction, need=("train", "val"))
+            data = own_data.open_data(self.data, self.val_fraction, need=("train", "val"))
             if weights and not self.new_classes:
                 remedy = "add --new-classes to learn those anew"
-                check_classes(weights, data.class_names, f"the data set {self.data}", remedy)
+                own_data.check_classes(weights, data.class_names, f"the data set {self.data}", remedy)
             numbers = ("image_size", "batch_size", "iterations", "epochs", "workers", "device")
-            configure(
+            own_data.configure(
                 cfg, data.names, data.class_names, train_images=data.images["train"], weights=weights,
                 **{name: getattr(self, name) for name in numbers},
             )  # fmt: skip
-        else:
-            self._edit(cfg, weights)
+        else:  # a config that names its data itself
+            for key, value in (
+                ("train.init_checkpoint", weights),
+                ("train.max_iter", self.iterations),
+                ("train.device", self.device),
+                ("dataloader.train.total_batch_size", self.batch_size),
+                ("dataloader.train.num_workers", self.workers),
+                ("dataloader.test.num_workers", self.workers),
+            ):
+                if value is not None:
+                    OmegaConf.update(cfg, key, value)
         cfg.train.output_dir = str(output)
         if self.new_classes:
             cfg.train.init_classes = "drop"
-        return apply_lazy(cfg, [text for text in self.overrides if not is_yacs_key(text)]), data
-
-    def _edit(self, cfg: DictConfig, weights: str | None) -> None:
-        """Options for a config that names its data itself."""
-        for key, value in (
-            ("train.init_checkpoint", weights),
-            ("train.max_iter", self.iterations),
-            ("train.device", self.device),
-            ("dataloader.train.total_batch_size", self.batch_size),
-            ("dataloader.train.num_workers", self.workers),
-            ("dataloader.test.num_workers", self.workers),
-        ):
-            if value is not None:
-                OmegaConf.update(cfg, key, value)
-
-
-class _TellProgress(HookBase):
-    """Tells the loss, and the AP of the last evaluation."""
-
-    def __init__(self, progress: Any) -> None:
-        self.progress = progress
-
-    def after_step(self) -> None:
-        known = self.trainer.storage.latest()
-        notes = [f"loss {self.trainer.storage.history('total_loss').median(20):.3f}"]
-        if "bbox/AP50" in known:
-            notes.append(f"AP50 {known['bbox/AP50'][0] / 100:.3f}")
-        self.progress.update(self.trainer.iter + 1, "  ".join(notes))
+        return apply_lazy(cfg, [text for text in self.overrides if not own_data.is_yacs_key(text)]), data
 
 
 def _train(audience: Audience, cfg: DictConfig, folder: Path, resume: bool = False) -> tuple[LazyTrainer, float]:
     """Train to the end; returns the trainer and the seconds that it took."""
     started = time.monotonic()
-    _keep_freed_memory()
+    # This process, which the command has to itself, keeps the memory of one image for the next, up to 64 MiB: glibc
+    # returns memory when twice the largest block freed so far lies free. Freeing 32 MiB, never touched, raises that,
+    # for data workers, too: an image takes 15.3 ms, not 17.7 (COCO's sizes). Elsewhere this does nothing.
+    torch.empty((32 << 20) - (1 << 13), dtype=torch.uint8)
     with without_denormals():
         start_threads()
     trainer = LazyTrainer(cfg, resume=resume, console=False, folder=str(folder))
     first = comm.is_main_process()
     with audience.progress("training", trainer.max_iter) if first else nullcontext() as progress:
-        if progress is not None:
-            trainer.register_hooks([_TellProgress(progress)])
+        if first:
+            trainer.register_hooks([CallbackHook(after_step=functools.partial(_tell, progress))])
         with audience.no_tables():
             trainer.train()
     return trainer, time.monotonic() - started
 
 
-def _keep_freed_memory() -> None:
-    """Let this process, which the command has to itself, keep the memory of one image for the next, up to 64 MiB.
+def _tell(progress: Any, trainer: LazyTrainer) -> None:
+    """Tell the loss, and the AP of the last evaluation."""
+    known = trainer.storage.latest()
+    notes = [f"loss {trainer.storage.history('total_loss').median(20):.3f}"]
+    if "bbox/AP50" in known:
+        notes.append(f"AP50 {known['bbox/AP50'][0] / 100:.3f}")
+    progress.update(trainer.iter + 1, "  ".join(notes))
 
-    glibc returns memory when twice the largest block freed so far lies free. Freeing 32 MiB, never touched, raises
-    that, for data workers, too: an image takes 15.3 ms, not 17.7 (COCO's sizes). Elsewhere this does nothing.
+
+def _draw(trainer: LazyTrainer, folder: Path, dataset: str, title: str, metrics: str = "metrics.json") -> None:
+    """The course of training as curves.png, and detections.png: what is there beside what is found, in six images.
+
+    The images are spread evenly over a registered data set; those with objects are preferred.
     """
-    torch.empty((32 << 20) - (1 << 13), dtype=torch.uint8)
+    if (folder / metrics).is_file():
+        draw_curves(folder / metrics, folder / "curves.png", title)
+    records = DatasetCatalog.get(dataset)
+    records = [record for record in records if true_boxes(record)] or records
+    count = min(6, len(records))
+    mapper = instantiate(trainer.cfg.dataloader.test.mapper)
+    model, rows = trainer.bare_model, []
+    averaged = nullcontext() if trainer.average is None else trainer.average.in_place()
+    with averaged, inference_context(model), torch.inference_mode():
+        for record in (records[i * len(records) // count] for i in range(count)):
+            found = model([mapper(copy.deepcopy(record))])[0]["instances"].to("cpu")
+            truth = true_boxes(record)
+            boxes = [BoxMode.convert(box["bbox"], box["bbox_mode"], BoxMode.XYXY_ABS) for box in truth]
+            drawn = Drawable(boxes, [box["category_id"] for box in truth])
+            rows.append((read_image(record["file_name"], "RGB"), drawn, found))
+    if rows:
+        draw_comparison(rows, trainer.class_names or [], folder / "detections.png", title)
 
 
 def train_job(job: TrainingJob, workspace: Workspace, audience: Audience) -> None:
@@ -166,7 +167,7 @@ def train_job(job: TrainingJob, workspace: Workspace, audience: Audience) -> Non
         audience.say(data.described() + f" {cfg.train.max_iter} iterations.")
         names = [name for name in (data.names.train, data.names.val) if name]
         with audience.progress("checking images", data.images["train"] + data.images.get("val", 0)) as progress:
-            check_images(names, lambda done, _: progress.update(done))
+            own_data.check_images(names, lambda done, _: progress.update(done))
     comm.synchronize()
     if not first:
         comm.synchronize()  # the folder is there
@@ -179,74 +180,52 @@ def train_job(job: TrainingJob, workspace: Workspace, audience: Audience) -> Non
         trainer, seconds = _train(audience, cfg, folder, job.resume)
         evaluated_on = str(cfg.dataloader.test.dataset.names)
         title = data.folder.resolve().name if data else str(job.model)
-        if (folder / "metrics.json").is_file():
-            draw_curves(folder / "metrics.json", folder / "curves.png", title)
-        draw_samples(trainer, evaluated_on, folder / "detections.png", 6, title)
+        _draw(trainer, folder, evaluated_on, title)
         best = load(folder / "model_best.pth") if (folder / "model_best.pth").is_file() else {}
         summary = {
             **scores(trainer.results, evaluated_on),
             "best": {"iteration": best.get("iteration"), "AP": best.get("metrics", {}).get("bbox/AP", math.nan) / 100},
-            "classes": trainer.class_names,
-            "images": data.images if data else None,
-            "iterations": trainer.done + 1,
-            "seconds": round(seconds, 1),
-            "device": cfg.train.device,
-            "output": output,
-            "checkpoint": output / "model_final.pth",
-            "plugins": modules_of(cfg),
+            "classes": trainer.class_names, "images": data.images if data else None, "iterations": trainer.done + 1,
+            "seconds": round(seconds, 1), "device": cfg.train.device, "output": output,
+            "checkpoint": output / "model_final.pth", "plugins": modules_of(cfg),
             "holds_config": trainer.checkpointer.extra["config"] is not None,
-        }
+        }  # fmt: skip
         write_json(folder / "summary.json", summary)
 
 
-@dataclass(frozen=True)
-class EvaluationJob:
-    """What was asked of `fcos eval`."""
+def evaluate_job(
+    workspace: Workspace, audience: Audience, *, weights: str | None, data: Path | None, model: str | None, split: str,
+    val_fraction: float | None, workers: int | None, device: str | None, overrides: Sequence[str] = (),
+    allow_py: bool = True,
+) -> dict[str, Any]:  # fmt: skip
+    """What was asked of `fcos eval`, the options by their names: leave summary.json, and return what it says.
 
-    weights: str | None
-    data: Path | None
-    model: str | None
-    split: str
-    val_fraction: float | None
-    workers: int | None
-    device: str | None
-    overrides: Sequence[str] = ()
-    allow_py: bool = True
-
-    def config(self, output: Path) -> DictConfig:
-        """The complete config; raises FcosError as `TrainingJob.config` does."""
-        cfg = lazy_config(self.model or str(self.weights), self.overrides, allow_py=self.allow_py)
-        require_nodes(cfg, ("model", "dataloader", "train"))
-        if self.weights is not None:
-            cfg.train.init_checkpoint = self.weights
-        if self.data is not None:
-            own = open_data(self.data, self.val_fraction, need=(self.split,))
-            cfg.dataloader.test.dataset.names = getattr(own.names, self.split)
-            if self.weights is not None:
-                remedy = "evaluate it on data of its classes, or learn these with `fcos train --new-classes`"
-                check_classes(self.weights, own.class_names, f"the data set {self.data}", remedy)
-            cfg.model.num_classes = len(own.class_names)
-        cfg.dataloader.test.num_workers = min(4, cores() // 2) if self.workers is None else self.workers
-        cfg.train.device = self.device or ("cuda" if torch.cuda.is_available() else "cpu")
-        cfg.train.output_dir = str(output)
-        return apply_lazy(cfg, [text for text in self.overrides if not is_yacs_key(text)])
-
-
-def evaluate_job(job: EvaluationJob, workspace: Workspace, audience: Audience) -> dict[str, Any]:
-    """Evaluate, leave summary.json in the workspace, and return what it says."""
-    cfg = job.config(workspace.target)
+    Raises FcosError as `TrainingJob.config` does.
+    """
+    cfg = own_data.lazy_config(model or str(weights), overrides, allow_py=allow_py)
+    own_data.require_nodes(cfg, ("model", "dataloader", "train"))
+    if weights is not None:
+        cfg.train.init_checkpoint = weights
+    if data is not None:
+        own = own_data.open_data(data, val_fraction, need=(split,))
+        cfg.dataloader.test.dataset.names = getattr(own.names, split)
+        if weights is not None:
+            remedy = "evaluate it on data of its classes, or learn these with `fcos train --new-classes`"
+            own_data.check_classes(weights, own.class_names, f"the data set {data}", remedy)
+        cfg.model.num_classes = len(own.class_names)
+    cfg.dataloader.test.num_workers = min(4, own_data.cores() // 2) if workers is None else workers
+    cfg.train.device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    cfg.train.output_dir = str(workspace.target)
+    cfg = apply_lazy(cfg, [text for text in overrides if not own_data.is_yacs_key(text)])
     dataset = str(cfg.dataloader.test.dataset.names)
     with workspace.writing() as folder:
         trainer = LazyTrainer(cfg, eval_only=True, console=False, folder=str(folder))
         with audience.waiting("evaluating"), audience.no_tables():
             results = trainer.test()
         summary = {
-            **scores(results, dataset),
-            "dataset": dataset,
-            "images": len(DatasetCatalog.get(dataset)),
-            "weights": job.weights,
-            "output": workspace.target,
-        }
+            **scores(results, dataset), "dataset": dataset, "images": len(DatasetCatalog.get(dataset)),
+            "weights": weights, "output": workspace.target,
+        }  # fmt: skip
         write_json(folder / "summary.json", summary)
     return summary
 
@@ -271,63 +250,49 @@ class DemoSettings:
     channels_last: bool = True
     seed: int = 0  # of images and training
 
-    def preset(self) -> Preset:
-        return Preset(
-            lr=self.lr, weight_decay=self.weight_decay, batch_size=self.batch_size, epochs=0,
-            least_iterations=self.iterations, warmup=self.warmup, clip_grad=self.clip_grad,
-            evaluations=self.evaluations, image_size=self.image_size, pixel_std=(57.375, 57.12, 58.395),
-        )  # fmt: skip
 
-
-def run_demo(
-    settings: DemoSettings, device: str | None, workspace: Workspace, audience: Audience
-) -> tuple[dict[str, Any], list[str]]:
+def run_demo(settings: DemoSettings, device: str | None, workspace: Workspace, audience: Audience) -> dict[str, Any]:
     """Make images, train on them, evaluate, and draw; an earlier demo stays until the new one is complete.
 
-    Returns:
-        What metrics.json says, and the names of the classes.
+    Returns what metrics.json says.
     """
     started = time.monotonic()
-    title = "FCOS on synthetic shapes"
+    shared = {field.name for field in dataclasses.fields(own_data.Preset)} & vars(settings).keys()
+    preset = dataclasses.replace(own_data.PRESETS["scratch"], **{name: vars(settings)[name] for name in shared})
     with workspace.writing() as folder:
-        data = open_data(_demo_images(settings, workspace, audience))
+        data = own_data.open_data(_demo_images(settings, workspace, audience))
         try:
-            cfg = configure(
-                get_config(settings.model), data.names, data.class_names,
-                train_images=settings.train_images, weights="", device=device, preset=settings.preset(),
+            cfg = own_data.configure(
+                get_config(settings.model), data.names, data.class_names, train_images=settings.train_images,
+                weights="", device=device, iterations=settings.iterations, preset=preset,
             )  # fmt: skip
-            cfg.train.output_dir = str(workspace.target)
-            cfg.train.seed = settings.seed
-            cfg.train.channels_last = settings.channels_last
+            cfg.train.update(output_dir=str(workspace.target), seed=settings.seed, channels_last=settings.channels_last)
             trainer, seconds = _train(audience, cfg, folder)
             evaluated_on = data.names.val or ""
             (folder / "metrics.json").replace(folder / "training.jsonl")
-            draw_curves(folder / "training.jsonl", folder / "curves.png", title)
-            draw_samples(trainer, evaluated_on, folder / "detections.png", 6, title)
+            _draw(trainer, folder, evaluated_on, "FCOS on synthetic shapes", "training.jsonl")
             summary = {
-                **scores(trainer.results, evaluated_on),
-                "seconds": round(time.monotonic() - started, 1),
-                "seconds_training": round(seconds, 1),
-                "device": cfg.train.device,
-                "checkpoint": workspace.target / "model_final.pth",
-                "settings": vars(settings),
-            }
+                **scores(trainer.results, evaluated_on), "seconds": round(time.monotonic() - started, 1),
+                "seconds_training": round(seconds, 1), "device": cfg.train.device,
+                "checkpoint": workspace.target / "model_final.pth", "settings": vars(settings),
+            }  # fmt: skip
             write_json(folder / "metrics.json", summary)
         finally:
-            data.forget()
-    return summary, list(data.class_names)
+            for name in filter(None, vars(data.names).values()):
+                DatasetCatalog.remove(name)
+                MetadataCatalog.remove(name)
+    return summary
 
 
 def _demo_images(settings: DemoSettings, workspace: Workspace, audience: Audience) -> Path:
     """Make the data set, or take that of an earlier demo with the same settings."""
 
     def make(folder: Path) -> Path:
-        total = settings.train_images + settings.val_images
-        with audience.progress("making images", total) as progress:
+        counts = {"train": settings.train_images, "val": settings.val_images}
+        with audience.progress("making images", sum(counts.values())) as progress:
             generate(
-                folder, {"train": settings.train_images, "val": settings.val_images}, (settings.image_size,) * 2,
-                seed=settings.seed, min_size=settings.min_size, max_objects=settings.max_objects,
-                progress=lambda done, _: progress.update(done),
+                folder, counts, (settings.image_size,) * 2, seed=settings.seed, min_size=settings.min_size,
+                max_objects=settings.max_objects, progress=lambda done, _: progress.update(done),
             )  # fmt: skip
         return folder
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 from detectron2.config import LazyCall as L
-from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data import DatasetCatalog
 from detectron2.solver import WarmupParamScheduler
 from detectron2.solver.build import get_default_optimizer_params
 from fvcore.common.param_scheduler import CosineParamScheduler
@@ -69,10 +69,6 @@ PRESETS: dict[str, Preset] = {
     ),
 }  # fmt: skip
 
-# Shorter sides to draw from while training, as shares of the image size, and the longer side's limit.
-_SCALES = (0.8, 0.85, 0.9, 0.95, 1.0)
-_LONGER_SIDE = 5 / 3
-
 
 @dataclass(frozen=True)
 class OwnData:
@@ -84,27 +80,14 @@ class OwnData:
     images: dict[str, int]  # of each part
     boxes: dict[str, int]  # of each part, crowd regions aside
 
-    def forget(self) -> None:
-        """Take it out of the catalog."""
-        for name in filter(None, vars(self.names).values()):
-            DatasetCatalog.remove(name)
-            MetadataCatalog.remove(name)
-
     def described(self) -> str:
         """What is in it, in one sentence."""
         parts = ", ".join(f"{count} {part} images with {self.boxes[part]} boxes" for part, count in self.images.items())
-        shown = ", ".join(self.class_names[:8]) + (", ..." if len(self.class_names) > 8 else "")
-        return f"{self.folder}: {len(self.class_names)} classes ({shown}); {parts}."
+        return f"{self.folder}: {len(self.class_names)} classes ({_some(self.class_names)}); {parts}."
 
 
-def open_data(
-    folder: str | Path, val_fraction: float | None = None, need: Collection[str] = ("train", "val")
-) -> OwnData:
-    """Find, check and register the data set in a folder, in each process of a training; see `data.register`.
-
-    Raises:
-        FcosError: the data set is missing or wrong.
-    """
+def open_data(folder: str | Path, val_fraction: float | None = None, need: Sequence[str] = ("train", "val")) -> OwnData:
+    """Find, check and register the data set in a folder, in each process of a training; see `data.register`."""
     layout = find_dataset(folder)
     prefix = re.sub(r"[^\w-]+", "_", layout.root.resolve().name) or "data"
     names = register(layout, prefix, val_fraction, need)
@@ -128,24 +111,14 @@ def require_nodes(
 
 
 def configure(
-    cfg: DictConfig,
-    names: DatasetNames,
-    class_names: Sequence[str],
-    *,
-    train_images: int,
-    weights: str | None = None,
-    image_size: int | None = None,
-    batch_size: int | None = None,
-    iterations: int | None = None,
-    epochs: float | None = None,
-    workers: int | None = None,
-    device: str | None = None,
-    preset: Preset | None = None,
-) -> DictConfig:
+    cfg: DictConfig, names: DatasetNames, class_names: Sequence[str], *, train_images: int, weights: str | None = None,
+    image_size: int | None = None, batch_size: int | None = None, iterations: int | None = None,
+    epochs: float | None = None, workers: int | None = None, device: str | None = None, preset: Preset | None = None,
+) -> DictConfig:  # fmt: skip
     """Edit a LazyConfig so that it trains on a data set of one's own.
 
     Args:
-        cfg: with the nodes of `compose`; changed in place.
+        cfg: with the nodes of `compose`; changed in place, and returned.
         names, class_names: of the data set; val is evaluated on, train where there is none.
         train_images: number of images in the train part, which turns epochs into iterations.
         weights: checkpoint to start from; "" starts from scratch, None from what the config says.
@@ -153,8 +126,6 @@ def configure(
         iterations, epochs: length of training.
         device: e.g. "cuda"; by default what the machine has.
         preset: how to train; by default the row of `PRESETS` for the weights. What is None above is taken from it.
-    Returns:
-        `cfg`.
     Raises:
         FcosError: the config lacks a node, or a number is out of range.
     """
@@ -165,31 +136,28 @@ def configure(
         preset = PRESETS["finetune" if cfg.train.init_checkpoint else "scratch"]
     batch_size = batch_size or preset.batch_size
     if iterations is None:
-        passes = preset.epochs if epochs is None else epochs
-        least = preset.least_iterations if epochs is None else 1
+        passes, least = (preset.epochs, preset.least_iterations) if epochs is None else (epochs, 1)
         iterations = max(math.ceil(passes * train_images / batch_size), least)
-    limits = ("image size", image_size, 32), ("iterations", iterations, 1), ("batch size", batch_size, 1)
-    for name, value, least in limits:
+    for name, value, least in (
+        ("image size", image_size, 32), ("iterations", iterations, 1), ("batch size", batch_size, 1),
+    ):  # fmt: skip
         if value is not None and value < least:
             raise FcosError(f"The {name} is {value}; it must be at least {least}.")
     _edit_model(cfg.model, len(class_names), preset, from_scratch=not cfg.train.init_checkpoint)
-    _edit_data(cfg.dataloader, names, batch_size, cores() // 2 if workers is None else workers)
-    if size := image_size or preset.image_size:
-        _edit_sizes(cfg.dataloader, size)
+    _edit_data(cfg.dataloader, names, image_size or preset.image_size)
+    cfg.dataloader.train.total_batch_size = batch_size
+    workers = min(4, cores() // 2 if workers is None else workers)
+    cfg.dataloader.train.num_workers = cfg.dataloader.test.num_workers = workers
     _edit_solver(cfg, preset, batch_size, iterations)
     cfg.train.device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     return cfg
 
 
 def lazy_config(source: str, overrides: Sequence[str] = (), *, allow_py: bool = True) -> DictConfig:
-    """The LazyConfig that a name or a file stands for; YAML keys of Detectron2 are translated.
+    """The LazyConfig that a source of `load_config` stands for; the YAML twin of a variant stands for the variant.
 
-    Args:
-        source: as `load_config` takes it; the YAML twin of a variant stands for its LazyConfig.
-        overrides: `KEY=VALUE` each, in any case; those with YAML keys are applied before the translation.
-        allow_py: whether the source may be a .py file.
-    Raises:
-        FcosError: there is none, or a key cannot be translated.
+    YAML keys of Detectron2 are translated; before that, those of the overrides that name such keys are applied. Raises
+    FcosError if there is no config, or a key cannot be translated.
     """
     path, twins = Path(source), config_root() / "yaml"
     keys = [text for text in overrides if is_yacs_key(text)]
@@ -217,52 +185,46 @@ def _edit_model(model: DictConfig, num_classes: int, preset: Preset, from_scratc
     if preset.pixel_std is not None and "pixel_std" in model:
         std = preset.pixel_std if model.get("input_format", "BGR") == "BGR" else preset.pixel_std[::-1]
         model.pixel_std = list(std)
-    if from_scratch and "keys" in model:  # the same of a translated config, see `model_from_keys`
+    if not from_scratch:
+        return
+    # Frozen statistics and stages are those of weights.
+    bottom_up = model.get("backbone", {}).get("bottom_up", {})
+    if bottom_up.get("norm") == "FrozenBN":
+        bottom_up.norm, bottom_up.freeze_at = "BN", 0
+    if "keys" in model:  # the same of a translated config, see `model_from_keys`
         keys = model["keys"].setdefault("MODEL", {})
         if keys.get("RESNETS", {}).get("NORM", "FrozenBN") == "FrozenBN":
             keys.setdefault("RESNETS", {})["NORM"] = "BN"
             keys.setdefault("BACKBONE", {})["FREEZE_AT"] = 0
-    bottom_up = model.get("backbone", {}).get("bottom_up", {})
-    if from_scratch and bottom_up.get("norm") == "FrozenBN":  # frozen statistics and stages are those of weights
-        bottom_up.norm = "BN"
-        bottom_up.freeze_at = 0
 
 
 def _edit_solver(cfg: DictConfig, preset: Preset, batch_size: int, iterations: int) -> None:
     """Optimizer, learning rate, and what happens how often."""
-    cfg.optimizer = L(torch.optim.AdamW)(
-        params=L(get_default_optimizer_params)(
-            base_lr="${..lr}", weight_decay_norm=0.0, weight_decay_bias=0.0, bias_lr_factor=1.0
-        ),
-        lr=preset.lr * math.sqrt(batch_size / preset.batch_size),
-        weight_decay=preset.weight_decay,
+    params = L(get_default_optimizer_params)(
+        base_lr="${..lr}", weight_decay_norm=0.0, weight_decay_bias=0.0, bias_lr_factor=1.0
     )
+    lr = preset.lr * math.sqrt(batch_size / preset.batch_size)
+    cfg.optimizer = L(torch.optim.AdamW)(params=params, lr=lr, weight_decay=preset.weight_decay)
     cfg.lr_multiplier = L(WarmupParamScheduler)(
-        scheduler=L(CosineParamScheduler)(start_value=1.0, end_value=0.01),
-        warmup_length=preset.warmup,
-        warmup_method="linear",
-        warmup_factor=0.02,
-    )
-    train = cfg.train
-    train.max_iter = iterations
-    train.clip_grad = preset.clip_grad
-    train.eval_period = math.ceil(iterations / preset.evaluations)
-    train.checkpointer = {"period": train.eval_period, "max_to_keep": 1}
-    train.log_period = min(20, max(1, iterations // 50))
+        scheduler=L(CosineParamScheduler)(start_value=1.0, end_value=0.01), warmup_length=preset.warmup,
+        warmup_method="linear", warmup_factor=0.02,
+    )  # fmt: skip
+    period = math.ceil(iterations / preset.evaluations)
+    cfg.train.update(
+        max_iter=iterations, clip_grad=preset.clip_grad, log_period=min(20, max(1, iterations // 50)),
+        eval_period=period, checkpointer={"period": period, "max_to_keep": 1},
+    )  # fmt: skip
 
 
-def _edit_data(dataloader: DictConfig, names: DatasetNames, batch_size: int, workers: int) -> None:
+def _edit_data(dataloader: DictConfig, names: DatasetNames, size: int | None) -> None:
+    """Data sets, and the sizes of the `ResizeShortestEdge` among the augmentations; the aspect ratio stays."""
     dataloader.train.dataset.names = names.train
     dataloader.train.dataset.filter_empty = False  # an image without objects says what objects do not look like
     dataloader.test.dataset.names = names.val or names.train
-    dataloader.train.total_batch_size = batch_size
-    dataloader.train.num_workers = dataloader.test.num_workers = min(4, workers)
-
-
-def _edit_sizes(dataloader: DictConfig, size: int) -> None:
-    """Sizes of the `ResizeShortestEdge` among the augmentations; the aspect ratio stays."""
-    longest = round(size * _LONGER_SIDE)
-    shorter = sorted({max(32, 8 * round(scale * size / 8)) for scale in _SCALES[:-1]} | {size})
+    if not size:
+        return
+    longest = round(size * 5 / 3)
+    shorter = sorted({max(32, 8 * round(scale * size / 8)) for scale in (0.8, 0.85, 0.9, 0.95)} | {size})
     for node, sizes in ((dataloader.train, shorter), (dataloader.test, size)):
         for augmentation in node.mapper.augmentations:
             if "short_edge_length" in augmentation:
@@ -270,9 +232,6 @@ def _edit_sizes(dataloader: DictConfig, size: int) -> None:
                 augmentation.max_size = longest
                 if node is dataloader.train:
                     augmentation.sample_style = "choice"
-
-
-# Weights
 
 
 def holds_config(weights: str) -> bool:
@@ -283,47 +242,36 @@ def holds_config(weights: str) -> bool:
 def check_classes(weights: str, class_names: Sequence[str], wanted_by: str, remedy: str) -> None:
     """Raise FcosError if a checkpoint, by file or address, says that it was trained for other classes.
 
-    Args:
-        class_names: those that are wanted, in order, by `wanted_by`, e.g. "the data set shapes".
-        remedy: what the user can do, without a full stop.
+    The message says that `wanted_by` ("the data set shapes") wants these, in this order, and what is the `remedy`.
     """
     known = None if is_address(weights) else load(weights).get("class_names")
     listed = isinstance(known, (list, tuple)) and all(isinstance(name, str) for name in known)
     if not known or not listed or list(known) == list(class_names):
         return
+    differing = [f"{there!r} where that has {here!r}" for there, here in zip(known, class_names) if there != here]
+    difference = f"other classes than {wanted_by} has: {differing[0]}" if differing else ""
     if len(known) != len(class_names):
-        difference = (
-            f"{len(known)} classes ({_some(known)}), but {wanted_by} has {len(class_names)} ({_some(class_names)})"
-        )
-    else:
-        there, here = next((a, b) for a, b in zip(known, class_names) if a != b)
-        difference = f"other classes than {wanted_by} has: {there!r} where that has {here!r}"
+        wanted = f"{wanted_by} has {len(class_names)} ({_some(class_names)})"
+        difference = f"{len(known)} classes ({_some(known)}), but {wanted}"
     raise FcosError(f"{weights} was trained for {difference}; {remedy}.")
 
 
 def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
+    return ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
 
 
-# Images
+def check_images(names: Iterable[str], progress: Callable[[int, int], Any] = lambda done, total: None) -> None:
+    """Read images of registered data sets once, 20,000 at most, so that a bad one is found before hours of training.
 
-
-def check_images(names: Iterable[str], progress: Callable[[int, int], Any] | None = None, most: int = 20_000) -> None:
-    """Read every image of registered data sets once, up to `most`, so that a bad one is found before hours of training.
-
-    Args:
-        progress: called with the images done and all images.
-    Raises:
-        FcosError: images cannot be read, or have another size than the annotations say.
+    Calls `progress(done, total)`. Raises FcosError if images cannot be read, or have another size than is written.
     """
-    records = [record for name in names for record in DatasetCatalog.get(name)][:most]
+    records = [record for name in names for record in DatasetCatalog.get(name)][:20_000]
     faults = []
     with ThreadPoolExecutor(max(2, min(8, cores()))) as pool:
         for done, (record, fault) in enumerate(zip(records, pool.map(_fault, records)), start=1):
             if fault:
                 faults.append(f"{record['file_name']} ({fault})")
-            if progress is not None:
-                progress(done, len(records))
+            progress(done, len(records))
     if faults:
         others = f", and {len(faults) - 3} more" if len(faults) > 3 else ""
         raise FcosError(
@@ -344,6 +292,5 @@ def _fault(record: dict[str, Any]) -> str:
     except Exception as error:  # Pillow's plugins raise anything
         return "not an image" if isinstance(error, Image.UnidentifiedImageError) else str(error) or repr(error)
     expected = record.get("width", size[0]), record.get("height", size[1])
-    if size != expected:
-        return f"has {size[0]}x{size[1]} pixels, the annotations say {expected[0]}x{expected[1]}"
-    return ""
+    fault = f"has {size[0]}x{size[1]} pixels, the annotations say {expected[0]}x{expected[1]}"
+    return fault if size != expected else ""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import torch
@@ -14,7 +15,7 @@ from ..config.train_options import TrainOptions
 from ..data.random_state import generators_kept
 from ..errors import FcosError
 
-__all__ = ["Log", "find_device", "process", "start_threads", "without_denormals"]
+__all__ = ["Log", "find_device", "process", "start_threads", "switches", "without_denormals"]
 
 _LOGGERS = ("fcos_d2", "detectron2", "fvcore")
 
@@ -22,22 +23,19 @@ _LOGGERS = ("fcos_d2", "detectron2", "fvcore")
 @contextmanager
 def process(log: Log, options: TrainOptions, device: torch.device) -> Iterator[None]:
     """The process as training needs it, until the block ends."""
-    with log.open(), generators_kept(), _switches(options):
-        if device.type != "cpu":
-            yield
-            return
+    on_cpu = device.type == "cpu"
+    if on_cpu:
         start_threads()
-        with without_denormals():
-            yield
+    with log.open(), generators_kept(), switches(options), without_denormals() if on_cpu else nullcontext():
+        yield
 
 
 @contextmanager
-def _switches(options: TrainOptions) -> Iterator[None]:
+def switches(options: TrainOptions) -> Iterator[None]:
     """PyTorch as `train.cudnn_benchmark` and `train.float32_precision` ask for it, as Detectron2's `default_setup`."""
     cudnn = torch.backends.cudnn
     before = torch.get_float32_matmul_precision(), cudnn.allow_tf32, cudnn.benchmark
-    if options.cudnn_benchmark:
-        cudnn.benchmark = True
+    cudnn.benchmark |= options.cudnn_benchmark
     if options.float32_precision and torch.cuda.is_available():
         torch.set_float32_matmul_precision(options.float32_precision)
         cudnn.allow_tf32 = options.float32_precision != "highest"
@@ -66,8 +64,8 @@ def without_denormals() -> Iterator[None]:
 def start_threads() -> None:
     """Let PyTorch start its threads if they do not run yet; they treat denormal numbers as this one does now, for good.
 
-    Only a command that trains calls this within `without_denormals`, at its start, and its process ends with it.
-    Training itself calls it outside, so that an application's threads stay as they are.
+    Only a command that trains calls this within `without_denormals`. Training itself calls it outside, so that an
+    application's threads stay as they are.
     """
     torch.zeros(1 << 20).add_(1)
 
@@ -75,9 +73,7 @@ def start_threads() -> None:
 class Log:
     """Messages of fcos_d2, Detectron2 and fvcore: to log.txt in a folder, and to the console if nobody has set that up.
 
-    Args:
-        folder: made if needed; empty for no file.
-        console: whether to print.
+    The folder is made if needed; where it is empty, there is no file.
     """
 
     def __init__(self, folder: str, console: bool) -> None:
@@ -85,33 +81,10 @@ class Log:
 
     @contextmanager
     def open(self) -> Iterator[None]:
-        """Until the block ends; within another such block nothing changes.
-
-        Raises:
-            FcosError: the folder cannot be written.
-        """
+        """Until the block ends; within another such block nothing changes. Raises FcosError without the folder."""
         if self._is_open:
             yield
             return
-        handlers, loggers = self._handlers(), [logging.getLogger(name) for name in _LOGGERS]
-        levels = [logger.level for logger in loggers]
-        self._is_open = True
-        for logger in loggers:
-            logger.setLevel(logger.level or logging.INFO)
-            for handler in handlers:
-                logger.addHandler(handler)
-        try:
-            yield
-        finally:
-            self._is_open = False
-            for logger, level in zip(loggers, levels):
-                logger.setLevel(level)
-                for handler in handlers:
-                    logger.removeHandler(handler)
-            for handler in handlers:
-                handler.close()
-
-    def _handlers(self) -> list[logging.Handler]:
         handlers: list[logging.Handler] = []
         if self._console and not logging.getLogger().handlers:
             handlers.append(logging.StreamHandler(sys.stdout))
@@ -120,11 +93,24 @@ class Log:
                 Path(self._folder).mkdir(parents=True, exist_ok=True)
                 handlers.append(logging.FileHandler(Path(self._folder) / "log.txt", encoding="utf-8"))
             except OSError as error:
-                reason = error.strerror or error
-                raise FcosError(f"The output folder {self._folder} cannot be written: {reason}.") from error
-        for handler in handlers:
+                text = f"The output folder {self._folder} cannot be written: {error.strerror or error}."
+                raise FcosError(text) from error
+        self._is_open = True
+        levels = {logger: logger.level for logger in map(logging.getLogger, _LOGGERS)}
+        for logger, handler in itertools.product(levels, handlers):
             handler.setFormatter(logging.Formatter("[%(asctime)s] %(message)s", "%m-%d %H:%M:%S"))
-        return handlers
+            logger.addHandler(handler)
+        for logger, level in levels.items():
+            logger.setLevel(level or logging.INFO)
+        try:
+            yield
+        finally:
+            self._is_open = False
+            for logger, handler in itertools.product(levels, handlers):
+                logger.removeHandler(handler)
+                handler.close()
+            for logger, level in levels.items():
+                logger.setLevel(level)
 
 
 def find_device(name: str, key: str) -> torch.device:

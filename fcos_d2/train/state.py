@@ -6,10 +6,12 @@ the iteration and the process, and the buffers of other processes arrive with ea
 
 from __future__ import annotations
 
+import hashlib
 import logging
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
-import torch
+from detectron2.engine.train_loop import TrainerBase
 from detectron2.utils import comm
 from fvcore.common.param_scheduler import ParamScheduler
 from torch import Tensor
@@ -18,9 +20,7 @@ from ..errors import FcosError
 from ..weights.fit import Policy, fit
 from ..weights.read import read
 from .buffers import own_buffers
-
-if TYPE_CHECKING:
-    from .trainer import LazyTrainer
+from .building import BuildingTrainer
 
 __all__ = ["State"]
 
@@ -33,12 +33,9 @@ class State:
     Its keys: `iteration`, the last one that is done (-1: none); `seed`; `stopped`, why training ended early, or empty;
     `optimizer`, `grad_scaler`, `stream`, `hooks`; `ema_updates`; `buffers`, those of each process that `own_buffers`
     names; and `_trainer`, where Detectron2's main branch looks for the optimizer.
-
-    Args:
-        trainer: whose state this is.
     """
 
-    def __init__(self, trainer: LazyTrainer) -> None:
+    def __init__(self, trainer: BuildingTrainer) -> None:
         self.trainer = trainer
         self.resumed: dict[str, Any] = {}  # the state that training begins with, until it does
         self.buffers: dict[str, Tensor] = {}  # of all processes, after the last step
@@ -49,7 +46,7 @@ class State:
         if not trainer.is_prepared:
             return {**self.resumed, **common}
         state = {
-            **trainer.hooks_state(),
+            **TrainerBase.state_dict(trainer),  # the hooks'
             **common,
             "optimizer": trainer.optimizer.state_dict(),
             "grad_scaler": trainer.step.scaler.state_dict(),
@@ -60,22 +57,39 @@ class State:
             state["ema_updates"] = trainer.average.updates
         return state | {"_trainer": {key: state[key] for key in ("iteration", "optimizer", "grad_scaler")}}
 
-    def forget(self) -> None:
-        """Back to the beginning of training."""
-        self.resumed, self.buffers = {}, {}
-        self.trainer.start_iter, self.trainer.done, self.trainer.stop_reason = 0, -1, ""
-        self._forget_data()
+    @property
+    def evaluation(self) -> dict[str, Any]:
+        """What the checkpoint says of its `EvaluationHook`."""
+        return self.resumed.get("hooks", {}).get("EvaluationHook", {})
 
-    def _forget_data(self) -> None:
-        """Let the training data be made anew: its order comes from the seed, which the checkpoint decides about."""
-        for name in ("data_loader", "stream"):
-            self.trainer.__dict__.pop(name, None)
+    def found(self) -> str:
+        """The checkpoint to resume from, the same for all processes; empty if there is none.
+
+        Raises FcosError if `last_checkpoint` names a file that is gone, or processes find different files.
+        """
+        comm.synchronize()  # the first process has written its last checkpoint
+        checkpointer = self.trainer.checkpointer
+        path, said, fault = "", "none", None
+        try:
+            if checkpointer.has_checkpoint():
+                path = checkpointer.get_checkpoint_file()
+                if comm.get_world_size() > 1:
+                    said = f"{Path(path).name}, SHA-256 {hashlib.sha256(Path(path).read_bytes()).hexdigest()[:8]}..."
+        except (FcosError, OSError) as error:  # which the others must hear of
+            said, fault = str(error), error
+        if len(set(found := comm.all_gather(said))) > 1:
+            raise FcosError(
+                f"The processes find different checkpoints in {self.trainer.output_dir} ({'; '.join(found)}): let all "
+                "machines share that folder, or copy the first one's to the others."
+            )
+        if fault is not None:
+            raise fault
+        return path
 
     def resume(self, path: str) -> None:
         """Take the weights of a checkpoint, and what decides where training begins; `restore` does the rest.
 
-        Raises:
-            FcosError: it cannot be read, does not fit, or holds weights only.
+        Raises FcosError if it cannot be read, does not fit, or holds weights only.
         """
         trainer, weights = self.trainer, read(path)
         if "trainer" not in weights.extra:
@@ -84,42 +98,33 @@ class State:
         fit(trainer.bare_model, weights, Policy(class_names=trainer.class_names, averaged=False))
         if trainer.average is not None:
             trainer.average.restart()
-            if weights.averages is not None:
-                trainer.average.load_state_dict(dict(weights.averages))
-            else:
+            trainer.average.load_state_dict(dict(weights.averages or {}))
+            if weights.averages is None:
                 logger.warning("%s has no averaged weights; the average starts with its weights.", path)
         self.load_state_dict(weights.extra["trainer"])
         logger.info("Going on from %s, at iteration %d of %d.", path, trainer.start_iter, trainer.max_iter)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """What decides where training begins; the rest waits for `restore`."""
+        """What decides where training begins, nothing for the beginning; the rest waits for `restore`."""
         trainer = self.trainer
-        self.resumed = state
-        self.buffers = state.get("buffers", {})
-        self._restore_buffers()
-        trainer.done = int(state["iteration"])
-        trainer.start_iter = trainer.done + 1
-        trainer.seed = state.get("seed", trainer.seed)
-        self._forget_data()
-        trainer.stop_reason = self._stopped(state)
-        if trainer.average is not None:
-            trainer.average.updates = state.get("ema_updates", 0)
-
-    def _stopped(self, state: dict[str, Any]) -> str:
-        """Why training has ended for good; a larger `train.early_stop.patience` lets it go on."""
-        reason, patience = state.get("stopped", ""), self.trainer.options.early_stop.patience
-        waited = state.get("hooks", {}).get("EvaluationHook", {}).get("since_best", 0)
-        if reason.startswith("no better ") and waited and not 0 < patience <= waited:  # the reason of EvaluationHook
-            logger.info("Training had ended (%s); train.early_stop.patience=%d lets it go on.", reason, patience)
-            return ""
-        return reason
-
-    def _restore_buffers(self) -> None:
-        for name, buffer in own_buffers(self.trainer.bare_model).items():
+        self.resumed, self.buffers = state, state.get("buffers", {})
+        for name, buffer in own_buffers(trainer.bare_model).items():
             values = self.buffers.get(name)
             if values is not None and values.shape[1:] == buffer.shape:
                 same = len(values) == comm.get_world_size()
                 buffer.copy_(values[comm.get_rank()] if same else values.mean(0))
+        trainer.done = int(state.get("iteration", -1))
+        trainer.start_iter = trainer.done + 1
+        trainer.seed = state.get("seed", trainer.seed)
+        for name in ("data_loader", "stream"):  # are made anew: their order comes from the seed
+            trainer.__dict__.pop(name, None)
+        if trainer.average is not None:
+            trainer.average.updates = state.get("ema_updates", 0)
+        trainer.stop_reason = reason = state.get("stopped", "")
+        patience, waited = trainer.options.early_stop.patience, self.evaluation.get("since_best", 0)
+        if reason.startswith("no better ") and waited and not 0 < patience <= waited:  # the reason of EvaluationHook
+            logger.info("Training had ended (%s); train.early_stop.patience=%d lets it go on.", reason, patience)
+            trainer.stop_reason = ""
 
     def restore(self) -> None:
         """Put optimizer, scaler, data and hooks, which are built, to where the resumed training was."""
@@ -127,12 +132,11 @@ class State:
         if not state:
             return
         trainer = self.trainer
-        optimizer = state.get("optimizer", state.get("_trainer", {}).get("optimizer"))
-        if optimizer is None:
-            logger.warning("The optimizer starts anew: the checkpoint does not hold its state.")
+        if optimizer := state.get("optimizer", state.get("_trainer", {}).get("optimizer")):
+            self._restore_optimizer(optimizer)
         else:
-            self._restore_optimizer(trainer.optimizer, optimizer)
-        trainer.load_hooks_state(state)
+            logger.warning("The optimizer starts anew: the checkpoint does not hold its state.")
+        TrainerBase.load_state_dict(trainer, state)  # the hooks'
         if state.get("grad_scaler"):
             trainer.step.scaler.load_state_dict(state["grad_scaler"])
         if "stream" in state:
@@ -140,16 +144,15 @@ class State:
         else:
             logger.warning("The training images start from the beginning: the checkpoint does not say where it was.")
 
-    def _restore_optimizer(self, optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+    def _restore_optimizer(self, state: dict[str, Any]) -> None:
         """The config's options count, not the file's; but a scheduler of PyTorch's goes on from the file's rates."""
-        chosen = [{k: v for k, v in group.items() if k != "params"} for group in optimizer.param_groups]
+        optimizer = self.trainer.optimizer
+        chosen = [{key: value for key, value in group.items() if key != "params"} for group in optimizer.param_groups]
         try:
             optimizer.load_state_dict(state)
         except (ValueError, KeyError) as error:
             raise FcosError(f"The optimizer of the checkpoint does not fit that of the config: {error}.") from error
-        derived = isinstance(self.trainer.scheduler, ParamScheduler)
+        kept = () if isinstance(self.trainer.scheduler, ParamScheduler) else ("lr", "initial_lr")
         for group, options in zip(optimizer.param_groups, chosen):
-            if derived:
-                group.update(options, initial_lr=options["lr"])
-            else:
-                group.update({key: value for key, value in options.items() if key not in ("lr", "initial_lr")})
+            options["initial_lr"] = options["lr"]
+            group.update({key: value for key, value in options.items() if key not in kept})

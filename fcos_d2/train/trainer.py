@@ -5,12 +5,13 @@ from __future__ import annotations
 import logging
 import math
 import signal
+import statistics
 import time
 from collections.abc import Sequence
 from contextlib import nullcontext
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from detectron2.config import CfgNode
@@ -20,8 +21,7 @@ from detectron2.utils.events import EventStorage
 from torch import nn
 
 from ..config.stored import Config, check_complete
-from ..config.train_options import TrainOptions
-from ..config.translate import class_key, model_of_yacs, train_of_yacs
+from ..config.translate import class_key, model_of_yacs
 from ..data.random_state import generators_kept, seed_generators, seeded
 from ..data.stream import SampleStream
 from ..errors import FcosError
@@ -30,9 +30,9 @@ from ..modeling.rewrite import prepare_training
 from ..weights.fit import load_model
 from ..weights.write import Checkpointer
 from .buffers import buffers_of_the_first
-from .building import BuildingTrainer, store_config
-from .hooks import CheckpointHook, EvaluationHook, WeightAverage
-from .interrupt import Request, TrainingInterrupted
+from .building import BuildingTrainer, in_folder, options_of, store_config
+from .hooks import EvaluationHook, WeightAverage
+from .interrupt import Request, TrainingInterrupted, handling
 from .settings import Log, find_device, process
 from .state import State
 from .step import Step
@@ -46,7 +46,7 @@ class LazyTrainer(BuildingTrainer):
     """Builds model, data, optimizer and hooks from a config; trains, evaluates, resumes.
 
     It has the extension points of Detectron2's `DefaultTrainer` under their names, so a subclass of that moves here by
-    changing its base. They are given the config that the trainer was given, yacs keys or a LazyConfig.
+    changing its base. They are given the trainer's config; where `folder` is, evaluation gets a copy with that folder.
 
     A resumed training is exact: on the CPU its weights equal, bit by bit, those of one that was never interrupted, with
     any number of processes. Before each iteration the global random generators are seeded from `train.seed`, the
@@ -56,8 +56,8 @@ class LazyTrainer(BuildingTrainer):
     gradients are those of the whole batch, in the memory of a part; only batch norms that train see one part at a time.
     A model without a method `whole_batch` (see `FCOS`) gets the mean over its parts, each with its own normalizers.
 
-    What training changes in its process (messages, random generators, PyTorch's switches, denormal numbers, signal
-    handlers) is as before when it has ended.
+    What training and evaluation change in their process (messages, random generators, PyTorch's switches, denormal
+    numbers, signal handlers) is as before when they have ended.
 
     Args:
         cfg: a LazyConfig with `model`, `dataloader`, `optimizer`, `lr_multiplier` and `train` (see `TrainOptions`), or
@@ -73,9 +73,6 @@ class LazyTrainer(BuildingTrainer):
         done: the last iteration that is done; -1: none.
         evaluated: the last iteration that was evaluated.
         results: of the last evaluation, e.g. {"bbox": {"AP": 31.4, ...}}; empty in processes other than the first.
-
-    Raises:
-        FcosError: something in the config, the data or a checkpoint does not fit.
     """
 
     def __init__(
@@ -85,35 +82,30 @@ class LazyTrainer(BuildingTrainer):
         super().__init__()
         self._yacs = isinstance(cfg, CfgNode)  # then SOLVER.REFERENCE_WORLD_SIZE counts
         self.cfg = DefaultTrainer.auto_scale_workers(cfg, comm.get_world_size()) if self._yacs else cfg
-        self.options = TrainOptions.of(train_of_yacs(self.cfg) if self._yacs else self.cfg.get("train", {}))
+        self.options = options_of(self.cfg)
         self.output_dir = str(Path(folder or self.options.output_dir).expanduser())
-        self.max_iter = self.options.max_iter
+        self.max_iter, self.stop_reason = self.options.max_iter, ""
         self.done = self.evaluated = -1
-        self.stop_reason = ""
         self.is_prepared = self._is_final = False
         self.results: dict[str, Any] = {}
-        self._eval_only = eval_only
-        self._console = console and comm.is_main_process()
+        self._eval_only, self._console = eval_only, console and comm.is_main_process()
         self._registered: list[HookBase] = []
-        self._request = Request()
-        self._asked = False
-        self._norms: list[float] = []
+        self._request, self._asked = Request(), False
+        self._norms: list[float] = []  # of the gradient, since the last one that was logged
         self._log = Log(self.output_dir if comm.is_main_process() else "", self._console)
         with self._log.open():
             self.device = find_device(self.options.device, "MODEL.DEVICE" if self._yacs else "train.device")
             self.seed = self.options.seed if self.options.seed >= 0 else comm.shared_random_seed()
             self.class_names = self._class_names()
             self.model = self.bare_model = self._built_model()
-            self.average = None
-            if self.options.ema.enabled and not eval_only:
-                self.average = WeightAverage(self.bare_model, self.options.ema.decay)
             self.state = State(self)
-            parts = {"trainer": self.state} if self.average is None else {"trainer": self.state, "ema": self.average}
+            self.average: WeightAverage | None = None
+            parts: dict[str, Any] = {"trainer": self.state}
+            if self.options.ema.enabled and not eval_only:
+                parts["ema"] = self.average = WeightAverage(self.bare_model, self.options.ema.decay)
             extra = {"class_names": self.class_names, "config": store_config(self.cfg, self.output_dir)}
             self.checkpointer = Checkpointer(self.bare_model, self.output_dir, extra=extra, **parts)
             self.resume_or_load(resume)
-
-    # Preparation
 
     def _class_names(self) -> list[str] | None:
         """Names of the data set's classes, whose number must be the model's."""
@@ -127,13 +119,13 @@ class LazyTrainer(BuildingTrainer):
 
     def _built_model(self) -> nn.Module:
         """The model on its device, ready to train: the same initial weights in all processes."""
-        options = self.options
+        options, recompute = self.options, "none"
         with generators_kept():
             seed_generators(self.seed)
             model = self.build_model(self.cfg)
         if not self._eval_only:
             check_complete(model)
-        recompute = "none" if self._eval_only else options.gradient_checkpointing
+            recompute = options.gradient_checkpointing
         model = prepare_training(model, device=self.device, amp=options.amp.enabled, recompute=recompute)
         model.to(self.device)
         if options.channels_last or self.device.type == "cpu":
@@ -143,26 +135,24 @@ class LazyTrainer(BuildingTrainer):
     def resume_or_load(self, resume: bool = True) -> None:
         """Go on from the last checkpoint of the output folder, or load the initial weights; the constructor calls it.
 
-        Raises:
-            FcosError: weights do not fit, or an evaluation has none.
+        Raises FcosError if weights do not fit, or an evaluation has none.
         """
-        path, options = self.options.init_checkpoint, self.options
-        self.state.forget()
-        if resume and self.checkpointer.has_checkpoint():
-            path = self.checkpointer.get_checkpoint_file()
-            if not self._eval_only:
-                self.state.resume(path)
-                return
-        elif resume:
+        self.state.load_state_dict({})
+        path = self.state.found() if resume else ""
+        if path and not self._eval_only:
+            self.state.resume(path)
+            return
+        if resume and not path:
             logger.warning("There is nothing to resume in %s; training starts at the first iteration.", self.output_dir)
-        if self._eval_only and not path:
+        path = path or self.options.init_checkpoint
+        if not path and self._eval_only:
             key = "MODEL.WEIGHTS FILE" if self._yacs else "train.init_checkpoint=FILE"
             raise FcosError(f"There are no weights to evaluate: pass {key}.")
         if not path:
             logger.info("Training from scratch.")
             return
-        names, whole = self.class_names, self._eval_only
-        load_model(self.bare_model, path, class_names=names, classes=options.init_classes, allow_backbone=not whole)
+        policy = {"classes": self.options.init_classes, "allow_backbone": not self._eval_only}
+        load_model(self.bare_model, path, class_names=self.class_names, **policy)
         if self.average is not None:
             self.average.restart()
         logger.info("Weights of %s.", path)
@@ -189,10 +179,8 @@ class LazyTrainer(BuildingTrainer):
         """Everything that training needs, in the state of the checkpoint that is resumed."""
         options = self.options
         if options.grad_accumulation > 1 and not hasattr(self.bare_model, "whole_batch"):
-            kind = type(self.bare_model).__name__
-            logger.warning(
-                "%s has no method whole_batch: train.grad_accumulation averages losses over the parts.", kind
-            )
+            message = "%s has no method whole_batch: train.grad_accumulation averages losses over the parts."
+            logger.warning(message, type(self.bare_model).__name__)
         _ = self.stream, self.scheduler
         # Without device_ids the model itself takes its inputs to the device: DDP would wait for each of them.
         self.model = create_ddp_model(self.bare_model, **{"device_ids": None, **options.as_dict()["ddp"]})
@@ -214,20 +202,17 @@ class LazyTrainer(BuildingTrainer):
 
     def evaluate(self) -> dict[str, Any]:
         """`test` what checkpoints hold: the averaged weights, if any, and everywhere the first process's buffers."""
+        cfg = self.cfg if self.output_dir == self.options.output_dir else in_folder(self.cfg, self.output_dir)
         averaged = nullcontext() if self.average is None else self.average.in_place()
-        with self._log.open(), averaged, buffers_of_the_first(self.bare_model):
-            self.results = type(self).test(self.cfg, self.bare_model)
+        with process(self._log, self.options, self.device), averaged, buffers_of_the_first(self.bare_model):
+            self.results = type(self).test(cfg, self.bare_model)
         self.evaluated = self.done
         write_results(self.results, self.output_dir, self.done if self.done >= 0 else None)
         return self.results
 
-    # Training
-
     def train(self) -> dict[str, Any]:
-        """Train to the last iteration.
+        """Train to the last iteration; returns the results of the last evaluation.
 
-        Returns:
-            The results of the last evaluation.
         Raises:
             TrainingInterrupted: on Ctrl-C or SIGTERM, after a checkpoint; a second Ctrl-C ends at once, without one.
             FcosError: a loss or a gradient is not finite, an image cannot be read, or the disk is full.
@@ -236,7 +221,7 @@ class LazyTrainer(BuildingTrainer):
             raise FcosError("This trainer has trained already: make another one, with resume=True to go on.")
         with process(self._log, self.options, self.device):
             complete = self.start_iter >= self.max_iter or bool(self.stop_reason)
-            pending = self.state.resumed.get("hooks", {}).get("EvaluationHook", {}).get("pending", False)
+            pending = self.state.evaluation.get("pending", False)
             if complete and not pending:
                 self.iter = max(self.done, 0)
                 logger.info("Training is complete: %d of %d iterations are done%s.", self.start_iter, self.max_iter,
@@ -244,7 +229,7 @@ class LazyTrainer(BuildingTrainer):
                 return self.evaluate()
             self._prepare()
             logger.info("Training from iteration %d to %d.", self.start_iter, self.max_iter)
-            with self._request.listen(), EventStorage(self.start_iter) as self.storage:
+            with handling(self._request), EventStorage(self.start_iter) as self.storage:
                 try:
                     self.iter = self.start_iter
                     self.before_train()
@@ -272,14 +257,19 @@ class LazyTrainer(BuildingTrainer):
             if self.is_last:
                 return
             if self._asked:
-                self._end_interrupted()
+                name = f"model_{iteration:07d}"
+                self.save(name)
+                comm.synchronize()  # the first process to leave ends the others, so all wait for the checkpoint
+                raise TrainingInterrupted(
+                    f"Interrupted after iteration {iteration} of {self.max_iter}, kept as {self.output_dir}/{name}.pth:"
+                    " run the same command with --resume to go on.", 128 + (self._request.signal or signal.SIGINT),
+                )  # fmt: skip
 
     def _finish_evaluation(self, iteration: int) -> None:
         """The evaluation of an iteration that is still to be done, and what follows it in an iteration."""
         self.iter = self.storage.iter = iteration
         for hook in self.all_hooks:
-            evaluated = isinstance(hook, EvaluationHook) and self.evaluated == iteration
-            if isinstance(hook, (EvaluationHook, CheckpointHook, hooks.PeriodicWriter)) and not evaluated:
+            if isinstance(hook, (EvaluationHook, hooks.PeriodicWriter)):
                 hook.after_step()
 
     @property
@@ -295,59 +285,40 @@ class LazyTrainer(BuildingTrainer):
         """One step of the optimizer.
 
         Raises:
-            FcosError: a loss or the gradient is not finite; the weights are those of the iteration before.
+            FcosError: a loss or the gradient is not finite; weights, buffers and place in the data are as before.
         """
         start = time.perf_counter()
         batch = next(self.stream)
         data_time = time.perf_counter() - start
-        report = self.step.gradients(batch, asked=self._request.signal > 0)
-        losses, self._asked = report.read()
+        losses, self._asked, buffers = self.step.gradients(batch, asked=self._request.signal > 0).read()
         if not all(map(math.isfinite, losses.values())):
             self._refuse("A loss", losses, batch)
         norm = self.step.norm()
         if not math.isfinite(norm) and not self.step.skips():
             self._refuse("The gradient", losses, batch)
         self.step.apply()
-        self.state.buffers = report.buffers()
-        self.done = self.iter
-        self.storage.put_scalar("data_time", data_time)
-        self.storage.put_scalar("total_loss", sum(losses.values()))
-        self.storage.put_scalars(**losses)
-        self._norms.append(norm)
-        if self.is_last or (self.iter + 1) % self.options.log_period == 0:
-            self._log_norm()
+        self.state.buffers, self.done = buffers, self.iter
+        self.storage.put_scalars(**{"data_time": data_time, "total_loss": sum(losses.values()), **losses})
+        if math.isfinite(norm):  # no overflow of float16
+            self._norms.append(norm)
+        if self._norms and (self.is_last or (self.iter + 1) % self.options.log_period == 0):
+            self.storage.put_scalar("grad_norm", statistics.fmean(self._norms), smoothing_hint=False)
+            self._norms.clear()
 
-    def _log_norm(self) -> None:
-        """The norm of the gradient is logged as its mean since the last time; overflows of float16 aside."""
-        if norms := list(filter(math.isfinite, self._norms)):
-            self.storage.put_scalar("grad_norm", sum(norms) / len(norms), smoothing_hint=False)
-        self._norms.clear()
-
-    def _refuse(self, what: str, losses: dict[str, float], batch: Sequence[dict]) -> None:
+    def _refuse(self, what: str, losses: dict[str, float], batch: Sequence[dict]) -> NoReturn:
+        images = ", ".join(self.step.refuse(batch))
+        self.stream.put_back()
         listed = ", ".join(f"{name} {value:g}" for name, value in losses.items())
         rate = "SOLVER.BASE_LR" if self._yacs else "optimizer.lr"
         raise FcosError(
-            f"{what} is not finite at iteration {self.iter} ({listed}; images {', '.join(self.step.blame(batch))}): "
-            f"lower {rate}, clip gradients, or look at these images; the checkpoints in {self.output_dir} are not "
-            "affected."
-        )
-
-    def _end_interrupted(self) -> None:
-        name = f"model_{self.iter:07d}"
-        self.save(name)
-        comm.synchronize()  # the first process to leave ends the others, so all wait for the checkpoint
-        raise TrainingInterrupted(
-            f"Interrupted after iteration {self.iter} of {self.max_iter}, kept as {self.output_dir}/{name}.pth: run "
-            "the same command with --resume to go on.",
-            128 + (self._request.signal or signal.SIGINT),
+            f"{what} is not finite at iteration {self.iter} ({listed}; images {images}): lower {rate}, clip gradients, "
+            f"or look at these images; the checkpoints in {self.output_dir} are not affected."
         )
 
     def after_train(self) -> None:
         iteration, self.iter = self.iter, self.iter + 1  # tells Detectron2's printer that the last line is written
         super().after_train()
         self.iter = iteration
-
-    # State
 
     def save(self, name: str) -> None:
         """Write a checkpoint to resume from."""
@@ -357,17 +328,8 @@ class LazyTrainer(BuildingTrainer):
     def save_best(self, value: float) -> None:
         """Write model_best.pth: the weights that were evaluated, without what resuming needs."""
         model = self.bare_model.state_dict() if self.average is None else self.average.weights
-        metrics = {self.options.best_metric: value}
-        self.checkpointer.save(
-            "model_best", tag=False, model=model, trainer=None, ema=None, iteration=self.iter, metrics=metrics
-        )
+        found = {"iteration": self.iter, "metrics": {self.options.best_metric: value}}
+        self.checkpointer.save("model_best", tag=False, model=model, trainer=None, ema=None, **found)
 
     def state_dict(self) -> dict[str, Any]:
         return self.state.state_dict()
-
-    def hooks_state(self) -> dict[str, Any]:
-        """The state of the hooks, as Detectron2's trainers keep it."""
-        return super().state_dict()
-
-    def load_hooks_state(self, state: dict[str, Any]) -> None:
-        super().load_state_dict(state)

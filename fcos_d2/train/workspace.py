@@ -13,7 +13,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ try:
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["DEMO", "DEMO_IMAGES", "EVALUATION", "TRAINING", "Kind", "Workspace", "is_first_process"]
+__all__ = ["DEMO", "DEMO_IMAGES", "EVALUATION", "TRAINING", "Kind", "Workspace"]
 
 _MARKER = ".fcos_d2.json"
 
@@ -82,13 +82,19 @@ class Workspace:
         if target.exists() and not target.is_dir():
             raise FcosError(f"The output folder {target} is a file: choose another --output.")
         fresh = _folder_beside(target)
-        if is_first_process():
+        # Of the processes that torchrun has started, the first.
+        if os.environ.get("RANK", "0") == "0" or not {"WORLD_SIZE", "LOCAL_RANK"} <= os.environ.keys():
             with _alone(fresh):
                 _recover(fresh, target)
         left = _marker(fresh)
         pending = "replaces" in left and left.get("holds") == kind.name
         _refuse_strangers(target, kind)
-        _refuse_inputs(inputs, fresh if pending and overwrite and not resume else None)
+        for path in inputs if pending and overwrite and not resume else ():
+            if fresh.resolve() in path.expanduser().resolve().parents:
+                raise FcosError(
+                    f"{path} belongs to the interrupted training in {fresh}, which --overwrite replaces: copy it "
+                    "elsewhere first, or go on with --resume."
+                )
         there = _matching(target, kind.files)
         if resume:
             return cls(target, fresh if pending else target, kind)
@@ -97,11 +103,9 @@ class Workspace:
             held += f", and {fresh} an interrupted one that was to replace it" if there and pending else ""
             raise FcosError(f"{held}: go on with --resume, replace it with --overwrite, or choose another --output.")
         if overwrite and (there or pending):
-            if fresh.exists() and not pending:
-                raise FcosError(f"{fresh} is needed for the new {kind.name}, but holds something else: move it away.")
-            displaced = _displaced(fresh)
-            if displaced.exists() and "replaces" not in _marker(displaced):
-                raise FcosError(f"{displaced} is needed for the new {kind.name}, but holds something else: move it.")
+            for place, is_ours in ((fresh, pending), (_displaced(fresh), "replaces" in _marker(_displaced(fresh)))):
+                if place.exists() and not is_ours:
+                    raise FcosError(f"{place} is needed for the new {kind.name}, but holds something else: move it.")
             return cls(target, fresh, kind)
         return cls(target, target, kind)
 
@@ -109,6 +113,11 @@ class Workspace:
     def replaces(self) -> bool:
         """Whether results are there that stay until the new ones are complete."""
         return self.folder != self.target
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether new results are complete and on their way to where the earlier ones are."""
+        return "complete" in _marker(self.folder)
 
     @property
     def can_go_on(self) -> bool:
@@ -120,28 +129,25 @@ class Workspace:
         """Prepare the folder, and put what was written in its place when the block ends well; in one process only.
 
         Raises:
-            FcosError: the folder cannot be written, another process writes there, or the exchange fails; nothing is
-                lost.
+            FcosError: the folder cannot be written, another process writes there, or the exchange fails.
         """
-        with _alone(_folder_beside(self.target)):
-            yield from self._writing(resume)
-
-    def _writing(self, resume: bool) -> Iterator[Path]:
-        if self.replaces and not resume and self.folder.exists():
-            self.folder.rename(_displaced(self.folder))
         note: dict[str, Any] = {"holds": self.kind.name}
-        if self.replaces:
+        with _alone(_folder_beside(self.target)):
+            if not self.replaces:
+                _write_marker(self.folder, note)
+                yield self.folder
+                return
+            if not resume and self.folder.exists():
+                self.folder.rename(_displaced(self.folder))
             note["replaces"] = str(self.target.resolve())
-        try:
-            _write_marker(self.folder, note)
-            yield self.folder
-        except BaseException:
-            if self.replaces:
+            try:
+                _write_marker(self.folder, note)
+                yield self.folder
+            except BaseException:
                 if not self.can_go_on and not resume:
                     shutil.rmtree(self.folder, ignore_errors=True)
                 _recover(self.folder, self.target)
-            raise
-        if self.replaces:
+                raise
             files = sorted(_matching(self.folder, ("**/*",)) - {_MARKER})
             _write_marker(self.folder, {**note, "complete": files, "patterns": [*self.kind.files, *self.extra]})
             _exchange(self.folder, self.target)
@@ -149,7 +155,6 @@ class Workspace:
                 shutil.rmtree(_displaced(self.folder), ignore_errors=True)
 
     def remove(self, patterns: Sequence[str]) -> None:
-        """Remove files of the folder that match."""
         for name in _matching(self.folder, patterns):
             (self.folder / name).unlink()
 
@@ -161,23 +166,16 @@ def _alone(fresh: Path) -> Iterator[None]:
     (locks := temporary_folder()).mkdir(parents=True, exist_ok=True)
     with open(locks / f"{name}.lock", "w") as file:
         if fcntl is not None:
+            busy = f"Another process writes to {fresh} or beside it: wait for it, or choose another --output."
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                raise FcosError(
-                    f"Another process writes to {fresh} or beside it: wait for it, or choose another --output."
-                ) from None
+                raise FcosError(busy) from None
         yield
 
 
-def is_first_process() -> bool:
-    """Whether this is the only process, or the first of those that torchrun has started."""
-    return os.environ.get("RANK", "0") == "0" or not {"WORLD_SIZE", "LOCAL_RANK"} <= os.environ.keys()
-
-
 def _folder_beside(target: Path) -> Path:
-    """Where a new training is written: `<target>.new`, or `.new` inside where no folder can be made beside the target
-    or where that is another file system."""
+    """Where a new training is written: `<target>.new`, or `.new` inside if nothing can be renamed from there."""
     real = target.resolve()
     inside = target / ".new"
     if inside.is_dir() or not real.name:
@@ -195,12 +193,10 @@ def _displaced(fresh: Path) -> Path:
     return fresh.with_name(f"{fresh.name}.old")
 
 
-# Whose files
-
-
-def _marker(folder: Path) -> dict[str, Any]:
+def _marker(folder: Path, name: str = _MARKER) -> dict[str, Any]:
+    """What the marker of a folder, or another JSON file in it, says; nothing if there is none."""
     try:
-        found = json.loads((folder / _MARKER).read_text(encoding="utf-8"))
+        found = json.loads((folder / name).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}
@@ -224,13 +220,12 @@ def _holds(folder: Path) -> Kind | None:
     kinds = {kind.name: kind for kind in (DEMO, TRAINING, EVALUATION)}
     kind = kinds.get(str(_marker(folder).get("holds")))
     if kind is None:
-        others = _names(folder) - _matching(folder, DEMO.files)
-        finished = (folder / "training.jsonl").is_file()
-        if (folder / "data" / "synthetic.json").is_file() and (finished or others == {"data"}):
+        alone = (folder / "training.jsonl").is_file() or _names(folder) - _matching(folder, DEMO.files) == {"data"}
+        if alone and (folder / "data" / "synthetic.json").is_file():
             kind = DEMO
         elif (folder / "last_checkpoint").is_file():
             kind = TRAINING
-        elif _is_evaluation(folder / "summary.json"):
+        elif {"dataset", "weights", "AP50"} <= _marker(folder, "summary.json").keys():
             kind = EVALUATION
     return kind if kind is not None and _matching(folder, kind.files) else None
 
@@ -238,13 +233,6 @@ def _holds(folder: Path) -> Kind | None:
 def _names(folder: Path) -> set[str]:
     """What lies in a folder, hidden files left out."""
     return {path.name for path in folder.glob("[!.]*")}
-
-
-def _is_evaluation(summary: Path) -> bool:
-    with suppress(OSError, ValueError):
-        found = json.loads(summary.read_text(encoding="utf-8"))
-        return isinstance(found, dict) and {"dataset", "weights", "AP50"} <= found.keys()
-    return False
 
 
 def _refuse_strangers(target: Path, kind: Kind) -> None:
@@ -257,18 +245,6 @@ def _refuse_strangers(target: Path, kind: Kind) -> None:
     if found := sorted(_names(target) if kind.alone else _matching(target, kind.files)):
         listed = ", ".join(found[:3]) + (", ..." if len(found) > 3 else "")
         raise FcosError(f"{target} holds {listed}, which `{kind.command}` did not write: choose another --output.")
-
-
-def _refuse_inputs(inputs: Sequence[Path], fresh: Path | None) -> None:
-    for path in inputs:
-        if fresh is not None and fresh.resolve() in path.expanduser().resolve().parents:
-            raise FcosError(
-                f"{path} belongs to the interrupted training in {fresh}, which --overwrite replaces: copy it elsewhere "
-                "first, or go on with --resume."
-            )
-
-
-# The exchange
 
 
 def _recover(fresh: Path, target: Path) -> None:
@@ -306,8 +282,9 @@ def _exchange(fresh: Path, target: Path) -> None:
             (target / name).unlink()
         write_json(target / _MARKER, {"holds": note["holds"]})
         shutil.rmtree(fresh)
-    except OSError as error:
+    except (OSError, FcosError) as error:
+        reason = getattr(error, "strerror", None) or str(error).rstrip(".")
         raise FcosError(
-            f"The new {note['holds']} is complete, but cannot be moved from {fresh} to {target}: "
-            f"{error.strerror or error}; running the command again with --resume finishes that."
+            f"The new {note['holds']} is complete, but cannot be moved from {fresh} to {target}: {reason}; running the "
+            "command again with --resume finishes that."
         ) from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -249,6 +250,26 @@ def test_overwrite_may_start_from_the_weights_that_it_replaces(fcos, own, keep):
     assert payload["iteration"] == 0 and "output_dir: keep\n" in payload["config"]
     assert "output_dir: keep\n" in (keep / "config.yaml").read_text()
     assert "keep.new" not in (keep / "log.txt").read_text()
+
+
+def test_an_exchange_that_fails_half_way_says_where_the_training_lies(fcos, own, keep, monkeypatch):
+    replace = os.replace
+
+    def full(source, destination):
+        if Path(destination) == Path("keep", "model_final.pth"):
+            raise OSError(28, "No space left on device")
+        replace(source, destination)
+
+    words = ("train", "--data", own, *TINY, "-o", "keep")
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", full)
+        outcome = fcos(*words, "--overwrite")
+    assert "The new training is complete, but cannot be moved from keep.new to keep" in sentence(outcome)
+    assert "is as it was" not in outcome.err and "--resume" in outcome.err
+    assert "The finished training lies in keep.new, and what has been moved of it in keep. Go on with" in outcome.err
+    assert Path("keep", "curves.png").is_file() and Path("keep.new", "model_final.pth").is_file()
+    assert fcos(*words, "--resume").code == 0
+    assert load(keep / "model_final.pth")["iteration"] == 0 and not Path("keep.new").exists()
 
 
 def test_demo_refuses_a_folder_of_something_else(fcos, keep, tmp_path):

@@ -200,6 +200,18 @@ def test_several_test_sets_are_evaluated_one_by_one(yaml, data):
     assert list(best) == ["bbox/AP"]
 
 
+@pytest.mark.parametrize("kind", ["yacs", "lazy"])
+def test_predictions_go_to_the_folder_that_is_given(cfgs, tmp_path, kind):
+    """Those of a yacs config's evaluator, and of one that refers to train.output_dir."""
+    cfg = cfgs[kind]
+    if kind == "lazy":
+        cfg.dataloader.evaluator.output_dir = "${train.output_dir}/inference"
+    trainer = LazyTrainer(cfg, console=False, folder=str(tmp_path / "here"))
+    trainer.test()
+    assert (tmp_path / "here" / "inference" / "coco_instances_results.json").is_file()
+    assert not (tmp_path / "moved").exists() and trainer.cfg is cfg and names_of(cfg)[2] == str(tmp_path / "moved")
+
+
 def test_wrong_keys_are_named(yaml):
     for key, words in (
         ("MODEL.FCOS.NUM_CLASSES=3", r"pass MODEL\.FCOS\.NUM_CLASSES 5"),

@@ -128,6 +128,18 @@ def test_two_processes_resume_to_the_bit(root, tmp_path, names):
         assert differing(states[0]["ema"], states[1]["ema"]) == []
 
 
+def test_processes_resume_from_one_file(root, tmp_path):
+    """The others wait for what the first is still writing. Folders that are not shared are one sentence for all."""
+    mp.spawn(workers.look_for_a_checkpoint, (2, root, str(tmp_path)), nprocs=2)
+    said = {path.stem: path.read_text() for path in tmp_path.glob("*.txt")}
+    assert said["late 0"] == said["late 1"] == "resumes at 2"
+    assert said["apart 0"] == said["apart 1"].replace("apart/1", "apart/0")
+    assert "find different checkpoints in" in said["apart 0"] and "(model_0000001.pth, SHA-256 " in said["apart 0"]
+    assert "...; none): let all machines share that folder" in said["apart 0"]
+    assert said["gone 0"] == said["gone 1"]
+    assert "last_checkpoint names model_0000009.pth, which is not there" in said["gone 0"]
+
+
 def test_own_buffers():
     model = nn.Sequential(nn.Conv2d(1, 2, 1), nn.BatchNorm2d(2))
     model.register_buffer("average", torch.ones(()))
@@ -281,12 +293,44 @@ def test_a_gradient_that_is_not_finite_changes_no_weight(small, options):
     assert all(torch.equal(weights[name], trainer.kept[name]) for name in weights)
 
 
+@pytest.mark.parametrize("what", ["loss", "gradient"])
+def test_a_refused_step_moves_neither_buffers_nor_the_place_in_the_data(small, what):
+    """Running statistics and a loss's moving average; today both have moved, and a batch is skipped."""
+    kept, seen = {}, []
+
+    def spoil(trainer):
+        kept.update({name: value.clone() for name, value in trainer.bare_model.state_dict().items()})
+        forward = trainer.bare_model.forward
+
+        def broken(batch, **options):
+            losses = forward(batch, **options)
+            seen.append([item["file_name"] for item in batch])
+            loss = losses["loss_fcos_loc"]
+            losses["loss_fcos_loc"] = Broken.apply(loss) if what == "gradient" else loss * float("inf")
+            return losses
+
+        trainer.bare_model.forward = broken
+
+    options = "model.backbone.bottom_up.norm=BN", f"model.dense.loss.class_normalizer={MOVING}"
+    trainer = LazyTrainer(small("out", *options), console=False)
+    trainer.register_hooks([Do(1, spoil)])
+    with pytest.raises(FcosError, match=f"{what} is not finite at iteration 2"):
+        trainer.train()
+    assert {"dense.loss.average", "backbone.bottom_up.stem.conv1.norm.running_mean"} <= kept.keys()
+    assert differing(kept, trainer.bare_model.state_dict()) == []
+    assert trainer.state_dict()["stream"]["batches"] == 2
+    assert [item["file_name"] for item in next(trainer.stream)] == seen[0]
+
+
 class Once:
     def __init__(self, batch):
         self.batch = batch
 
     def __next__(self):
         return self.batch
+
+    def put_back(self):
+        pass
 
     def close(self):
         pass

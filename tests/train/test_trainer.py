@@ -388,6 +388,27 @@ def test_evaluation_alone(small):
         LazyTrainer(small("none"), eval_only=True, console=False)
 
 
+def test_evaluation_alone_calculates_as_the_one_while_training(small, monkeypatch):
+    """PyTorch's switches and denormal numbers are as the config says, on the trainer and on its class."""
+    seen = []
+
+    class Trainer(LazyTrainer):
+        @classmethod
+        def build_evaluator(cls, cfg, dataset_name):
+            tiny = float(torch.tensor(torch.finfo(torch.float32).tiny) * 0.5)
+            seen.append((torch.get_float32_matmul_precision(), torch.backends.cudnn.benchmark, tiny == 0))
+            raise NotImplementedError
+
+    cfg = small("out")
+    cfg.train.float32_precision, cfg.train.cudnn_benchmark = "high", True
+    trainer = Trainer(cfg, console=False)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)  # of which the precision of float32 is
+    trainer.test()
+    Trainer.test(cfg, trainer.bare_model)
+    assert seen == [("high", True, True), ("high", True, False)]
+    assert torch.get_float32_matmul_precision() == "highest" and not torch.backends.cudnn.benchmark
+
+
 def test_interruption_keeps_the_iteration(small):
     import os
     import signal
