@@ -139,13 +139,7 @@ class Ours:
             model = model.optimize({"backbone": wanted} if "backbone" in setting.mode else wanted)
         else:
             model = in_mode(model, setting.mode)
-        inputs = [{"image": workload.image(setting, i)} for i in range(setting.batch)]
-
-        def run() -> list[Instances]:
-            with evaluating(model), precision(setting):
-                return [x["instances"] for x in model(inputs)]
-
-        return Job(run, as_detections)
+        return _detection(model, setting)
 
     def train(self, setting: Setting) -> Job:
         model = in_mode(build_model(self.recipe).to(setting.device).train(), setting.mode)
@@ -258,13 +252,7 @@ class Detectron2:
     def forward(self, setting: Setting) -> Job:
         model = self._model(calibrated(self.recipe, setting).state_dict()).to(setting.device)
         model = in_mode(model.eval(), setting.mode)
-        inputs = [{"image": workload.image(setting, i)} for i in range(setting.batch)]
-
-        def run() -> list[Instances]:
-            with evaluating(model), precision(setting):
-                return [x["instances"] for x in model(inputs)]
-
-        return Job(run, as_detections)
+        return _detection(model, setting)
 
     def train(self, setting: Setting) -> Job:
         model = self._model(build_model(self.recipe).state_dict()).to(setting.device)
@@ -580,6 +568,17 @@ def precision(setting: Setting) -> Any:
     """The context that a mode runs in."""
     low = "bf16" in setting.mode and "optimized" not in setting.mode
     return torch.autocast(setting.device, torch.bfloat16, enabled=low)
+
+
+def _detection(model: nn.Module, setting: Setting) -> Job:
+    """Images to detections, for the two that take Detectron2's inputs."""
+    inputs = [{"image": workload.image(setting, i)} for i in range(setting.batch)]
+
+    def run() -> list[Instances]:
+        with evaluating(model), precision(setting):
+            return [x["instances"] for x in model(inputs)]
+
+    return Job(run, as_detections)
 
 
 def training_job(
