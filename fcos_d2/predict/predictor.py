@@ -24,7 +24,7 @@ from ..errors import FcosError
 from ..modeling import Selector
 from ..visualize import draw_boxes
 from ..weights.fetch import fetch, is_backbone_only
-from ..weights.fit import fit, log_report
+from ..weights.fit import fit
 from ..weights.read import Weights, read
 
 __all__ = ["Predictor"]
@@ -88,7 +88,7 @@ class Predictor:
         self._resize = parts.resize
         self._input_format = parts.input_format
         if weights_read is not None:
-            log_report(fit(self.model, weights_read))
+            fit(self.model, weights_read)
         self.class_names = list(names or _names_of(parts))
         self.model.eval()
         self.score_threshold = score_threshold

@@ -1,4 +1,4 @@
-"""Conversions of numbers that another project uses differently, beyond names. Each function reports what it did.
+"""Conversions of numbers that another project uses differently, beyond names; the report gets a sentence for each.
 
 Tensors are never changed in place. All arithmetic is float64, rounded once.
 """
@@ -6,22 +6,22 @@ Tensors are never changed in place. All arithmetic is float64, rounded once.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from .report import Report
 from .rules import EPSILON
 
 Tensors = dict[str, Tensor]
+Shapes = Mapping[str, tuple[int, ...]]
 
 COUNTER = ".num_batches_tracked"
-_BODY = "backbone.bottom_up."
-_TOWER_KERNEL = re.compile(r"dense\.head\.(share|cls|bbox)_tower\.\d+\.weight")
-# One convolution makes each level.
-_LEVEL = re.compile(r"backbone\.(fpn_output\d+|top_block\.p\d|output\.\d+)\.weight")
-_CONVOLUTION_BIAS = re.compile(r"dense\.head\.(share|cls|bbox)_tower\.(0|3|6|9|12|15|18|21)\.bias")
+SCALES = "dense.head.scales"
+_CLASSES = "dense.head.cls_logits."
+_TOWER_KERNEL = re.compile(r"(dense\.head\.(?:share|cls|bbox)_tower\.\d+\.)weight")
 
 
 @dataclass(frozen=True)
@@ -71,14 +71,12 @@ def change_epsilon(
         undefined += int((~defined).sum())
     if norms:
         values = " and ".join(f"{e:g}" for e in sorted({epsilons[norm] for norm in norms}))
-        source, target = (f"{EPSILON:g}", values) if back else (values, f"{EPSILON:g}")
-        steps.append(
-            f"frozen BN epsilon: weights of {len(norms)} norms scaled so that epsilon {target} gives what {source} gave"
-        )
+        new, old = (values, f"{EPSILON:g}") if back else (f"{EPSILON:g}", values)
+        scaled = f"weights of {len(norms)} norms scaled so that epsilon {new} gives what {old} gave"
+        steps.append(f"frozen BN epsilon: {scaled}")
     if undefined:
-        steps.append(
-            f"{undefined} channels have a running variance of 0 or less, where epsilon 0 is undefined: left as is"
-        )
+        cause = "have a running variance of 0 or less, where epsilon 0 is undefined"
+        steps.append(f"{undefined} channels {cause}: left as is")
     return changed, steps
 
 
@@ -87,124 +85,92 @@ def _wide(dtype: torch.dtype) -> torch.dtype:
 
 
 def choose_classes(tensors: Mapping[str, Tensor], channels: Sequence[int], num_classes: int) -> Tensors:
-    """Keep the class channels of COCO's 80 classes, in their order.
-
-    Args:
-        tensors: our names.
-        channels: channel of each class.
-        num_classes: that the tensors have.
-    """
-    chosen = dict(tensors)
-    for name in ("dense.head.cls_logits.weight", "dense.head.cls_logits.bias"):
-        chosen[name] = tensors[name].unflatten(0, (-1, num_classes))[:, list(channels)].flatten(0, 1)
-    return chosen
+    """Of tensors for `num_classes` classes, keep the class channels of COCO's 80, given the channel of each."""
+    chosen = {n: t.unflatten(0, (-1, num_classes))[:, list(channels)].flatten(0, 1) for n, t in _class_layer(tensors)}
+    return {**tensors, **chosen}
 
 
 def spread_classes(tensors: Mapping[str, Tensor], channels: Sequence[int], num_classes: int) -> Tensors:
     """The inverse: put the classes at their channels; channels without a class get weight 0 and bias -100 (score 0)."""
     spread = dict(tensors)
-    for name, empty in (("dense.head.cls_logits.weight", 0.0), ("dense.head.cls_logits.bias", -100.0)):
-        tensor = tensors[name]
+    for name, tensor in _class_layer(tensors):
+        empty = -100.0 if name.endswith("bias") else 0.0
         spread[name] = tensor.new_full((num_classes, *tensor.shape[1:]), empty)
         spread[name][list(channels)] = tensor
     return spread
 
 
-def change_pixels(tensors: Mapping[str, Tensor], theirs: Pixels, ours: Pixels) -> tuple[Tensors, list[str], list[str]]:
-    """Let the first convolution read other pixels: BGR for RGB, or divided by other deviations.
+def _class_layer(tensors: Mapping[str, Tensor]) -> list[tuple[str, Tensor]]:
+    return [(name, tensors[name]) for name in (f"{_CLASSES}weight", f"{_CLASSES}bias")]
+
+
+def change_pixels(tensors: Tensors, known: Collection[Pixels], ours: Pixels | None, report: Report) -> Tensors:
+    """Let the first convolution read other pixels than the `known` ones: BGR for RGB, or divided by other deviations.
 
     Another mean cannot be put into the weights: what is subtracted is not subtracted from the padding.
-
-    Returns:
-        The tensors, a sentence for each thing done, and what the user has to know.
     """
-    changed, done, facts = dict(tensors), [], []
+    if ours is None or ours in known:
+        return tensors
+    if len(known) != 1:
+        report.facts.append("which pixels the weights expect is not known from the file: nothing was changed")
+        return tensors
+    (theirs,) = known
     flip = theirs.format != ours.format
     mean, std = (tuple(reversed(x)) if flip else x for x in (theirs.mean, theirs.std))
     ratio = torch.tensor([new / old for new, old in zip(ours.std, std)], dtype=torch.float64)
     if flip:
-        done.append(f"{theirs.format} -> {ours.format}: input channels of the first convolution reversed")
-    if bool((ratio != 1).any()):
-        done.append(f"pixel deviation {std} -> {ours.std}: weights of the first convolution multiplied")
+        report.done.append(f"{theirs.format} -> {ours.format}: input channels of the first convolution reversed")
+    if rescaled := bool((ratio != 1).any()):
+        report.done.append(f"pixel deviation {std} -> {ours.std}: weights of the first convolution multiplied")
     if max(abs(new - old) for new, old in zip(ours.mean, mean)) > 1:
-        facts.append(f"trained with the pixel mean {mean}, but the config subtracts {ours.mean}: set model.pixel_mean")
-    for name in [n for n, t in tensors.items() if n.startswith(_BODY) and t.dim() == 4 and t.shape[1] == 3][:1]:
-        if done:
-            weight = tensors[name].double()
-            weight = (weight.flip(1) if flip else weight) * ratio[:, None, None]
-            changed[name] = weight.to(_wide(tensors[name].dtype))
-    return changed, done, facts
+        fact = f"trained with the pixel mean {mean}, but the config subtracts {ours.mean}: set model.pixel_mean"
+        report.facts.append(fact)
+    stems = (n for n, t in tensors.items() if n.startswith("backbone.bottom_up.") and t.dim() == 4 and t.shape[1] == 3)
+    name = next(stems, None)
+    if name is None or not (flip or rescaled):
+        return tensors
+    weight = tensors[name].double()
+    weight = (weight.flip(1) if flip else weight) * ratio[:, None, None]
+    return {**tensors, name: weight.to(_wide(tensors[name].dtype))}
 
 
-def fit_counters(
-    tensors: Mapping[str, Tensor], wanted: Mapping[str, tuple[int, ...]]
-) -> tuple[Tensors, Tensors, list[str]]:
-    """Drop or add `num_batches_tracked` as the model needs it: it counts training batches and decides no output.
-
-    Returns:
-        The tensors, those dropped, and a sentence for each thing done.
-    """
+def fit_counters(tensors: Mapping[str, Tensor], wanted: Collection[str], report: Report) -> tuple[Tensors, Tensors]:
+    """Drop or add `num_batches_tracked`, which decides no output, as the model needs it; returns also those dropped."""
     dropped = {n: t for n, t in tensors.items() if n.endswith(COUNTER) and n not in wanted}
-    norms = {n for n in wanted if n.endswith(COUNTER) and n not in tensors}
-    norms = {n for n in norms if n.removesuffix(COUNTER) + ".running_var" in tensors}
+    norms = [n for n in wanted if n.endswith(COUNTER) and n not in tensors]
+    norms = [n for n in norms if n.removesuffix(COUNTER) + ".running_var" in tensors]
     kept = {n: t for n, t in tensors.items() if n not in dropped}
-    kept |= {n: torch.zeros((), dtype=torch.int64) for n in wanted if n in norms}
-    steps = []
     if dropped:
-        steps.append(f"{len(dropped)} batch counters (num_batches_tracked) left out: frozen norms keep none")
+        report.done.append(f"{len(dropped)} batch counters (num_batches_tracked) left out: frozen norms keep none")
     if norms:
-        steps.append(f"{len(norms)} batch counters (num_batches_tracked) set to 0")
-    return kept, dropped, steps
+        report.done.append(f"{len(norms)} batch counters (num_batches_tracked) set to 0")
+    return kept | {n: torch.zeros((), dtype=torch.int64) for n in norms}, dropped
+
+
+def tower_biases(shapes: Shapes) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of the biases that convolutions of a head's towers may have."""
+    kernels = {match[1]: shapes[match[0]] for match in map(_TOWER_KERNEL.fullmatch, shapes) if match}
+    return {f"{name}bias": shape[:1] for name, shape in kernels.items() if len(shape) == 4}
 
 
 def fill_neutral(
-    tensors: Mapping[str, Tensor], wanted: Mapping[str, tuple[int, ...]], starts: Mapping[str, float]
-) -> tuple[Tensors, list[str]]:
-    """Add what the source does without, at the value that changes nothing.
+    tensors: Mapping[str, Tensor], wanted: Shapes, starts: Mapping[str, float], report: Report, who: str = "source"
+) -> Tensors:
+    """Add what is wanted and `who` does without, at the value that changes nothing.
 
     Args:
-        tensors: our names.
-        wanted: name -> shape, of the model.
         starts: start values of buffers that only training reads.
     """
-    filled, steps = dict(tensors), []
+    filled = dict(tensors)
     for name, value in starts.items():
         if name in wanted and name not in filled:
             filled[name] = torch.full(wanted[name], value)
-            steps.append(f"{name} starts at {value:g}: the source keeps no moving average")
-    if "dense.head.scales" in wanted and "dense.head.scales" not in filled:
-        filled["dense.head.scales"] = torch.ones(wanted["dense.head.scales"])
-        steps.append("scales set to 1: the source has none")
-    if not any(_CONVOLUTION_BIAS.fullmatch(name) for name in filled):
-        biases = [name for name in wanted if _CONVOLUTION_BIAS.fullmatch(name)]
-        filled |= {name: torch.zeros(wanted[name]) for name in biases}
-        if biases:
-            steps.append(f"{len(biases)} biases of tower convolutions set to 0: the source has none")
-    return filled, steps
-
-
-def add_counters(tensors: Mapping[str, Tensor]) -> tuple[Tensors, list[str]]:
-    """Give every batch norm its counter, for projects whose frozen norms are batch norms; names are theirs."""
-    wanted = [n.removesuffix(".running_var") + COUNTER for n in tensors if n.endswith(".running_var")]
-    added = {n: torch.zeros((), dtype=torch.int64) for n in wanted if n not in tensors}
-    return {**tensors, **added}, [f"{len(added)} batch counters (num_batches_tracked) set to 0"] if added else []
-
-
-def give_neutral(tensors: Mapping[str, Tensor], scales: bool, tower_bias: bool) -> tuple[Tensors, list[str]]:
-    """Add what another project's head always has, at the value that changes nothing; the inverse of `fill_neutral`.
-
-    Args:
-        tensors: our names.
-        scales, tower_bias: whether it always has them.
-    """
-    given, steps = dict(tensors), []
-    if scales and "dense.head.scales" not in tensors:
-        levels = [name for name in tensors if _LEVEL.fullmatch(name)]
-        given["dense.head.scales"] = torch.ones(len(levels))
-        steps.append(f"{len(levels)} scales set to 1: the model has none")
-    kernels = [name for name in tensors if _TOWER_KERNEL.fullmatch(name) and tensors[name].dim() == 4]
-    bare = [name for name in kernels if name.replace(".weight", ".bias") not in tensors] if tower_bias else []
-    given |= {name.replace(".weight", ".bias"): torch.zeros(len(tensors[name])) for name in bare}
-    if bare:
-        steps.append(f"{len(bare)} biases of tower convolutions set to 0: the model has none")
-    return given, steps
+            report.done.append(f"{name} starts at {value:g}: the source keeps no moving average")
+    if SCALES in wanted and SCALES not in filled:
+        filled[SCALES] = torch.ones(wanted[SCALES])
+        report.done.append(f"scales set to 1: the {who} has none")
+    biases = {name: shape for name, shape in tower_biases(wanted).items() if name in wanted}
+    if biases and not any(name in filled for name in biases):
+        filled |= {name: torch.zeros(shape) for name, shape in biases.items()}
+        report.done.append(f"{len(biases)} biases of tower convolutions set to 0: the {who} has none")
+    return filled

@@ -8,12 +8,12 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import struct
 import sys
 import zipfile
-from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -22,7 +22,7 @@ from torch import Tensor
 
 from ..errors import FcosError
 from ..files import os_error
-from .pickles import Refused, Storage, as_data, read_pickle, storage_of, tensor_of
+from .pickles import STORAGES, Foreign, Refused, read_pickle
 
 __all__ = ["SUFFIXES", "load"]
 
@@ -36,13 +36,11 @@ _SAFETENSORS = {
 
 
 def load(path: str | Path) -> dict[str, Any]:
-    """What a file of weights holds, on the CPU; nothing in it is run.
+    """What a file of weights of any kind holds, on the CPU, whatever it is called; nothing in it is run.
 
-    Args:
-        path: of any kind above, whatever it is called.
     Returns:
-        Its content: dicts, lists, tuples, strings, numbers, tensors, arrays, and `pickles.Foreign` for harmless objects
-        of other projects.
+        Dicts, lists, tuples, strings, numbers, tensors, arrays, and `pickles.Foreign` for harmless objects of other
+        projects.
     Raises:
         FcosError: the file is missing, cut off, damaged, or holds an object that could run code.
     """
@@ -57,9 +55,10 @@ def load(path: str | Path) -> dict[str, Any]:
     except FcosError as error:
         raise FcosError(f"The checkpoint {path} {error}") from error
     except Refused as error:
+        name = str(error).encode("unicode_escape").decode()[:120]
         raise FcosError(
-            f"The checkpoint {path} holds the object '{error.name}', which could run code when it is read; only "
-            "tensors and plain data are accepted, and nothing was run."
+            f"The checkpoint {path} holds the object '{name}', which could run code when it is read; only tensors and "
+            "plain data are accepted, and nothing was run."
         ) from error
     except Exception as error:  # a damaged file raises anything
         if cause := os_error(error):
@@ -77,43 +76,48 @@ def _content(file: BinaryIO) -> Any:
         return _archive(file)
     if start[8:] == b"{":
         return _safetensors(file)
-    first = as_data(read_pickle(file))
+    first = read_pickle(file)
     return _older(file) if first == _MAGIC else first
 
 
-class _Numbers:
-    """The flat tensors of a file, each read once.
+class _Storages(dict[str, Tensor]):
+    """The flat tensors of a file by their keys; empty until `fill`, for a pickle names them apart from their numbers.
 
     Args:
-        file: to read from.
-        place: key -> (where its numbers begin, how many bytes they are).
-        swapped: the bytes of each number are in the other order.
+        file: whose numbers they are; together they cannot be longer.
     """
 
-    def __init__(self, file: BinaryIO, place: Callable[[str], tuple[int, int]], swapped: bool = False) -> None:
-        self.file, self.place, self.swapped = file, place, swapped
-        self.known: dict[tuple[str, torch.dtype], Tensor] = {}
-        self.left = os.fstat(file.fileno()).st_size
+    def __init__(self, file: BinaryIO) -> None:
+        super().__init__()
+        self.file, self.left = file, os.fstat(file.fileno()).st_size
 
-    def __call__(self, storage: Storage) -> Tensor:
-        key = storage.key, storage.dtype
-        if key not in self.known:
-            start, length = self.place(storage.key)
-            self.left -= length
-            if length != storage.numel * storage.dtype.itemsize or self.left < 0:
-                raise ValueError("numbers of another length than the tensors say")
-            self.file.seek(start)
-            self.known[key] = self._read(length, storage.dtype)
-        return self.known[key]
+    def of_id(self, pid: Any) -> Tensor:
+        """The tensor that a persistent id of `torch.save` names; raises ValueError if it is none."""
+        kind, cls, key, _, numel, *view = pid
+        if kind != "storage" or not isinstance(cls, Foreign) or not isinstance(key, str):
+            raise ValueError("not the id of a storage")
+        flat = self.of(key, STORAGES[cls.name], numel)
+        return flat if not view or view[0] is None else flat.narrow(0, *view[0][1:])
 
-    def _read(self, length: int, dtype: torch.dtype) -> Tensor:
-        raw = torch.empty(length, dtype=torch.uint8)
-        room: Any = raw.numpy()
-        if self.file.readinto(memoryview(room)) != length:  # type: ignore[attr-defined]  # BinaryIO lacks it
+    def of(self, key: str, dtype: torch.dtype, numel: int) -> Tensor:
+        """The tensor of a key; raises ValueError if the file cannot hold it, or has said something else of it."""
+        if key not in self:
+            self.left -= numel * dtype.itemsize
+            if self.left < 0:
+                raise ValueError("more numbers than bytes")
+            self[key] = torch.empty(numel, dtype=dtype)
+        if self[key].dtype != dtype:
+            raise ValueError("numbers of two kinds")
+        return self[key]
+
+    def fill(self, key: str, start: int, length: int, swapped: bool = False) -> None:
+        """Read the numbers of a key, whose bytes may be in the other order; raises ValueError if they are too few."""
+        raw = self[key].view(torch.uint8)
+        self.file.seek(start)
+        if length != len(raw) or self.file.readinto(raw.numpy()) != length:  # type: ignore[attr-defined]
             raise ValueError("cut off")
-        if self.swapped:
-            raw = raw.view(-1, dtype.itemsize).flip(1).flatten()
-        return raw.view(dtype)
+        if swapped:
+            raw.copy_(raw.view(-1, self[key].itemsize).flip(1).flatten())
 
 
 def _archive(file: BinaryIO) -> Any:
@@ -126,7 +130,8 @@ def _archive(file: BinaryIO) -> Any:
         raise FcosError("is a TorchScript program: save its weights alone, with torch.save(model.state_dict(), FILE).")
 
     def place(name: str) -> tuple[int, int]:
-        info = records[name]
+        """Where the bytes of a record begin, and how many they are."""
+        info = records[f"{folder}{name}"]
         if info.compress_type != zipfile.ZIP_STORED or info.flag_bits & 1:
             raise FcosError("is a compressed archive: load it where it was made, and save it with torch.save.")
         file.seek(info.header_offset)
@@ -135,50 +140,44 @@ def _archive(file: BinaryIO) -> Any:
             raise ValueError("no record where one should be")
         return info.header_offset + 30 + header[1] + header[2], info.file_size
 
-    order: str = sys.byteorder
-    if f"{folder}byteorder" in records:
-        start, length = place(f"{folder}byteorder")
+    def content(name: str) -> bytes:
+        start, length = place(name)
         file.seek(start)
-        order = file.read(min(length, 9)).decode()
-    start, _ = place(pickles[0])
-    numbers = _Numbers(file, lambda key: place(f"{folder}data/{key}"), order != sys.byteorder)
-    file.seek(start)
-    return as_data(read_pickle(file, storage_of), numbers)
+        return file.read(length)
+
+    order = content("byteorder").decode() if f"{folder}byteorder" in records else sys.byteorder
+    storages = _Storages(file)
+    tree = read_pickle(io.BytesIO(content("data.pkl")), storages.of_id)
+    for key in storages:
+        storages.fill(key, *place(f"data/{key}"), order != sys.byteorder)
+    return tree
 
 
 def _older(file: BinaryIO) -> Any:
-    version, system = as_data(read_pickle(file)), as_data(read_pickle(file))
+    version, system = read_pickle(file), read_pickle(file)
     if version != 1001:
         raise ValueError("no version of PyTorch's format")
-    sizes: dict[str, int] = {}
-
-    def persistent(pid: Any) -> Storage:
-        storage = storage_of(pid)
-        sizes[storage.key] = storage.dtype.itemsize
-        return storage
-
-    tree, keys = read_pickle(file, persistent), as_data(read_pickle(file))
-    places = {}
+    storages = _Storages(file)
+    tree, keys = read_pickle(file, storages.of_id), read_pickle(file)
+    if not all(isinstance(key, str) for key in keys) or storages.keys() != {*keys}:
+        raise ValueError("not the keys of the storages")
+    swapped = isinstance(system, dict) and system.get("little_endian", True) != (sys.byteorder == "little")
     for key in keys:
         (count,) = struct.unpack("<q", file.read(8))
-        places[str(key)] = file.tell(), count * sizes[str(key)]
-        file.seek(count * sizes[str(key)], os.SEEK_CUR)
-    swapped = isinstance(system, Mapping) and system.get("little_endian", True) != (sys.byteorder == "little")
-    return as_data(tree, _Numbers(file, places.__getitem__, swapped))
+        storages.fill(key, file.tell(), count * storages[key].itemsize, swapped)
+    return tree
 
 
 def _safetensors(file: BinaryIO) -> dict[str, Tensor]:
     (length,) = struct.unpack("<Q", file.read(8))
     header = json.loads(file.read(length))
     header.pop("__metadata__", None)
-    base = file.tell()
-    spans = {name: row["data_offsets"] for name, row in header.items()}
-    places = {name: (base + first, last - first) for name, (first, last) in spans.items()}
-    if any(start < base for start, _ in places.values()):
-        raise ValueError("numbers in the header")
-    numbers, tensors = _Numbers(file, places.__getitem__, sys.byteorder == "big"), {}
+    base, storages = file.tell(), _Storages(file)
     for name, row in header.items():
-        dtype, shape = _SAFETENSORS[row["dtype"]], row["shape"]
-        flat = numbers(Storage(dtype, name, places[name][1] // dtype.itemsize))
-        tensors[name] = tensor_of(flat, 0, tuple(shape), torch.empty(shape, device="meta").stride())
-    return tensors
+        first, last = row["data_offsets"]
+        if first < 0:
+            raise ValueError("numbers in the header")
+        dtype = _SAFETENSORS[row["dtype"]]
+        storages.of(name, dtype, (last - first) // dtype.itemsize)
+        storages.fill(name, base + first, last - first, sys.byteorder == "big")
+    return {name: flat.reshape(header[name]["shape"]) for name, flat in storages.items()}

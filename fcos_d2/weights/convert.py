@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,10 +11,10 @@ from torch import Tensor
 
 from .. import zoo
 from ..config.load import load_config
-from ..config.stored import dump_config, parse_config
+from ..config.stored import dump_config
 from ..errors import FcosError
 from . import adjust
-from .expected import AVERAGE, Traits, target_of, traits_of
+from .expected import AVERAGE, Traits, target_of, variant_target
 from .families import OURS, family_of
 from .families.family import Family
 from .families.torchvision import TORCHVISION, coco_names
@@ -21,6 +22,9 @@ from .published import Imported, count_classes, load
 from .report import Report
 from .rules import some, to_theirs
 from .write import save
+
+# One convolution makes each level.
+_LEVEL = re.compile(r"backbone\.(fpn_output\d+|top_block\.p\d|output\.\d+)\.weight")
 
 
 def export(
@@ -42,9 +46,8 @@ def export(
     Raises:
         FcosError: the other project cannot express this model.
     """
-    row = family_of(family)
     traits = None if config is None else target_of(config).traits
-    return _export(state_dict, row, traits, num_classes, unused or {}, Report("", row.name))
+    return _export(state_dict, family_of(family), traits, num_classes, unused or {}, Report("", family))
 
 
 def _export(
@@ -55,32 +58,36 @@ def _export(
     unused: Mapping[str, Tensor],
     report: Report,
 ) -> dict[str, Tensor]:
-    for sentence in _cannot(row, traits, state_dict):
-        raise FcosError(f"{row.name} cannot express this model: {sentence}.")
+    if reasons := _cannot(row, traits, state_dict):
+        raise FcosError(f"{row.name} cannot express this model: {reasons[0]}.")
     state = {name: tensor for name, tensor in state_dict.items() if name != AVERAGE and not OURS.ignores(name)}
-    if not row.has_scales:
-        state.pop("dense.head.scales", None)
-    state, done = adjust.give_neutral(state, row.has_scales, bool(row.tower_bias))
-    report.done += done
+    wanted = {name: tuple(tensor.shape) for name, tensor in state.items()}
+    if row.tower_bias:
+        wanted |= adjust.tower_biases(wanted)
+    if row.has_scales:
+        wanted[adjust.SCALES] = (sum(bool(_LEVEL.fullmatch(name)) for name in state),)
+    else:
+        state.pop(adjust.SCALES, None)
+        wanted.pop(adjust.SCALES, None)
+    state = adjust.fill_neutral(state, wanted, {}, report, "model")
     classes = count_classes(state, Path("The state dict"))
     if num_classes not in (None, classes):
         channels = row.channels_of_classes
         if channels is None or len(channels) != classes or num_classes <= max(channels):
             raise FcosError(f"{row.name} cannot have {num_classes} classes of a model that has {classes}.")
         state = adjust.spread_classes(state, channels, num_classes)
-        report.done.append(
-            f"class channels {classes} -> {num_classes}: COCO's classes at their ids, the others never score"
-        )
+        done = f"class channels {classes} -> {num_classes}: COCO's classes at their ids, the others never score"
+        report.done.append(done)
     epsilons = to_theirs(state, row.rules).epsilons
-    state, done = adjust.change_epsilon(state, epsilons, back=True)
-    report.done += done
+    state, steps = adjust.change_epsilon(state, epsilons, back=True)
+    report.done += steps
     renamed = to_theirs(state, row.rules)
     if renamed.left_over:
         raise FcosError(f"{row.name} cannot express this model: it has nothing like {some(renamed.left_over)}.")
     tensors = {**unused, **renamed.tensors}
-    if row.counters:
-        tensors, done = adjust.add_counters(tensors)
-        report.done += done
+    if row.counters:  # of every batch norm, as its frozen ones are batch norms, too
+        norms = [name.removesuffix(".running_var") for name in tensors if name.endswith(".running_var")]
+        tensors, _ = adjust.fit_counters(tensors, [*tensors, *(norm + adjust.COUNTER for norm in norms)], report)
     report.family, report.num_classes, report.tensors = row.name, num_classes or classes, len(tensors)
     report.renamed = sum(name not in state_dict for name in tensors)
     return tensors
@@ -89,7 +96,7 @@ def _export(
 def _cannot(row: Family, traits: Traits | None, state: Mapping[str, Tensor]) -> list[str]:
     """Why a project cannot express a model, a sentence each."""
     reasons = []
-    scales = state.get("dense.head.scales")
+    scales = state.get(adjust.SCALES)
     if scales is not None and not row.has_scales and bool((scales != 1).any()):
         reasons.append("it has no scales, and those of the model are not 1")
     levels = [name for name in state if ".levels.0." in name and name.startswith("dense.head.")]
@@ -99,16 +106,15 @@ def _cannot(row: Family, traits: Traits | None, state: Mapping[str, Tensor]) -> 
             reasons.append(f"it has no batch norms whose levels have {'an own' if own else 'a shared'} weight and bias")
     if traits is None:
         return reasons
-    if traits.activation not in row.activations:
-        known = " or ".join(f"{a} in {unit}s" for a, unit in row.activations)
-        reasons.append(f"its raw ltrb is {traits.activation[0]} in {traits.activation[1]}s, and it knows {known} only")
-    if traits.quality_on not in row.quality_on:
-        reasons.append(f"its quality branch is on the {traits.quality_on} tower")
-    if traits.origin != row.origin:
-        reasons.append(f"its locations have the origin {traits.origin!r} instead of {row.origin!r}")
-    if traits.stride_in_1x1 is not None and traits.stride_in_1x1 not in row.stride_in_1x1:
-        reasons.append("its bottlenecks stride in their 1x1")
-    return reasons
+    activation, unit = traits.activation
+    known = " or ".join(f"{a} in {unit}s" for a, unit in row.activations)
+    checks = {
+        f"its raw ltrb is {activation} in {unit}s, and it knows {known} only": traits.activation in row.activations,
+        f"its quality branch is on the {traits.quality_on} tower": traits.quality_on in row.quality_on,
+        f"its locations have the origin {traits.origin!r} instead of {row.origin!r}": traits.origin == row.origin,
+        "its bottlenecks stride in their 1x1": traits.stride_in_1x1 in (None, *row.stride_in_1x1),
+    }
+    return reasons + [sentence for sentence, fine in checks.items() if not fine]
 
 
 def convert(
@@ -142,30 +148,18 @@ def convert(
         return imported.report
     row = family_of(to)
     imported = load(path, family, config, None if row.channels_of_classes else num_classes)
-    traits = _traits(imported, row, config, path)
-    unused = imported.unused if imported.family == row.name else _kept(imported, row)
-    tensors = _export(imported.state_dict, row, traits, num_classes, unused, imported.report)
-    if traits is None:
-        imported.report.facts.append(f"that {row.name} can express the model was checked by names only")
-    save(output, row.wrap(tensors))
-    return imported.report
-
-
-def _traits(imported: Imported, row: Family, config: Any, path: Path) -> Traits | None:
-    """What the weights belong to, as far as it matters for another project.
-
-    Raises:
-        FcosError: nothing decides between variants of which the project can express some only; the message lists them.
-    """
-    if config is not None:
-        return target_of(config).traits
-    if isinstance(imported.extra.get("config"), str):
-        return target_of(parse_config(imported.extra["config"], str(path)), origin=str(path)).traits
     if imported.variant is None and imported.variants:
-        can = {not _cannot(row, traits_of(variant), imported.state_dict) for variant in imported.variants}
-        if len(can) > 1:
+        targets = (variant_target(variant, imported.report.num_classes) for variant in imported.variants)
+        if len({not _cannot(row, target.traits, imported.state_dict) for target in targets}) > 1:
             _ = imported.config_name  # raises: the caller has to choose
-    return traits_of(imported.variant or imported.variants[0]) if imported.variants else None
+    unused, before = imported.unused, imported.extra.get("imported")
+    if imported.family != row.name:  # then perhaps an earlier import into our format has put something aside
+        unused = before.get("unused", {}) if isinstance(before, dict) and before.get("family") == row.name else {}
+    tensors = _export(imported.state_dict, row, imported.traits, num_classes, unused, imported.report)
+    if imported.traits is None:
+        imported.report.facts.append(f"that {row.name} can express the model was checked by names only")
+    save(output, {**row.beside, row.wrapper: tensors} if row.wrapper else tensors)
+    return imported.report
 
 
 def _checkpoint(imported: Imported, config: Any) -> dict[str, Any]:
@@ -186,9 +180,3 @@ def _checkpoint(imported: Imported, config: Any) -> dict[str, Any]:
     if imported.family != OURS.name:
         payload["imported"] = {"family": imported.family, "unused": dict(imported.unused)}
     return payload
-
-
-def _kept(imported: Imported, row: Family) -> Mapping[str, Tensor]:
-    """What an earlier import into our format put aside, if it came from the same family."""
-    before = imported.extra.get("imported") or {}
-    return before.get("unused", {}) if before.get("family") == row.name else {}

@@ -5,8 +5,9 @@ Models are built on PyTorch's meta device, so even a ResNeXt-101 costs a tenth o
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
@@ -19,15 +20,13 @@ from omegaconf import OmegaConf
 from torch import Tensor, nn
 
 from .. import zoo
-from ..config.compose import compose, pixel_statistics
+from ..config.compose import compose
 from ..config.load import is_code, load_config
 from ..config.stored import build
-from ..modeling import FCOSHead, FCOSLoss, LocationGrid, LTRBCoder
 from ..modeling.backbone import BACKBONES
-from ..zoo.recipes import RECIPES, Recipe
+from ..zoo.recipes import RECIPES
 from ..zoo.schedules import SCHEDULES
-from .adjust import COUNTER, Pixels, change_pixels
-from .report import Report
+from .adjust import COUNTER, Pixels
 from .rules import Difference, difference
 
 AVERAGE = "dense.loss.average"
@@ -51,12 +50,11 @@ class Traits:
 
     def __str__(self) -> str:
         where = "centers" if self.origin == "center" else "corners, a step being padded size // feature size"
-        activation, unit = self.activation
-        strides: dict[bool | None, str] = {True: " 1x1 (caffe style)", False: " 3x3"}
-        return (
-            f"locations at cell {where}; ltrb by {activation} in {unit}s; quality beside the {self.quality_on} tower"
-            + (f"; bottlenecks stride in their{strides[self.stride_in_1x1]}" if self.stride_in_1x1 in strides else "")
-        )
+        ltrb = "{} in {}s".format(*self.activation)
+        begin = "; bottlenecks stride in their"
+        strides = {None: "", True: f"{begin} 1x1 (caffe style)", False: f"{begin} 3x3"}
+        text = f"locations at cell {where}; ltrb by {ltrb}; quality beside the {self.quality_on} tower"
+        return text + strides[self.stride_in_1x1]
 
 
 @dataclass(frozen=True)
@@ -117,12 +115,7 @@ def _named(name: str, num_classes: int | None) -> Target:
     if Path(name).suffix and Path(name).is_file():
         return replace(target_of(load_config(name), num_classes, origin="" if is_code(name) else name), title=name)
     variant = zoo.find(name)
-    return variant_target(variant, num_classes or _classes_of(variant.full_name))
-
-
-@cache
-def _classes_of(name: str) -> int:
-    return zoo.get_config(name).model.num_classes
+    return variant_target(variant, num_classes or zoo.get_config(variant.full_name).model.num_classes)
 
 
 def _pixels_of_model(model: Any) -> Pixels | None:
@@ -164,102 +157,29 @@ def _traits_of(model: Any) -> Traits | None:
         return None
 
 
-def traits_of(variant: zoo.Variant) -> Traits:
-    """The traits of a variant, from its rows."""
-    recipe, row = RECIPES[variant.recipe], BACKBONES[variant.backbone]
-    coder, grid = LTRBCoder(**recipe.coder), LocationGrid(**recipe.grid)
-    return Traits(
-        (coder.activation, coder.unit),
-        recipe.head.get("quality_on", FCOSHead.quality_on),
-        grid.origin,
-        row.arguments.get("stride_in_1x1"),
-    )
-
-
-def pixels_of(variant: zoo.Variant) -> Pixels:
-    """What a variant reads."""
-    recipe = RECIPES[variant.recipe]
-    return Pixels(recipe.input_format, *pixel_statistics(recipe, BACKBONES[variant.backbone]))
-
-
 # Which variants fit
 
 
 @cache
-def _shapes(backbone: str, structure: tuple, recipe: str, num_classes: int) -> Target:
-    """The model of a recipe on a backbone; recipes of one `structure` have the same tensors."""
-    config = compose(recipe=recipe, backbone=backbone, schedule=next(iter(SCHEDULES)))
-    return target_of(config.model, num_classes)
+def _model(recipe: str, backbone: str, num_classes: int) -> Target:
+    return target_of(compose(recipe=recipe, backbone=backbone, schedule=next(iter(SCHEDULES))).model, num_classes)
 
 
 def variant_target(variant: zoo.Variant, num_classes: int) -> Target:
     """What weights a variant wants if it has `num_classes` classes."""
-    recipe = RECIPES[variant.recipe]
-    structure = _structure(recipe)
-    alike = next(name for name, other in RECIPES.items() if _structure(other) == structure)
-    target = _shapes(variant.backbone, structure, alike, num_classes)
-    start = float(recipe.loss.get("moving_start", FCOSLoss.moving_start))
-    return replace(
-        target,
-        title=variant.full_name,
-        pixels=pixels_of(variant),
-        traits=traits_of(variant),
-        starts=dict.fromkeys(target.starts, start),
-        variant=variant,
-    )
+    target = _model(variant.recipe, variant.backbone, num_classes)
+    return replace(target, title=variant.full_name, variant=variant)
 
 
-def _structure(recipe: Recipe) -> tuple:
-    """What of a recipe decides which tensors a model has."""
-    head = {k: v for k, v in recipe.head.items() if k not in ("quality_on", "prior_prob")}
-    moving = any("moving" in str(value) for key, value in recipe.loss.items() if key.endswith("normalizer"))
-    points = recipe.grid.get("points_per_cell", 1)
-    return _frozen((recipe.head_name, recipe.features, recipe.top_levels, points, moving, head))
-
-
-def detects_alike(variant: zoo.Variant) -> tuple:
+def _detects(target: Target) -> str:
     """What decides the detections of a variant, given its weights; two with equal results differ in training only."""
-    recipe, row = RECIPES[variant.recipe], BACKBONES[variant.backbone]
+    assert target.variant is not None
+    recipe, row = RECIPES[target.variant.recipe], BACKBONES[target.variant.backbone]
     arguments = {k: v for k, v in row.arguments.items() if k not in ("norm", "freeze_at") and "init" not in k}
     head = {k: v for k, v in recipe.head.items() if k != "prior_prob"}
-    return _frozen(
-        (
-            *(recipe.grid, recipe.coder, head, recipe.selector, recipe.features, recipe.top_levels, recipe.head_name),
-            *(row.bottom_up.__name__, arguments, getattr(row.pyramid, "__name__", repr(row.pyramid)), row.features),
-            *(row.channels, pixels_of(variant).mean, pixels_of(variant).std, recipe.input_format),
-        )
-    )
-
-
-def _frozen(value: Any) -> Any:
-    """A hashable copy."""
-    if isinstance(value, Mapping):
-        return tuple(sorted((k, _frozen(v)) for k, v in value.items()))
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        return tuple(_frozen(v) for v in value)
-    return value
-
-
-def suit_pixels(
-    tensors: dict[str, Tensor], known: Collection[Pixels], target: Target, report: Report
-) -> dict[str, Tensor]:
-    """Let the first convolution read what the model is given.
-
-    Args:
-        tensors: our names.
-        known: what they may have been trained on.
-        target: the model.
-        report: gets a sentence for each thing done, and for what the user has to know.
-    """
-    if target.pixels is None or target.pixels in known:
-        return tensors
-    if len(known) != 1:
-        report.facts.append("which pixels the weights expect is not known from the file: nothing was changed")
-        return tensors
-    tensors, done, facts = change_pixels(tensors, next(iter(known)), target.pixels)
-    report.done += done
-    report.facts += facts
-    return tensors
+    network = (row.bottom_up, row.pyramid, arguments, row.features, row.channels, repr(target.pixels))
+    dense = (recipe.grid, recipe.coder, head, recipe.selector, recipe.features, recipe.top_levels, recipe.head_name)
+    return json.dumps((network, dense), sort_keys=True, default=str)
 
 
 def without_counters(tensors: Mapping[str, Tensor], target: Target) -> Difference:
@@ -273,19 +193,14 @@ def without_counters(tensors: Mapping[str, Tensor], target: Target) -> Differenc
     return difference(given, wanted)
 
 
-def _promising(tensors: Mapping[str, Tensor], variants: Sequence[zoo.Variant]) -> list[zoo.Variant]:
-    """The variants with the same network, else with the same kind, else all; the others need not be built."""
-    kinds, same = [], []
-    for variant in variants:
-        row = BACKBONES[variant.backbone]
-        marks = (row.mark, row.last_block, row.block_after)
-        mark, last, after = (f"backbone.bottom_up.{name}" if name else "" for name in marks)
-        if mark and mark not in tensors:
-            continue
-        kinds.append(variant)
-        if not last or (last in tensors and after not in tensors):
-            same.append(variant)
-    return same or kinds or list(variants)
+def _nearness(tensors: Mapping[str, Tensor], variant: zoo.Variant) -> int:
+    """2 for a variant with the same network, as far as few names can say; 1 for the same kind of network; else 0."""
+    row = BACKBONES[variant.backbone]
+    marks = (row.mark, row.last_block, row.block_after)
+    mark, last, after = (f"backbone.bottom_up.{name}" if name else "" for name in marks)
+    if mark and mark not in tensors:
+        return 0
+    return 2 if not last or (last in tensors and after not in tensors) else 1
 
 
 def fitting(
@@ -293,7 +208,8 @@ def fitting(
 ) -> tuple[list[zoo.Variant], zoo.Variant | None, Difference]:
     """The variants that want exactly these tensors; and the nearest with its difference, for when there is none."""
     fits, nearest, least = [], None, Difference()
-    for variant in _promising(tensors, variants):
+    ranks = [_nearness(tensors, variant) for variant in variants]
+    for variant in (v for v, rank in zip(variants, ranks) if rank == max(ranks)):  # the others need not be built
         found = without_counters(tensors, variant_target(variant, num_classes))
         if not found:
             fits.append(variant)
@@ -302,29 +218,25 @@ def fitting(
     return fits, nearest, least
 
 
-_WORDS = {"mstrain": "ms"}
-
-
-def _name_parts(name: str) -> frozenset[str]:
+def _words(name: str) -> set[str]:
     """The words of a file's or a variant's name: published files have those of their config, in another order."""
-    text = re.sub(r"[^a-z0-9]+", " ", name.lower())
-    return frozenset(_WORDS.get(word, word) for word in text.split())
+    return set(re.findall("[a-z0-9]+", name.lower().replace("mstrain", "ms")))
 
 
-def named_like(path: str | Path, variants: Sequence[zoo.Variant]) -> list[zoo.Variant]:
-    """Of some variants, those one of whose names has the most words, all of them in the file's name."""
-    stem = _name_parts(Path(path).stem)
-    sizes = [max((len(p) for p in map(_name_parts, (v.name, *v.aliases)) if p <= stem), default=0) for v in variants]
-    return [v for v, size in zip(variants, sizes) if size and size == max(sizes)]
+def choose(variants: Sequence[zoo.Variant], path: Path, num_classes: int) -> tuple[zoo.Variant | None, str]:
+    """The variant of several with the same tensors, if the file's name or the tensors decide; and which of them did."""
+    if len(variants) == 1:
+        return variants[0], "the only one with these tensors"
+    stem = _words(path.stem)  # one of the variant's names must lie in it, with as many words as possible
+    sizes = [max((len(p) for p in map(_words, (v.name, *v.aliases)) if p <= stem), default=0) for v in variants]
+    if max(sizes):
+        return variants[sizes.index(max(sizes))], f"by the name of the file, {path.name}"
+    if len({_detects(variant_target(v, num_classes)) for v in variants}) == 1:
+        return variants[0], "the others detect alike and differ in training only"
+    return None, ""
 
 
 def describe(targets: Sequence[Target]) -> list[str]:
     """What models have in common that a user of their weights should know, a sentence each."""
-    facts = [f"input: {pixels}" for pixels in {t.pixels for t in targets}]
-    facts = facts if len(facts) == 1 else []
-    if any(t.traits is None for t in targets):
-        return facts
-    for values in zip(*(str(t.traits).split("; ") for t in targets)):
-        if len(set(values)) == 1:
-            facts.append(values[0])
-    return facts
+    texts = [[f"input: {t.pixels}", *(str(t.traits).split("; ") if t.traits else ())] for t in targets]
+    return [values[0] for values in zip(*texts) if len(set(values)) == 1]

@@ -60,8 +60,9 @@ def fetch(path: str | Path) -> Path:
         own = {"cache_dir": str(Path(get_cache_dir()) / "fcos_d2" / host)} if host and "http" in row.url[:5] else {}
         file = Path(PathManager.get_local_path(row.url, **own))
     except Exception as error:  # whatever the network or the catalog says
+        shown = row.url.replace("detectron2://", "https://dl.fbaipublicfiles.com/detectron2/")
         raise FcosError(
-            f"The weights {_for_people(row.url)} cannot be fetched ({type(error).__name__}): pass "
+            f"The weights {shown} cannot be fetched ({type(error).__name__}): pass "
             "train.init_checkpoint= (MODEL.WEIGHTS= with YAML keys) to train from scratch, or the path of a local file."
         ) from error
     if row.sha256 and not (found := _digest(file)).startswith(row.sha256):
@@ -71,10 +72,6 @@ def fetch(path: str | Path) -> Path:
             "published: the file was deleted; try again, or pass the path of a local file."
         )
     return file
-
-
-def _for_people(url: str) -> str:
-    return url.replace("detectron2://", "https://dl.fbaipublicfiles.com/detectron2/")
 
 
 def _digest(path: Path) -> str:

@@ -13,13 +13,13 @@ from torch import Tensor, nn
 from ..errors import FcosError
 from .families import FAMILIES
 from .fetch import fetch
-from .imagenet import backbone_for, backbone_prefix
+from .imagenet import backbone_prefix, load_backbone
 from .published import imported
 from .read import Weights, read
 from .report import Report
 from .rules import some
 
-__all__ = ["Policy", "fit", "load_model", "log_report"]
+__all__ = ["Policy", "fit", "load_model"]
 
 logger = logging.getLogger("fcos_d2")
 
@@ -52,19 +52,12 @@ class Policy:
 
 
 def load_model(model: nn.Module, path: str, **policy: Any) -> Report:
-    """Fetch, read and fit a file of weights, and log what was done; see `fetch`, `read`, `fit` and `Policy`."""
-    report = fit(model, read(fetch(path)), Policy(**policy))
-    log_report(report)
-    return report
-
-
-def log_report(report: Report) -> None:
-    """Say what became of the weights of a file."""
-    logger.info("%s", report)
+    """Fetch, read and fit a file of weights; see `fetch`, `read`, `fit` and `Policy`."""
+    return fit(model, read(fetch(path)), Policy(**policy))
 
 
 def fit(model: nn.Module, weights: Weights, policy: Policy | None = None) -> Report:
-    """Load weights into a model; if they do not suit, the model stays as it was.
+    """Load weights into a model, and log what was done; if they do not suit, the model stays as it was.
 
     Args:
         model: of any architecture; may be wrapped for distributed training.
@@ -95,6 +88,7 @@ def fit(model: nn.Module, weights: Weights, policy: Policy | None = None) -> Rep
     report.tensors = len(state)
     if any(_CLASS_LAYER in name for name in state):
         report.num_classes = report.num_classes or getattr(model, "num_classes", 0)
+    logger.info("%s", report)
     return report
 
 
@@ -106,9 +100,7 @@ def _translate(
     if weights.averages and policy.averaged:
         report.facts.append("the averaged weights (ema) of the training")
     if weights.kind in FAMILIES and hasattr(model, "dense"):
-        count = None
-        if policy.classes == "drop":
-            count = imported(weights).report.num_classes
+        count = imported(weights).report.num_classes if policy.classes == "drop" else None
         found = imported(weights, config=model, num_classes=count)
         report.adopt(found.report)
         return found.state_dict
@@ -117,7 +109,7 @@ def _translate(
         return chosen
     if not policy.allow_backbone:
         raise FcosError(f"{weights.path} holds no detector, only a backbone to start training from.")
-    part = backbone_for(weights, model)
+    part = load_backbone(weights, model)
     report.adopt(part.report)
     return part.state_dict
 
@@ -127,8 +119,7 @@ def _complete(
 ) -> dict[str, Tensor]:
     """What goes into the model; `report` says which of its tensors keep their initial values.
 
-    Raises:
-        FcosError: something is missing or left over that the policy does not allow.
+    Raises FcosError if something is missing or left over that the policy does not allow.
     """
     missing = [name for name in own if name not in state]
     fresh = [name for name in missing if name.endswith(_STARTS_ANEW) or name in report.initial]
@@ -156,16 +147,14 @@ def _check_classes(
 ) -> None:
     """Raise FcosError if a class layer has another number of classes, or the names differ."""
     origin, file_classes = weights.path, weights.class_names
-    for name in own:
-        if _CLASS_LAYER not in name or name not in state or own[name].shape == state[name].shape:
-            continue
-        there, here = state[name].shape[0], own[name].shape[0]
-        if own[name].shape[1:] == state[name].shape[1:]:
+    for name in own.keys() & state.keys():
+        there, here = state[name].shape, own[name].shape
+        if _CLASS_LAYER in name and there != here and there[1:] == here[1:]:
             named = f" ({some(file_classes)})" if file_classes else ""
             raise FcosError(
-                f"{origin} was trained for {there} classes{named}, but the model has {here}: set "
-                f"model.num_classes={there} (MODEL.FCOS.NUM_CLASSES) to use it as it is, or train.init_classes=drop to "
-                "start only the class layer anew."
+                f"{origin} was trained for {there[0]} classes{named}, but the model has {here[0]}: set "
+                f"model.num_classes={there[0]} (MODEL.FCOS.NUM_CLASSES) to use it as it is, or train.init_classes=drop "
+                "to start only the class layer anew."
             )
     if file_classes and class_names and list(file_classes) != list(class_names):
         differing = next((pair for pair in zip(file_classes, class_names) if pair[0] != pair[1]), None)
@@ -177,15 +166,13 @@ def _check_classes(
 
 
 def _check_shapes(own: Mapping[str, Tensor], state: Mapping[str, Tensor], origin: str) -> None:
-    both = [name for name in own if name in state]
-    wrong = [name for name in both if own[name].shape != state[name].shape]
+    both = [(name, state[name], tensor) for name, tensor in own.items() if name in state]
+    wrong = [f"{n} ({tuple(x.shape)} there, {tuple(y.shape)} here)" for n, x, y in both if x.shape != y.shape]
     if wrong:
-        there, here = tuple(state[wrong[0]].shape), tuple(own[wrong[0]].shape)
         raise FcosError(
             f"{origin} was made for another model: {len(wrong)} of its weights have another shape, the first "
-            f"{wrong[0]} ({there} there, {here} here)."
+            f"{wrong[0]}."
         )
-    for name in both:
-        given, wanted = state[name].dtype, own[name].dtype
-        if not torch.can_cast(given, wanted) or wanted.is_floating_point > given.is_floating_point:
-            raise FcosError(f"{origin} holds {given} at {name}, where the model has {wanted}.")
+    for name, given, wanted in both:
+        if not torch.can_cast(given.dtype, wanted.dtype) or wanted.is_floating_point() > given.is_floating_point():
+            raise FcosError(f"{origin} holds {given.dtype} at {name}, where the model has {wanted.dtype}.")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +11,10 @@ import torch
 from torch import Tensor
 
 from ..errors import FcosError
-from .adjust import fit_counters
-from .expected import Target, suit_pixels, target_of
+from .adjust import Pixels, change_pixels, fit_counters
+from .expected import Target, target_of
 from .families.imagenet import CLASSIFIER, origin_of, without_prefixes
+from .published import Imported
 from .read import Weights, read
 from .report import Report
 from .rules import EPSILON, difference, matches, some, to_ours
@@ -24,34 +24,21 @@ _OURS = "backbone.bottom_up."
 _OFFSETS = re.compile(r".*(\.|_)offset\.(weight|bias)")
 
 
-@dataclass(frozen=True)
-class Backbone:
-    """Weights of a network below the pyramid, under our names.
-
-    Attributes:
-        state_dict: our name -> tensor; all begin with `backbone.bottom_up.`.
-        report: what was done; `report.initial` are the names of deformable convolutions' offsets, which start anew.
-    """
-
-    state_dict: dict[str, Tensor]
-    report: Report
-
-
-def load_backbone(path: str | Path, config: Any = None) -> Backbone:
+def load_backbone(path: str | Path | Weights, config: Any = None) -> Imported:
     """Read ImageNet weights on the CPU; nothing in the file is run.
 
     Args:
-        path: .pkl of Detectron2's or Caffe2's model zoo, or .pth of torchvision, timm, or the network's authors.
+        path: .pkl of Detectron2's or Caffe2's model zoo, or .pth of torchvision, timm, or the network's authors; or
+            what `read` returned.
         config: what the weights are for: name of a variant, config or model. With it they are checked to be complete,
             and the first convolution is changed to the pixels that it reads.
+    Returns:
+        Tensors whose names begin with `backbone.bottom_up.`; `report.initial` has those of deformable convolutions'
+        offsets, which start anew.
     Raises:
         FcosError: the file is damaged, hostile, of no known network, or of another than the config's.
     """
-    return backbone_for(read(path), config)
-
-
-def backbone_for(weights: Weights, config: Any = None) -> Backbone:
-    """The same of weights that were read."""
+    weights = path if isinstance(path, Weights) else read(path)
     tensors = without_prefixes(weights.tensors)
     target = None if config is None else target_of(config)
     origin = origin_of(tensors)
@@ -61,9 +48,12 @@ def backbone_for(weights: Weights, config: Any = None) -> Backbone:
         if target and (same := _same_names(weights, tensors, target)):
             return same
         if origin is None:
+            shapes = target.shapes if target else {}
+            wanted = [name for name in shapes if name.startswith(backbone_prefix(shapes))]
+            ours = f", and the first of {target.title}'s backbone {wanted[0]!r}" if target and wanted else ""
             raise FcosError(
                 f"{weights.path} holds no known backbone: the first of its {len(tensors)} tensors is "
-                f"{next(iter(tensors))!r}{_wanted(target)}."
+                f"{next(iter(tensors))!r}{ours}."
             )
     report = Report(weights.path, origin.name, ignored=[name for name in tensors if name not in bare])
     if renamed.left_over:
@@ -72,9 +62,11 @@ def backbone_for(weights: Weights, config: Any = None) -> Backbone:
     if target is None:
         report.facts += [f"input: {weights.pixels}"] * (weights.pixels is not None)
     else:
-        state = _suit(state, weights, target, report)
+        offsets = (name for name in target.shapes if name.startswith(_OURS) and _OFFSETS.fullmatch(name))
+        report.initial = [name for name in offsets if name not in state]
+        state = _suit(state, _OURS, weights.pixels, target, report)
     report.tensors, report.renamed = len(state), sum(name not in weights.tensors for name in state)
-    return Backbone(state, report)
+    return Imported(state, report, report.family)
 
 
 def backbone_prefix(names: Iterable[str]) -> str:
@@ -82,30 +74,17 @@ def backbone_prefix(names: Iterable[str]) -> str:
     return _OURS if any(name.startswith(_OURS) for name in names) else "backbone."
 
 
-def _same_names(weights: Weights, tensors: dict[str, Tensor], target: Target) -> Backbone | None:
+def _same_names(weights: Weights, tensors: dict[str, Tensor], target: Target) -> Imported | None:
     """Weights of a network that this package does not know, if their names are those of the target's."""
     prefix = backbone_prefix(target.shapes)
-    wanted = {name: shape for name, shape in target.shapes.items() if name.startswith(prefix)}
     report = Report(weights.path, "names of the backbone itself")
-    report.ignored = [n for n in tensors if f"{prefix}{n}" not in wanted and matches(CLASSIFIER, n)]
+    report.ignored = [n for n in tensors if f"{prefix}{n}" not in target.shapes and matches(CLASSIFIER, n)]
     state = {f"{prefix}{name}": tensor for name, tensor in tensors.items() if name not in report.ignored}
-    if not any(name in wanted for name in state):
+    if not any(name in target.shapes for name in state):
         return None
-    state, _, report.done = fit_counters(state, wanted)
-    found = difference(state, wanted)
-    if found:
-        raise FcosError(f"{weights.path} does not suit the backbone of {target.title}: {found}.")
-    report.facts.append("the first convolution is used as it is, whatever pixels it was trained on")
+    state = _suit(state, prefix, None, target, report)
     report.tensors = len(state)
-    return Backbone(state, report)
-
-
-def _wanted(target: Target | None) -> str:
-    if target is None:
-        return ""
-    prefix = backbone_prefix(target.shapes)
-    first = next((name for name in target.shapes if name.startswith(prefix)), None)
-    return f", and the first of {target.title}'s backbone {first!r}" if first else ""
+    return Imported(state, report, report.family)
 
 
 def _fill_statistics(state: Mapping[str, Tensor], report: Report) -> dict[str, Tensor]:
@@ -121,17 +100,17 @@ def _fill_statistics(state: Mapping[str, Tensor], report: Report) -> dict[str, T
     return filled
 
 
-def _suit(state: dict[str, Tensor], weights: Weights, target: Target, report: Report) -> dict[str, Tensor]:
-    wanted = {name: shape for name, shape in target.shapes.items() if name.startswith(_OURS)}
-    report.initial = [name for name in wanted if _OFFSETS.fullmatch(name) and name not in state]
-    wanted = {name: shape for name, shape in wanted.items() if name not in report.initial}
-    state, _, done = fit_counters(state, wanted)
-    report.done += done
+def _suit(
+    state: dict[str, Tensor], prefix: str, pixels: Pixels | None, target: Target, report: Report
+) -> dict[str, Tensor]:
+    """The weights as the target's network, below `prefix`, wants them; `report.initial` names those that may lack."""
+    wanted = {n: s for n, s in target.shapes.items() if n.startswith(prefix) and n not in report.initial}
+    state, _ = fit_counters(state, wanted, report)
     if found := difference(state, wanted):
-        raise FcosError(f"{weights.path} does not suit the backbone of {target.title}: {found}.")
+        raise FcosError(f"{report.file} does not suit the backbone of {target.title}: {found}.")
     if report.initial:
         report.facts.append("the offsets of deformable convolutions start at their initial values")
-    if weights.pixels is None:
+    if pixels is None:
         report.facts.append("the first convolution is used as it is, whatever pixels it was trained on")
         return state
-    return suit_pixels(state, {weights.pixels}, target, report)
+    return change_pixels(state, {pixels}, target.pixels, report)

@@ -1,36 +1,33 @@
-"""Pickles read as data: a file may name what it likes, but only `Foreign` objects are made, and these do nothing.
+"""Pickles read as data: a file may name what it likes, but only plain data and `Foreign` objects are made of it.
 
-`pickle` calls what a file names, with the arguments that the file gives. Here every name becomes a subclass of
-`Foreign`, which only keeps its arguments; no class or function that a file names is imported, looked up or called.
-Names outside a closed table are refused. After reading, the few names that mean plain data (tensors, NumPy arrays and
-numbers, ordered dicts, sets) are worked out from what was kept, with all sizes checked; the others stay as they are.
+`pickle` calls what a file names, with the arguments that the file gives. Here no class or function that a file names is
+imported, looked up or called: a name is a `Foreign`. The few that mean plain data (tensors, NumPy arrays and numbers,
+ordered dicts, sets) are worked out of their arguments, with all sizes checked; of others in a closed table, name and
+arguments are kept; the rest is refused.
 """
 
 from __future__ import annotations
 
-import io
 import math
-import pickle
-import pickletools
+import os
 import re
 from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING  # names of Python 2, as pickles have them that it can read
-from collections.abc import Callable
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
 from pathlib import PurePosixPath
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["Foreign", "Refused", "Storage", "as_data", "read_pickle", "tensor_of"]
+from .._compat import python_unpickler
+
+__all__ = ["STORAGES", "Foreign", "Refused", "read_pickle"]
 
 
 class Refused(Exception):
-    """A file names an object that is not in the table."""
-
-    def __init__(self, name: str) -> None:
-        super().__init__(name)
-        self.name = name.encode("unicode_escape").decode()[:120]
+    """A file names an object that is not in the table; `args` holds the name."""
 
 
 class Foreign:
@@ -38,61 +35,40 @@ class Foreign:
 
     Attributes:
         name: its class or function, with the module.
-        args: what it would have been made of.
+        args: what it would have been made of; `None` for the class or function itself.
         state: what its attributes would have been.
         items: what would have been put into it, as a list of values, or of (key, value) pairs.
+        data: the array or dtype that it stands for, where its state says one.
     """
 
-    name = ""
-    args: tuple[Any, ...]
-    state: Any
-    items: list[Any]
+    def __init__(self, name: str, args: tuple[Any, ...] | None = None) -> None:
+        self.name, self.args = name, args
+        self.state: Any = None
+        self.data: Any = None
+        self.items: list[Any] = []
 
-    def __new__(cls, *args: Any, **named: Any) -> Foreign:
-        made = super().__new__(cls)
-        made.args, made.state, made.items = (*args, *named.items()), None, []
-        return made
+    def extend(self, items: Iterable[Any]) -> None:
+        self.items += items
 
-    def __setstate__(self, state: Any) -> None:
-        self.state = state
+    update = extend
 
-    def __setitem__(self, key: Any, value: Any) -> None:
-        self.items.append((key, value))
-
-    def append(self, value: Any) -> None:
-        self.items.append(value)
-
-    add = append
-
-    def __call__(self, *args: Any, **named: Any) -> Any:
-        raise Refused(self.name)
+    def append(self, item: Any) -> None:
+        self.items.append(item)
 
     def __repr__(self) -> str:
         return f"<{self.name}, not loaded>"
 
 
-class Storage(NamedTuple):
-    """Numbers of a tensor, which lie elsewhere in the file.
-
-    Attributes:
-        dtype: of each.
-        key: where they lie.
-        numel: how many there are.
-        view: (offset, length) of the part that is meant; `None` for all.
-    """
-
-    dtype: torch.dtype
-    key: str
-    numel: int
-    view: tuple[int, int] | None = None
-
-
-_STORAGES = {
-    "Float": torch.float32, "Double": torch.float64, "Half": torch.float16, "BFloat16": torch.bfloat16,
-    "Long": torch.int64, "Int": torch.int32, "Short": torch.int16, "Char": torch.int8, "Byte": torch.uint8,
-    "Bool": torch.bool, "ComplexFloat": torch.complex64, "ComplexDouble": torch.complex128, "Untyped": torch.uint8,
+# Classes of PyTorch's flat tensors, and what each number of theirs is.
+STORAGES = {
+    f"torch.{place}{kind}Storage": dtype
+    for place in ("", "cuda.", "storage.")
+    for kind, dtype in {
+        "Float": torch.float32, "Double": torch.float64, "Half": torch.float16, "BFloat16": torch.bfloat16,
+        "Long": torch.int64, "Int": torch.int32, "Short": torch.int16, "Char": torch.int8, "Byte": torch.uint8,
+        "Bool": torch.bool, "ComplexFloat": torch.complex64, "ComplexDouble": torch.complex128, "Untyped": torch.uint8,
+    }.items()
 }  # fmt: skip
-_STORAGE = re.compile(r"torch\.(?:cuda\.|storage\.)?(\w+)Storage")
 # Kept as they are: their name, arguments and state.
 _HARMLESS = re.compile(
     r"""argparse\.Namespace | types\.SimpleNamespace | enum\.\w+ | typing\.\w+ | decimal\.Decimal | uuid\.\w*UUID
@@ -107,270 +83,236 @@ _HARMLESS = re.compile(
     | numpy\.(dtypes\.\w+|ndarray|bool_?|u?int\d+|float\d+|complex\d+|str_|bytes_|longlong|ulonglong)""",
     re.VERBOSE,
 )
-# Methods of these classes lie as getattr(class, name) in their pickles.
-_METHODS = re.compile(r"mm(engine|cv)\.[\w.]*(HistoryBuffer|LogBuffer)")
+# Methods of these classes lie as getattr(class, name) in their pickles, and types as getitem(class, part).
+_OWNERS = re.compile(r"mm(engine|cv)\.[\w.]*(HistoryBuffer|LogBuffer)|typing\.\w+")
 _NUMBERS = re.compile(r"[<>=|]?[biufcSU]\d+")
+_LARGEST_KEY = 64
 
 
-_MOST_HASHED = 2**26
-
-
-class _Weight:
-    """Weighs what a pickle makes, shared parts as often as they occur: so long it takes to hash a key of a dict."""
-
-    def __init__(self) -> None:
-        self.stack: list[int | None] = []  # `None` for a mark
-        self.memo: dict[int, int | None] = {}
-        self.hashed = 0
-
-    def add(self, opcode: Any, argument: Any) -> None:
-        """Follow one step; raises ValueError where a key or an element of a set is too heavy."""
-        stack, taken, name = self.stack, 1, opcode.name
-        if "PUT" in name or name == "MEMOIZE":
-            self.memo[len(self.memo) if name == "MEMOIZE" else argument] = stack[-1]
-            return
-        if name == "MARK" or "GET" in name:
-            stack.append(None if name == "MARK" else self.memo[argument])
-            return
-        fixed = len(opcode.stack_before)
-        if pickletools.markobject in opcode.stack_before:
-            fixed = opcode.stack_before.index(pickletools.markobject)
-            while (top := stack.pop()) is not None:
-                taken += top
-        if name.endswith(("ITEM", "ITEMS", "DICT", "FROZENSET")):
-            self.hashed += taken + (sum(x or 0 for x in stack[-2:]) if name == "SETITEM" else 0)
-        taken += sum(stack.pop() or 0 for _ in range(fixed))
-        if max(taken, self.hashed) > _MOST_HASHED:
-            raise ValueError("nested too deep")
-        stack += [taken] * len(opcode.stack_after)
-
-
-def read_pickle(file: BinaryIO, persistent: Callable[[Any], Any] | None = None) -> Any:
-    """Read the next pickle of a file; the result holds `Foreign` objects and has to go through `as_data`.
+def read_pickle(file: BinaryIO, storage: Callable[[Any], Tensor] | None = None) -> Any:
+    """Read the next pickle of a file.
 
     Args:
         file: at the first byte of the pickle; afterwards behind its last.
-        persistent: what an object that lies elsewhere becomes, of its id; by default such ids are refused.
+        storage: the flat tensor of a persistent id; by default such ids are refused.
     Raises:
         Refused: it names an object outside the table.
         Exception: it is damaged; anything may be raised.
     """
-    start, count, weight = file.tell(), 0, _Weight()
-    for count, (opcode, argument, _) in enumerate(pickletools.genops(file), start=1):
-        if opcode.name.startswith("EXT"):  # a number that the running program may have given to any object
-            raise Refused(f"extension {argument}")
-        if "PUT" in opcode.name and (argument or 0) > count:
-            raise ValueError("the memo has more places than the pickle has steps")
-        weight.add(opcode, argument)
-    end = file.tell()
-    file.seek(start)
-    reader = _Unpickler(io.BytesIO(file.read(end - start)), encoding="latin1")
-    reader.persistent = persistent
-    return reader.load()
+    return _Reader(file, storage).load()
 
 
-class _Unpickler(pickle.Unpickler):
-    persistent: Callable[[Any], Any] | None = None
+def _key(value: Any) -> Any:
+    """A key or an element of a set; raises ValueError for tuples of tuples whose hash would take for ever."""
+    parts = [value]
+    for part in parts:  # it grows meanwhile
+        parts += part if isinstance(part, tuple) else ()
+        if len(parts) > _LARGEST_KEY:
+            raise ValueError("a key of too many parts")
+    return value
 
-    def find_class(self, module: str, name: str) -> type[Foreign]:
+
+def _pairs(items: list[Any]) -> Iterable[tuple[Any, Any]]:
+    return zip(map(_key, items[::2]), items[1::2])
+
+
+class _Memo(dict):
+    """What a pickle has numbered, to use it again."""
+
+    def __getitem__(self, number: int) -> Any:
+        made = super().__getitem__(number)
+        return made if not isinstance(made, Foreign) or made.data is None else made.data
+
+
+_Steps: Any = python_unpickler()  # the public one is in C, where single steps cannot be replaced
+
+
+class _Reader(_Steps):
+    """Python's own reader, but for the steps that call something, change something, or compute a hash."""
+
+    def __init__(self, file: BinaryIO, storage: Callable[[Any], Tensor] | None) -> None:
+        super().__init__(file, encoding="latin1")
+        self.memo, self.persistent_load = _Memo(), storage  # `None` cannot be called: the pickle is damaged
+        start = file.tell()
+        self.left = 2**16 + 4 * (file.seek(0, os.SEEK_END) - start)
+        file.seek(start)
+
+    def find_class(self, module: str, name: str) -> Any:
         module, name = NAME_MAPPING.get((module, name), (IMPORT_MAPPING.get(module, module), name))
         full = f"{module}.{name}"
-        if full in _MEANINGS or _HARMLESS.fullmatch(full) or _is_dtype(full) or _STORAGE.fullmatch(full):
-            return type(name, (Foreign,), {"name": full})
+        if module == "torch" and isinstance(vars(torch).get(name), torch.dtype):
+            return vars(torch)[name]
+        if full in _MEANINGS or full in _STATES or full in STORAGES or _HARMLESS.fullmatch(full):
+            return Foreign(full)
         raise Refused(full)
 
-    def persistent_load(self, pid: Any) -> Any:
-        if self.persistent is None:
-            raise ValueError("a plain pickle has no tensors elsewhere")
-        return self.persistent(pid)
+    def get_extension(self, code: int) -> None:
+        raise Refused(f"extension {code}")  # a number that the running program may have given to any object
+
+    def _count(self, parts: Any) -> None:
+        """Raise ValueError if the same text or numbers are made into ever more objects."""
+        self.left -= sum(len(part) for part in parts if isinstance(part, (str, bytes, list, dict)))
+        if self.left < 0:
+            raise ValueError("more is made of the file than it holds")
+
+    def _instantiate(self, named: Any, args: Any) -> None:
+        self.append(_made(named, args))
+        self._count(args)
+
+    def load_reduce(self) -> None:
+        args, named = self.stack.pop(), self.stack.pop()
+        self._instantiate(named, args)
+
+    load_newobj = load_reduce
+
+    def load_newobj_ex(self) -> None:
+        keywords = self.stack.pop()
+        self.stack[-1] += (keywords,)
+        self.load_reduce()
+
+    def load_build(self) -> None:
+        state, made = self.stack.pop(), self.stack[-1]
+        if isinstance(made, OrderedDict):
+            return  # PyTorch's state dicts have `_metadata`
+        if not isinstance(made, Foreign) or made.args is None:
+            raise ValueError("a state of what has none")
+        made.state = state
+        if made.name in _STATES and isinstance(state, tuple):
+            self._count(state)
+            made.data = _STATES[made.name](made.args, state)
+            self.stack[-1] = made if made.data is None else made.data
+
+    def _fill(self, kind: Any, items: Iterable[Any]) -> None:
+        made = self.stack[-1]
+        if not isinstance(made, (kind, Foreign)):
+            raise ValueError("items of what has none")
+        made.update(items)
+
+    def load_setitem(self) -> None:
+        value, key = self.stack.pop(), self.stack.pop()
+        self._fill(dict, _pairs([key, value]))
+
+    def load_setitems(self) -> None:
+        self._fill(dict, _pairs(self.pop_mark()))
+
+    def load_additems(self) -> None:
+        self._fill(set, map(_key, self.pop_mark()))
+
+    def load_dict(self) -> None:
+        items = self.pop_mark()
+        self.append(dict(_pairs(items)))
+
+    def load_frozenset(self) -> None:
+        items = self.pop_mark()
+        self.append(frozenset(map(_key, items)))
+
+    load_bytearray8 = _Steps.load_binbytes8  # which asks for no more memory than the file has bytes
 
 
-def storage_of(pid: Any) -> Storage:
-    """The storage that a persistent id of `torch.save` names.
-
-    Raises:
-        ValueError: it is no such id.
-    """
-    kind, cls, key, _, numel, *view = pid
-    found = _STORAGE.fullmatch(cls.name) if _is_named(cls) else None
-    if kind != "storage" or not found or found[1] not in _STORAGES or type(numel) is not int or numel < 0:
-        raise ValueError("not the id of a storage")
-    part = None
-    if view and view[0] is not None:
-        _, offset, length = view[0]
-        part = (int(offset), int(length))
-    return Storage(_STORAGES[found[1]], str(key), numel, part)
+_Reader.dispatch = {code: getattr(_Reader, step.__name__) for code, step in _Steps.dispatch.items()}
 
 
-def _is_named(value: Any) -> bool:
-    return isinstance(value, type) and issubclass(value, Foreign)
+def _made(named: Any, args: Any) -> Any:
+    """What a call would have given: plain data, or the call itself."""
+    if not isinstance(named, Foreign) or named.args is not None or not isinstance(args, (tuple, list)):
+        raise ValueError("no call of a class or function")
+    found = _MEANINGS[named.name](*args) if named.name in _MEANINGS else None
+    return Foreign(named.name, tuple(args)) if found is None else found
 
 
-def _is_dtype(name: str) -> bool:
-    return name.startswith("torch.") and isinstance(getattr(torch, name[6:], None), torch.dtype)
+def _part(owner: Any, part: Any) -> Foreign:
+    if not isinstance(owner, Foreign) or owner.args is not None or not _OWNERS.fullmatch(owner.name):
+        raise Refused("builtins.getattr")
+    return Foreign(f"{owner.name}.{part}") if isinstance(part, str) else owner
 
 
-def tensor_of(numbers: Tensor, offset: int, size: tuple[int, ...], stride: tuple[int, ...]) -> Tensor:
-    """A tensor over flat numbers.
-
-    Raises:
-        ValueError: it would reach beyond them.
-    """
-    plain = all(type(x) is int and x >= 0 for x in (offset, *size, *stride))
-    if not plain or len(size) != len(stride):
+def _tensor(flat: Tensor, offset: int, size: Any, stride: Any, *_: Any) -> Tensor:
+    """A tensor over flat numbers; raises ValueError if it would reach beyond them."""
+    plain = isinstance(size, (tuple, list)) and isinstance(stride, (tuple, list)) and len(size) == len(stride)
+    if not plain or not all(type(x) is int and x >= 0 for x in (offset, *size, *stride)):
         raise ValueError("sizes of a tensor that are none")
-    last = offset + sum((n - 1) * step for n, step in zip(size, stride)) + 1
-    if math.prod(size) and last > numbers.numel():
+    if not math.prod(size):
+        return flat.new_empty(size)
+    if offset + sum((n - 1) * step for n, step in zip(size, stride)) >= flat.numel():
         raise ValueError("a tensor reaches beyond its numbers")
-    return numbers.as_strided(size, stride, offset) if math.prod(size) else numbers.new_empty(size)
+    return flat.as_strided(size, stride, offset)
 
 
-def as_data(value: Any, numbers: Callable[[Storage], Tensor] | None = None) -> Any:
-    """Turn what `read_pickle` returned into plain data, tensors, arrays, and `Foreign` objects for the rest.
-
-    Args:
-        value: see above.
-        numbers: the flat tensor of a storage.
-    Raises:
-        Refused, Exception: as `read_pickle`.
-    """
-    return _Decoder(numbers).of(value)
+def _list(items: Any = (), *_: Any) -> list[Any]:
+    if not isinstance(items, (list, tuple, set, frozenset)):
+        raise ValueError("items that are none")
+    return list(items)
 
 
-class _Decoder:
-    def __init__(self, numbers: Callable[[Storage], Tensor] | None) -> None:
-        self.numbers = numbers
-        self.known: dict[int, Any] = {}
-
-    def of(self, value: Any) -> Any:
-        """What a value stands for; what occurs twice in a file is one object afterwards, too."""
-        if id(value) not in self.known:
-            self.known[id(value)] = self._new(value)
-        return self.known[id(value)]
-
-    def _new(self, value: Any) -> Any:
-        if isinstance(value, dict):
-            made: Any = self.known.setdefault(id(value), {})
-            made.update((self.of(key), self.of(item)) for key, item in value.items())
-            return made
-        if isinstance(value, list):
-            made = self.known.setdefault(id(value), [])
-            made.extend(self.of(item) for item in value)
-            return made
-        if isinstance(value, Storage):
-            flat = self.numbers(value) if self.numbers else None
-            return flat if value.view is None or flat is None else flat.narrow(0, *value.view)
-        if isinstance(value, (tuple, set, frozenset)):
-            return type(value)(self.of(item) for item in value)
-        if _is_named(value):
-            return getattr(torch, value.name[6:]) if _is_dtype(value.name) else value()
-        return self._object(value) if isinstance(value, Foreign) else value
-
-    def _object(self, value: Foreign) -> Any:
-        name, args = value.name, value.args
-        if name == "copyreg._reconstructor" and args and _is_named(args[0]):
-            value.name = name = args[0].name
-            args = ()
-        if name == "torch._utils._rebuild_from_type_v2" and _is_named(args[0]):
-            name, args = args[0].name, args[2]
-        if name in ("builtins.getattr", "operator.getitem"):
-            owner = args[0].name if _is_named(args[0]) else ""
-            if not (_METHODS if name == "builtins.getattr" else re.compile(r"typing\.\w+")).fullmatch(owner):
-                raise Refused(name)
-        plain = _MEANINGS.get(name)
-        if plain is not None:
-            return plain(self.of(args), self.of(value.state), self.of(value.items))
-        kept = self.known.setdefault(id(value), Foreign(*()))
-        kept.name = name
-        kept.args, kept.state, kept.items = self.of(args), self.of(value.state), self.of(value.items)
-        return kept
+def _dict(*args: Any) -> OrderedDict:
+    start = next((x for x in args if isinstance(x, (dict, list))), {})
+    return OrderedDict((_key(key), value) for key, value in (start.items() if isinstance(start, dict) else start))
 
 
-def _tensor(args: tuple, *_: Any) -> Tensor:
-    flat, offset, size, stride = args[:4]
-    return tensor_of(flat, offset, tuple(size), tuple(stride))
+def _bytes(value: Any = b"", encoding: str = "", *_: Any) -> bytes | None:
+    if isinstance(value, str):
+        return value.encode("utf-8" if encoding == "utf-8" else "latin1")
+    return value if isinstance(value, bytes) else None
 
 
-def _tensor_of_bytes(args: tuple, *_: Any) -> Tensor:
-    flat, offset, size, stride, _, _, dtype = args[:7]
-    return tensor_of(flat.view(dtype), offset, tuple(size), tuple(stride))
-
-
-def _first(args: tuple, *_: Any) -> Any:
-    return args[0]
-
-
-def _dict(args: tuple, _: Any, items: list) -> dict:
-    start = next((x for x in args if isinstance(x, (dict, list))), ())
-    return {**dict(start), **dict(items)}
-
-
-def _dtype(args: tuple, state: Any, _: Any) -> Any:
-    code = args[0]
+def _dtype(args: tuple, state: Any) -> np.dtype | None:
+    code, order = args[0], state[1]
     if not isinstance(code, str) or not _NUMBERS.fullmatch(code):
         return None  # objects, records and dates: no numbers
-    order: Any = state[1] if isinstance(state, tuple) and len(state) > 1 and state[1] in ("<", ">") else "="
-    return np.dtype(code).newbyteorder(order)
+    return np.dtype(code).newbyteorder(order if order in ("<", ">") else "=")
 
 
-def _array(data: Any, dtype: Any, shape: Any, order: Any) -> Any:
-    if isinstance(data, str):
-        data = data.encode("latin1")
-    if dtype is None or not isinstance(data, (bytes, bytearray)):
-        return Foreign(data)
+def _array(data: Any, dtype: Any, shape: Any, order: Any, axes: Any = None) -> np.ndarray | None:
+    data = _bytes(data)
+    if data is None or axes is not None or not isinstance(dtype, np.dtype):
+        return None
     return np.frombuffer(data, dtype).reshape(shape, order=order).astype(dtype.newbyteorder("="))
 
 
-def _array_of_state(_: Any, state: tuple, __: Any) -> Any:
-    *_, shape, dtype, fortran, data = state
-    return _array(data, dtype, shape, "F" if fortran else "C")
+def _array_of_state(_: tuple, state: tuple) -> np.ndarray | None:
+    return _array(state[-1], state[-3], state[-4], "F" if state[-2] else "C")
 
 
-def _number(args: tuple, *_: Any) -> Any:
-    found = _array(args[1], args[0], (), "C")
-    return found.item() if isinstance(found, np.ndarray) else found
+def _number(dtype: Any, data: Any = None) -> Any:
+    found = _array(data, dtype, (), "C")
+    return None if found is None else found.item()
 
 
-def _bytes(args: tuple, *_: Any) -> bytes:
-    return args[0].encode("utf-8" if args[1:] == ("utf-8",) else "latin1")
-
-
-def _method(args: tuple, *_: Any) -> Foreign:
-    made = Foreign()
-    made.name = f"{args[0].name}.{args[1]}"
-    return made
-
-
-# What these names mean, given arguments, state and items. Nothing else in a file means more than itself.
-_MEANINGS: dict[str, Callable[[tuple, Any, list], Any]] = {
+_CORES = ("core", "_core")
+_SAME = (
+    *("_utils._rebuild_parameter", "_utils._rebuild_parameter_with_state"),
+    *("serialization._get_layout", "torch_version.TorchVersion"),
+)
+_DICTS = (
+    *("collections.OrderedDict", "collections.defaultdict", "collections.Counter", "addict.addict.Dict", "addict.Dict"),
+    *("mmcv.utils.config.ConfigDict", "mmengine.config.ConfigDict", "mmengine.config.config.ConfigDict"),
+)
+# What a call of these names means, given its arguments; `None` where it means nothing more than itself.
+_MEANINGS: dict[str, Callable[..., Any]] = {
     "torch._utils._rebuild_tensor": _tensor,
     "torch._utils._rebuild_tensor_v2": _tensor,
-    "torch._utils._rebuild_tensor_v3": _tensor_of_bytes,
-    "torch._utils._rebuild_parameter": _first,
-    "torch._utils._rebuild_parameter_with_state": _first,
-    "torch._utils._rebuild_from_type_v2": _first,
-    "torch.serialization._get_layout": _first,
-    "torch.torch_version.TorchVersion": _first,
-    "torch.Size": lambda args, *_: tuple(int(x) for x in args[0]),
-    "builtins.set": lambda args, *_: set(*args),
-    "builtins.frozenset": lambda args, *_: frozenset(*args),
-    "builtins.bytearray": lambda args, *_: args[0] if args and isinstance(args[0], bytes) else b"",
-    "builtins.complex": lambda args, *_: complex(*args),
-    "builtins.getattr": _method,
-    "operator.getitem": _first,
-    "copyreg._reconstructor": _first,
-    "_codecs.encode": _bytes,
-    "collections.deque": lambda args, _, items: [*(args[0] if args else ()), *items],
-    **dict.fromkeys(("collections.OrderedDict", "collections.defaultdict", "collections.Counter"), _dict),
-    **dict.fromkeys(("addict.addict.Dict", "addict.Dict", "mmcv.utils.config.ConfigDict"), _dict),
-    **dict.fromkeys(("mmengine.config.ConfigDict", "mmengine.config.config.ConfigDict"), _dict),
-    "numpy.dtype": _dtype,
-    **{f"numpy.{core}.multiarray._reconstruct": _array_of_state for core in ("core", "_core")},
-    **{f"numpy.{core}.multiarray.scalar": _number for core in ("core", "_core")},
-    **{f"numpy.{core}.numeric._frombuffer": lambda args, *_: _array(*args) for core in ("core", "_core")},
+    "torch._utils._rebuild_tensor_v3": lambda flat, *args: _tensor(flat.view(args[5]), *args),
+    **{f"torch.{name}": lambda value, *_: value for name in _SAME},
+    "torch._utils._rebuild_from_type_v2": lambda function, _, args, *__: _made(function, args),
+    "torch.Size": lambda sizes: tuple(int(x) for x in _list(sizes)),
+    "builtins.set": lambda *args: set(map(_key, _list(*args))),
+    "builtins.frozenset": lambda *args: frozenset(map(_key, _list(*args))),
+    **dict.fromkeys(("builtins.bytes", "builtins.bytearray", "_codecs.encode"), _bytes),
+    "builtins.complex": complex,
+    "copyreg._reconstructor": lambda named, _, *start: _made(named, start),
+    "collections.deque": _list,
+    **dict.fromkeys(("builtins.getattr", "operator.getitem"), _part),
+    **dict.fromkeys(_DICTS, _dict),
+    **{f"numpy.{core}.multiarray.scalar": _number for core in _CORES},
+    **{f"numpy.{core}.numeric._frombuffer": _array for core in _CORES},
     **{
-        f"pathlib{module}.{kind}Path": lambda args, *_: str(PurePosixPath(*args))
+        f"pathlib{module}.{kind}Path": lambda *parts: str(PurePosixPath(*parts))
         for module in ("", "._local")
         for kind in ("", "Pure", "Posix", "Windows", "PurePosix", "PureWindows")
     },
+}
+# The same for those that wait for their state.
+_STATES: dict[str, Callable[[tuple, Any], Any]] = {
+    "numpy.dtype": _dtype,
+    **{f"numpy.{core}.multiarray._reconstruct": _array_of_state for core in _CORES},
 }

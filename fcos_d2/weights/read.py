@@ -23,7 +23,7 @@ from ..errors import FcosError
 from .adjust import Pixels
 from .containers import SUFFIXES, load
 from .families import OURS, families_of
-from .families.imagenet import origin_of
+from .families.imagenet import origin_of, pixels_of
 
 __all__ = ["Weights", "load", "read", "weights_of"]
 
@@ -132,12 +132,11 @@ def _tensors(value: Mapping[str, Any], path: str | Path) -> dict[str, Tensor]:
 def _kind_and_pixels(
     tensors: Mapping[str, Tensor], extra: Mapping[str, Any], config: str | None, path: str
 ) -> tuple[str, Pixels | None]:
-    if any(name.startswith(OURS.mark) for name in tensors):
-        return OURS.name, None if config is None else _pixels_of(parse_yaml(config, path))
     if families := families_of(tensors):
-        return families[0].name, None
+        own = config if families[0] is OURS else None
+        return families[0].name, None if own is None else _pixels_of(parse_yaml(own, path))
     origin = origin_of(tensors)
-    return ("", None) if origin is None else ("backbone", origin.pixels_of(tensors, extra.get("__author__")))
+    return ("", None) if origin is None else ("backbone", pixels_of(origin, tensors, extra.get("__author__")))
 
 
 def _pixels_of(config: Any) -> Pixels | None:

@@ -69,15 +69,13 @@ class Report:
         if self.config_name and len(self.variants) > 1:
             others = [name for name in self.variants if name != self.config_name]
             lines.append(f"  fits also: {', '.join(others)}")
-        lines.append(
-            f"  renamed: {self.renamed} of {self.tensors}; missing {len(self.missing)}, left over {len(self.left_over)}"
-        )
+        counts = f"missing {len(self.missing)}, left over {len(self.left_over)}"
+        lines.append(f"  renamed: {self.renamed} of {self.tensors}; {counts}")
         lines += [f"  changed: {step}" for step in self.done or ["nothing, the tensors are used as they are"]]
         if self.ignored:
             lines.append(f"  not needed: {some(self.ignored)}")
         if self.initial:
-            lines.append(
-                f"  initial values: {len(self.initial)} tensors of the model keep theirs ({some(self.initial)})"
-            )
+            tensors = f"{len(self.initial)} tensors of the model keep theirs ({some(self.initial)})"
+            lines.append(f"  initial values: {tensors}")
         lines += [f"  note: {fact}" for fact in self.facts]
         return "\n".join(lines)

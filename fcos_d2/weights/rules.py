@@ -118,11 +118,7 @@ class Renamed:
 
 
 def to_ours(tensors: Mapping[str, Tensor], rules: Sequence[Rule]) -> Renamed:
-    """Rename another project's tensors to our names.
-
-    Raises:
-        FcosError: two of them get one name; a level of a stacked tensor is missing.
-    """
+    """Rename another project's tensors; raises FcosError if two get one name, or a level of a stacked one lacks."""
     done = Renamed()
     sources: dict[str, str] = {}
     stacks: dict[str, dict[int, Tensor]] = {}
@@ -132,14 +128,13 @@ def to_ours(tensors: Mapping[str, Tensor], rules: Sequence[Rule]) -> Renamed:
             stacks.setdefault(ours, {})[int(fields["n"])] = tensor
             continue
         if ours in sources:
-            raise FcosError(
-                f"{sources[ours]!r} and {name!r} both become {ours!r}: the file holds one weight under two names."
-            )
+            both = f"{sources[ours]!r} and {name!r} both become {ours!r}"
+            raise FcosError(f"{both}: the file holds one weight under two names.")
         sources[ours] = name
         done.tensors[ours] = tensor
     for ours, levels in stacks.items():
-        if sorted(levels) != list(range(len(levels))):
-            raise FcosError(f"{ours!r} needs one tensor for each level, but the file has levels {sorted(levels)}.")
+        if sorted(levels) != list(range(len(levels))) or any(level.numel() != 1 for level in levels.values()):
+            raise FcosError(f"{ours!r} needs one number for each level, but the file has levels {sorted(levels)}.")
         done.tensors[ours] = torch.stack([levels[i].reshape(()) for i in range(len(levels))])
     return done
 

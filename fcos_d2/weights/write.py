@@ -13,21 +13,14 @@ from detectron2.checkpoint import DetectionCheckpointer
 from ..errors import FcosError
 from ..files import write_atomically
 from .fetch import fetch
-from .fit import Policy, fit, log_report
+from .fit import Policy, fit
 from .read import read
 
 __all__ = ["Checkpointer", "save"]
 
 
 def save(path: str | Path, payload: dict[str, Any]) -> None:
-    """Write a checkpoint atomically.
-
-    Args:
-        path: the file.
-        payload: tensors, numbers, strings, and dicts, lists and tuples of them: what `load` accepts.
-    Raises:
-        FcosError: the file cannot be written; an old one stays as it is.
-    """
+    """Write a checkpoint of what `load` accepts; raises FcosError if it cannot be written, and an old one stays."""
     write_atomically(path, lambda file: torch.save(payload, file))
 
 
@@ -35,8 +28,6 @@ class Checkpointer(DetectionCheckpointer):
     """Detectron2's checkpointer with atomic writing and safe reading.
 
     Args:
-        model: whose weights are kept.
-        save_dir: folder of the files and of `last_checkpoint`.
         extra: plain data that each file holds besides ("class_names", "config").
         checkpointables: objects with `state_dict`, by the name of their entry.
     """
@@ -72,11 +63,7 @@ class Checkpointer(DetectionCheckpointer):
         write_atomically(path, lambda file: file.write(last_filename_basename.encode()))
 
     def get_checkpoint_file(self) -> str:
-        """The file that training resumes from.
-
-        Raises:
-            FcosError: `last_checkpoint` names a file that is gone.
-        """
+        """The file that training resumes from; raises FcosError if `last_checkpoint` names one that is gone."""
         path = super().get_checkpoint_file()
         if not path or not os.path.isfile(path):
             raise FcosError(
@@ -86,20 +73,18 @@ class Checkpointer(DetectionCheckpointer):
         return path
 
     def load(self, path: str, checkpointables: Sequence[str] | None = None) -> dict[str, Any]:
-        """Load weights into the model, and states into the checkpointables.
+        """Load weights into the model, and states into the checkpointables; raises as `fit`.
 
         Args:
             path: file or address; empty to load nothing.
             checkpointables: names of those that are loaded; by default all that the file holds.
         Returns:
             What else the file holds.
-        Raises:
-            FcosError: see `fit`; nothing was changed.
         """
         if not path:
             return {}
         weights = read(fetch(path))
-        log_report(fit(self.model, weights, Policy(allow_backbone=True, averaged=False)))
+        fit(self.model, weights, Policy(allow_backbone=True, averaged=False))
         rest = dict(weights.extra)
         if weights.averages is not None:
             rest["ema"] = dict(weights.averages)  # `read` keeps them apart

@@ -319,6 +319,19 @@ def test_missing_towers_are_not_taken_for_towers_without_bias() -> None:
         load(weights)
 
 
+def test_norms_of_more_numbers_than_the_file_has_are_one_sentence() -> None:
+    """Their weights are scaled, but not before their shapes are known to be right."""
+    weights = t_weights()
+    for name in ("weight", "running_var"):
+        weights[f"backbone.body.layer1.0.bn1.{name}"] = torch.ones(()).expand(2**40)
+    with pytest.raises(FcosError, match="2 of another shape"):
+        load(weights, config=IMPROVED)
+    weights = t_weights()
+    weights["rpn.head.scales.0.scale"] = torch.ones(2)
+    with pytest.raises(FcosError, match="one number for each level"):
+        load(weights, config=IMPROVED)
+
+
 def test_renamed_weights() -> None:
     weights = {name.replace("rpn.head", "my.head"): tensor for name, tensor in t_weights().items()}
     with pytest.raises(FcosError, match="of no known FCOS family") as error:

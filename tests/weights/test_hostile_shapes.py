@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import struct
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,79 @@ def test_a_key_that_takes_for_ever_to_hash_is_refused(tmp_path: Path, start: byt
     path = tmp_path / "key.pkl"
     path.write_bytes(start + b"})" + b"".join(b"p%d\ng%d\n\x86" % (i, i) for i in range(60)) + b"Ns.")
     with pytest.raises(FcosError):
+        read(path)
+
+
+NESTED = b")" + b"".join(b"p%d\ng%d\n\x86" % (i, i) for i in range(60))
+FLOATS = b"(X\x07\0\0\0storagectorch\nFloatStorage\nX\x01\0\0\0aX\x03\0\0\0cpuK\x01NtQ"
+# A tensor of 2**40 numbers, all of which lie at one place.
+EXPANDED = b"ctorch._utils\n_rebuild_tensor_v2\n(" + FLOATS + b"K\0(\x8a\x06\0\0\0\0\0\1t(K\0t\x89)tR"
+
+
+@pytest.mark.parametrize(
+    "pickled",
+    [
+        b"\x80\x02})" + b"\x85" * 10**6 + b"Ns.",  # C has no stack for its hash
+        b"\x80\x04\x8f(" + NESTED + b"\x90.",
+        b"\x80\x04(" + NESTED + b"\x91.",
+        b"(" + NESTED + b"Nd.",
+        b"c__builtin__\nfrozenset\n((" + NESTED + b"ltR.",
+    ],
+    ids=["deep key", "set", "frozenset", "dict", "call of frozenset"],
+)
+def test_keys_and_elements_that_cannot_be_hashed_are_refused(tmp_path: Path, pickled: bytes) -> None:
+    (tmp_path / "x.pkl").write_bytes(pickled)
+    with pytest.raises(FcosError, match="damaged"):
+        read(tmp_path / "x.pkl")
+
+
+def older(path: Path, content: bytes, keys: bytes = pickle.dumps(["a"])) -> Path:
+    """A file in PyTorch's older format whose one number has the key "a"."""
+    start = b"".join(pickle.dumps(x, 2) for x in (0x1950A86A20F9469CFC6C, 1001, {}))
+    path.write_bytes(start + b"\x80\x02}X\x01\0\0\0w" + content + b"s." + keys + struct.pack("<qf", 1, 1.0))
+    return path
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"ccollections\ndeque\n(" + EXPANDED + b"tR",
+        b"c__builtin__\nset\n(" + EXPANDED + b"tR",
+        b"ctorch\nSize\n" + EXPANDED + b"R",
+        b"cargparse\nNamespace\n" + EXPANDED + b"\x81",
+        b"ctorch._utils\n_rebuild_tensor_v2\n(" + FLOATS + b"K\0" + EXPANDED * 2 + b"\x89)tR",
+        b"ctorch._utils\n_rebuild_from_type_v2\n(ctorch\nSize\nN" + EXPANDED + b"NtR",
+        EXPANDED + b"\x88K\1s",
+        EXPANDED + b"(K\x01\x90",
+        EXPANDED + b"}X\x01\0\0\0aNsb",
+    ],
+    ids=["list", "set", "size", "arguments", "sizes", "type", "item", "items", "state"],
+)
+def test_tensors_of_more_numbers_than_the_file_has_are_not_gone_through(tmp_path: Path, content: bytes) -> None:
+    assert read(older(tmp_path / "x.pth", EXPANDED)).tensors["w"].shape == (2**40,)
+    with pytest.raises(FcosError, match="damaged"):
+        read(older(tmp_path / "x.pth", content))
+
+
+def test_keys_of_numbers_are_text(tmp_path: Path) -> None:
+    """The text of a tuple of one tuple twice, sixty levels deep, has no end."""
+    for content, keys in ((EXPANDED, b"]" + NESTED + b"a."), (EXPANDED.replace(b"X\x01\0\0\0a", NESTED), b"].")):
+        with pytest.raises(FcosError, match="damaged"):
+            read(older(tmp_path / "x.pth", content, keys))
+
+
+def test_the_same_bytes_are_not_made_into_ever_more_arrays(tmp_path: Path) -> None:
+    number, numbers = 10**6, b"r\0\0\1\0"
+    dtype = b"cnumpy\ndtype\nX\x02\0\0\0u1K\0K\x01\x87R(K\x03X\x01\0\0\0|NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\0tb"
+    array = b"cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\0\x85C\x01b\x87R"
+    state = b"(K\x01J" + struct.pack("<i", number) + b"\x85" + dtype + b"\x89" + numbers.replace(b"r", b"j") + b"tb"
+    start = b"\x80\x03]B" + struct.pack("<i", number) + bytes(number) + numbers + b"0"
+    path = tmp_path / "x.pkl"
+    path.write_bytes(start + (array + state + b"a") * 2 + b".")
+    with pytest.raises(FcosError, match="holds list"):
+        read(path)
+    path.write_bytes(start + (array + state + b"a") * 1000 + b".")
+    with pytest.raises(FcosError, match="damaged"):
         read(path)
 
 

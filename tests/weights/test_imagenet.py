@@ -17,12 +17,12 @@ from fcos_d2 import importers, zoo
 from fcos_d2.config.compose import compose
 from fcos_d2.errors import FcosError
 from fcos_d2.importers import load_backbone
-from fcos_d2.weights import imagenet, rules
+from fcos_d2.weights import rules
 
 T_R50, V_R50 = "fcos/fcos_R_50_FPN_1x", "torchvision/fcos_resnet50_fpn"
 
 
-def bottom_up(config: str, found: imagenet.Backbone) -> nn.Module:
+def bottom_up(config: str, found: importers.Imported) -> nn.Module:
     """The network below the pyramid of a variant, with imported weights."""
     model = instantiate(zoo.get_config(config).model.backbone.bottom_up).eval()
     prefix = "backbone.bottom_up."

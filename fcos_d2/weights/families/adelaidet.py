@@ -22,9 +22,7 @@ def _tower(name: str) -> tuple[Rule, ...]:
 
 
 HEAD = (
-    *_tower("share_tower"),
-    *_tower("cls_tower"),
-    *_tower("bbox_tower"),
+    *(rule for name in ("share_tower", "cls_tower", "bbox_tower") for rule in _tower(name)),
     Rule(f"{_HEAD}ctrness.{{A}}", "dense.head.quality.{A}"),
     *predictors(_HEAD),  # "centerness" among them is what its converter of tianzhi0549/FCOS's files leaves
 )

@@ -85,25 +85,17 @@ def hrnet(prefix: str) -> tuple[Rule, ...]:
     when: dict[str, Any] = {"given": f"{prefix}conv2.weight", "beside": f"{_OURS}transition1.0.weight"}
     stage, ours = f"{prefix}stage{{s}}.{{m}}", f"{_OURS}stage{{s}}.{{m}}"
     transition, here = f"{prefix}transition{{s}}", f"{_OURS}transition{{s}}"
-    rows = (
-        (f"{prefix}conv{{n+1}}", f"{prefix}bn{{n+1}}", f"{_OURS}stem.{{n}}"),
-        (f"{prefix}layer1.{{b}}.conv{{j}}", f"{prefix}layer1.{{b}}.bn{{j}}", f"{_OURS}layer1.{{b}}.conv{{j}}"),
-        (f"{prefix}layer1.{{b}}.downsample.0", f"{prefix}layer1.{{b}}.downsample.1", f"{_OURS}layer1.{{b}}.shortcut"),
-        (f"{transition}.{{s}}.0.0", f"{transition}.{{s}}.0.1", f"{here}.{{s}}"),  # the new resolution
-        (f"{transition}.{{i}}.0", f"{transition}.{{i}}.1", f"{here}.{{i}}"),
-        (
-            f"{stage}.branches.{{i}}.{{b}}.conv{{j}}",
-            f"{stage}.branches.{{i}}.{{b}}.bn{{j}}",
-            f"{ours}.branches.{{i}}.{{b}}.conv{{j}}",
-        ),
-        (
-            f"{stage}.fuse_layers.{{i}}.{{j}}.{{k}}.0",
-            f"{stage}.fuse_layers.{{i}}.{{j}}.{{k}}.1",
-            f"{ours}.fuse.{{i}}.{{j}}.{{k}}",
-        ),
-        (f"{stage}.fuse_layers.{{i}}.{{j}}.0", f"{stage}.fuse_layers.{{i}}.{{j}}.1", f"{ours}.fuse.{{i}}.{{j}}"),
+    rows = (  # where a convolution and its norm lie, what they are called there, and our name
+        (prefix, "conv{n+1}", "bn{n+1}", f"{_OURS}stem.{{n}}"),
+        (f"{prefix}layer1.{{b}}.", "conv{j}", "bn{j}", f"{_OURS}layer1.{{b}}.conv{{j}}"),
+        (f"{prefix}layer1.{{b}}.", "downsample.0", "downsample.1", f"{_OURS}layer1.{{b}}.shortcut"),
+        (f"{transition}.{{s}}.", "0.0", "0.1", f"{here}.{{s}}"),  # the new resolution
+        (f"{transition}.{{i}}.", "0", "1", f"{here}.{{i}}"),
+        (f"{stage}.branches.{{i}}.{{b}}.", "conv{j}", "bn{j}", f"{ours}.branches.{{i}}.{{b}}.conv{{j}}"),
+        (f"{stage}.fuse_layers.{{i}}.{{j}}.{{k}}.", "0", "1", f"{ours}.fuse.{{i}}.{{j}}.{{k}}"),
+        (f"{stage}.fuse_layers.{{i}}.{{j}}.", "0", "1", f"{ours}.fuse.{{i}}.{{j}}"),
     )
-    return tuple(rule for theirs, norm, name in rows for rule in conv_norm(theirs, norm, name, **when))
+    return tuple(rule for at, conv, norm, name in rows for rule in conv_norm(at + conv, at + norm, name, **when))
 
 
 def given(name: str, rules: tuple[Rule, ...], beside: str | None = None) -> tuple[Rule, ...]:

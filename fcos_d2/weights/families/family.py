@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
-from torch import Tensor
-
+from ..adjust import Pixels
 from ..rules import Rule, matches
 
 
 @dataclass(frozen=True)
 class Family:
-    """A project that published FCOS weights.
+    """A project that published FCOS weights, or a kind of file of ImageNet weights.
 
     Attributes:
         name: as on the command line.
@@ -33,6 +32,7 @@ class Family:
         stride_in_1x1: where its ResNets may stride.
         notes: what a reader should know about every one of its files.
         channels_of_classes: channel of each of COCO's 80 classes, where that is not their order.
+        pixels: what ImageNet weights were trained on; `None` to leave the first convolution as it is.
     """
 
     name: str
@@ -41,7 +41,7 @@ class Family:
     mark: str
     zoo: str = ""
     wrapper: str = ""
-    beside: Mapping[str, Any] | None = None
+    beside: Mapping[str, Any] = field(default_factory=dict)
     ignored: tuple[str, ...] = ("pixel_mean", "pixel_std")
     counters: bool = False
     tower_bias: bool | None = True
@@ -52,10 +52,7 @@ class Family:
     stride_in_1x1: tuple[bool, ...] = (True, False)
     notes: tuple[str, ...] = ()
     channels_of_classes: tuple[int, ...] | None = None
-
-    def wrap(self, tensors: dict[str, Tensor]) -> dict[str, Any]:
-        """The content of a file as the project itself writes it."""
-        return {**(self.beside or {}), self.wrapper: tensors} if self.wrapper else tensors
+    pixels: Pixels | None = None
 
     def ignores(self, name: str) -> bool:
         """Whether no model needs a tensor of this name."""

@@ -45,8 +45,8 @@ def predictors(prefix: str) -> tuple[Rule, ...]:
 
 def head(prefix: str) -> tuple[Rule, ...]:
     """Towers and predictors."""
-    towers = ("cls_tower", "bbox_tower")
-    return tuple(r for name in towers for r in tower(f"{prefix}{name}", f"dense.head.{name}")) + predictors(prefix)
+    names = ("cls_tower", "bbox_tower")
+    return (*(r for name in names for r in tower(f"{prefix}{name}", f"dense.head.{name}")), *predictors(prefix))
 
 
 # C3..C5 are the stages 2..4 there.
@@ -80,17 +80,9 @@ ORIGINAL = replace(
     activations=(("exp", "pixel"),),
     quality_on=("class",),
 )
-VOVNET_FCOS = replace(
-    ORIGINAL,
-    name="vovnet",
-    source="vov-net/VoVNet-FCOS",
-    rules=(*vovnet(_BODY, epsilon=0.0), *ORIGINAL.rules),
-    zoo="vovnet",
-)
-HRNET_FCOS = replace(
-    ORIGINAL,
-    name="hrnet",
-    source="HRNet/HRNet-FCOS",
-    rules=(*hrnet(_BODY), *_RESNET, *HRFPN, *PYRAMID, *_HEAD),
-    zoo="hrnet",
-)
+# yqyao/FCOS_PLUS has the same names and the same frozen batch norms.
+FCOS_PLUS = replace(ORIGINAL, name="fcos_plus", source="yqyao/FCOS_PLUS", zoo="fcos_plus")
+_VOVNET = (*vovnet(_BODY, epsilon=0.0), *ORIGINAL.rules)
+VOVNET_FCOS = replace(ORIGINAL, name="vovnet", source="vov-net/VoVNet-FCOS", rules=_VOVNET, zoo="vovnet")
+_HRNET = (*hrnet(_BODY), *_RESNET, *HRFPN, *PYRAMID, *_HEAD)
+HRNET_FCOS = replace(ORIGINAL, name="hrnet", source="HRNet/HRNet-FCOS", rules=_HRNET, zoo="hrnet")

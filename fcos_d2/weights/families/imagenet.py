@@ -7,13 +7,14 @@ are, as the published detectors did, even where they were trained on other pixel
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from ..adjust import Pixels
-from ..rules import Rule, matches
+from ..rules import Rule
 from .bodies import detectron2_resnet, dla, given, hrnet, mobilenet, resnet, vovnet
+from .family import Family
 
 _OURS = "backbone.bottom_up."
 _RGB = Pixels("RGB", (123.675, 116.28, 103.53), (58.395, 57.12, 57.375))
@@ -23,42 +24,6 @@ _MSRA = Pixels("BGR", (102.9801, 115.9465, 122.7717), (1.0, 1.0, 1.0))
 _DETECTOR = ("fpn", "top_block", "neck.", "dense.", "proposal_generator.", "rpn", "roi_head", "bbox_head.")
 CLASSIFIER = ("fc.{*}", "classifier.{*}", "head.{*}", "last_linear.{*}")
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class Origin:
-    """A kind of ImageNet file.
-
-    Attributes:
-        name: how to call it.
-        mark: a name that it has and no earlier kind.
-        rules: renames to ours.
-        pixels: what it was trained on; `None` to leave the first convolution as it is.
-        ignored: names (templates) of its classifier.
-    """
-
-    name: str
-    mark: str
-    rules: tuple[Rule, ...]
-    pixels: Pixels | None = None
-    ignored: tuple[str, ...] = CLASSIFIER
-
-    def ignores(self, name: str) -> bool:
-        """Whether a tensor of this name belongs to the classifier."""
-        return matches(self.ignored, name)
-
-    def pixels_of(self, names: Collection[str], author: Any) -> Pixels | None:
-        """What a file of this kind was trained on.
-
-        Args:
-            names: in the file.
-            author: what the file says of its author, if anything.
-        """
-        if self.name == "Detectron2" and author == "torchvision":
-            return _RGB
-        if self.pixels is _MSRA and any(name.endswith(("_riv", "_running_var")) for name in names):
-            return _BGR  # converted again, so that the first convolution has not absorbed the deviation
-        return self.pixels
 
 
 def _caffe2() -> tuple[Rule, ...]:
@@ -79,31 +44,38 @@ _MOBILENET = (
 )
 _HRNET_HEAD = ("incre_modules.{*}", "downsamp_modules.{*}", "final_layer.{*}", "classifier.{*}")
 
+_CAFFE2 = ("pred_{A}", "fc{n}_{A}", "conv1_b")
+_MOBILENET_HEAD = ("features.18.{*}", "classifier.{*}", "conv.{*}")
+
+# In the order in which they are tried: a file is of the first kind whose mark it has.
 ORIGINS = (
-    Origin("Caffe2 (Detectron2's model zoo)", "conv1_w", _caffe2(), _MSRA, ("pred_{A}", "fc{n}_{A}", "conv1_b")),
-    Origin("Detectron2", "stem.conv1.weight", detectron2_resnet("")),
-    Origin("HRNet", "transition1.0.0.weight", hrnet(""), ignored=_HRNET_HEAD),
-    Origin("torchvision or timm", "layer1.0.conv1.weight", resnet(""), _RGB),
-    Origin("MobileNetV2", "features.0.0.weight", _MOBILENET, ignored=("features.18.{*}", "classifier.{*}", "conv.{*}")),
-    Origin("DLA", "base_layer.0.weight", dla("")),
-    Origin("VoVNet", "stem.stem_1/conv.weight", vovnet("")),
+    Family("Caffe2 (Detectron2's model zoo)", "", _caffe2(), "conv1_w", ignored=_CAFFE2, pixels=_MSRA),
+    Family("Detectron2", "", detectron2_resnet(""), "stem.conv1.weight", ignored=CLASSIFIER),
+    Family("HRNet", "", hrnet(""), "transition1.0.0.weight", ignored=_HRNET_HEAD),
+    Family("torchvision or timm", "", resnet(""), "layer1.0.conv1.weight", ignored=CLASSIFIER, pixels=_RGB),
+    Family("MobileNetV2", "", _MOBILENET, "features.0.0.weight", ignored=_MOBILENET_HEAD),
+    Family("DLA", "", dla(""), "base_layer.0.weight", ignored=CLASSIFIER),
+    Family("VoVNet", "", vovnet(""), "stem.stem_1/conv.weight", ignored=CLASSIFIER),
 )
 
 
 def without_prefixes(tensors: Mapping[str, T]) -> dict[str, T]:
     """The same under the names that the network itself gives, whatever detector it was taken from."""
-    prefixes = ("backbone.", "bottom_up.", "body.")
-    bare = {}
-    for name, tensor in tensors.items():
-        for prefix in prefixes:
-            name = name.removeprefix(prefix)
-        bare[name] = tensor
-    return bare
+    return {re.sub(r"^(backbone\.)?(bottom_up\.)?(body\.)?", "", name): tensor for name, tensor in tensors.items()}
 
 
-def origin_of(names: Mapping[str, Any]) -> Origin | None:
+def origin_of(names: Mapping[str, Any]) -> Family | None:
     """The kind of ImageNet file that has these names; `None` if it is none, or a whole detector."""
     bare = without_prefixes(names)
     if any(name.startswith(_DETECTOR) for name in bare):
         return None
     return next((origin for origin in ORIGINS if origin.mark in bare), None)
+
+
+def pixels_of(origin: Family, names: Collection[str], author: Any) -> Pixels | None:
+    """What a file of a kind was trained on, given its names, and what it says of its author, if anything."""
+    if origin.name == "Detectron2" and author == "torchvision":
+        return _RGB
+    if origin.pixels is _MSRA and any(name.endswith(("_riv", "_running_var")) for name in names):
+        return _BGR  # converted again, so that the first convolution has not absorbed the deviation
+    return origin.pixels

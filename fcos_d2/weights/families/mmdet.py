@@ -31,31 +31,22 @@ HRFPN = (
 _CELLS = ("c22_1", "c22_2", "c32", "c02", "c42", "c36", "c61")
 
 
-def _cell(theirs: str, ours: str) -> tuple[Rule, ...]:
-    return (
-        Rule(f"{theirs}.conv.conv_offset.{{A}}", f"{ours}.0.offset.{{A}}"),
-        Rule(f"{theirs}.conv.{{A}}", f"{ours}.0.{{A}}"),
-        Rule(f"{theirs}.bn.{{A}}", f"{ours}.0.norm.{{A}}"),
-    )
-
-
-def _cells() -> tuple[Rule, ...]:
-    rules: list[Rule] = []
-    for c, name in enumerate(_CELLS):
-        theirs, ours = f"neck.fpn.{name}", f"backbone.cells.{c}"
-        rules += _cell(f"{theirs}.input1_conv", f"{ours}.first")
-        rules += _cell(f"{theirs}.input2_conv", f"{ours}.second")
-        rules += [
-            Rule(f"{theirs}.out_conv.bn.{{A}}", f"{ours}.norm.{{A}}"),
-            Rule(f"{theirs}.out_conv.conv.{{A}}", f"{ours}.conv.{{A}}"),
-        ]
-    return tuple(rules)
+_PARTS = (
+    *(("input1_conv.conv.conv_offset", "first.0.offset"), ("input2_conv.conv.conv_offset", "second.0.offset")),
+    *(("input1_conv.conv", "first.0"), ("input2_conv.conv", "second.0"), ("out_conv.conv", "conv")),
+    *(("input1_conv.bn", "first.0.norm"), ("input2_conv.bn", "second.0.norm"), ("out_conv.bn", "norm")),
+)
+_CELL_RULES = tuple(
+    Rule(f"neck.fpn.{cell}.{theirs}.{{A}}", f"backbone.cells.{c}.{ours}.{{A}}")
+    for c, cell in enumerate(_CELLS)
+    for theirs, ours in _PARTS
+)
 
 
 NAS_PYRAMID = (
     *given("neck.adapt_convs.0.conv.weight", resnet("backbone.", epsilon=0.0), beside="backbone.adapt.0.weight"),
     *conv_norm("neck.adapt_convs.{l}.conv", "neck.adapt_convs.{l}.bn", "backbone.adapt.{l}"),
-    *_cells(),
+    *_CELL_RULES,
     Rule("neck.extra_downsamples.0.conv.{A}", "backbone.top_block.p6.{A}", beside="backbone.adapt.0.weight"),
     Rule("neck.extra_downsamples.1.conv.{A}", "backbone.top_block.p7.{A}", beside="backbone.adapt.0.weight"),
 )

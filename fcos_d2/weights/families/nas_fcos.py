@@ -13,20 +13,14 @@ from .fcos import head
 _FPN, _HEAD = "decoder.fpn.", "decoder.rpn.head."
 
 
-def _cell(theirs: str, ours: str) -> tuple[Rule, ...]:
-    return (
-        Rule(f"{theirs}.dcn.0.conv_offset_mask.{{A}}", f"{ours}.0.offset.{{A}}"),
-        Rule(f"{theirs}.dcn.0.{{A}}", f"{ours}.0.{{A}}"),
-        Rule(f"{theirs}.dcn.1.{{A}}", f"{ours}.0.norm.{{A}}"),
-    )
-
-
+_PARTS = (
+    *(("0.dcn.0.conv_offset_mask", "first.0.offset"), ("1.dcn.0.conv_offset_mask", "second.0.offset")),
+    *(("0.dcn.0", "first.0"), ("1.dcn.0", "second.0"), ("2.conv1x1.2", "conv")),
+    *(("0.dcn.1", "first.0.norm"), ("1.dcn.1", "second.0.norm"), ("2.conv1x1.0", "norm")),
+)
 PYRAMID = (
     *conv_norm(f"{_FPN}adapt{{l+2}}.0", f"{_FPN}adapt{{l+2}}.1", "backbone.adapt.{l}"),
-    *_cell(f"{_FPN}_ops.{{c}}.0", "backbone.cells.{c}.first"),
-    *_cell(f"{_FPN}_ops.{{c}}.1", "backbone.cells.{c}.second"),
-    Rule(f"{_FPN}_ops.{{c}}.2.conv1x1.0.{{A}}", "backbone.cells.{c}.norm.{A}"),
-    Rule(f"{_FPN}_ops.{{c}}.2.conv1x1.2.{{A}}", "backbone.cells.{c}.conv.{A}"),
+    *(Rule(f"{_FPN}_ops.{{c}}.{theirs}.{{A}}", f"backbone.cells.{{c}}.{ours}.{{A}}") for theirs, ours in _PARTS),
     Rule(f"{_FPN}top_blocks.{{A}}.{{B}}", "backbone.top_block.{A}.{B}"),
 )
 
