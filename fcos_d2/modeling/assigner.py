@@ -8,7 +8,6 @@ images of the batch at once; that the smallest box wins is one scatter of ranks.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
@@ -82,7 +81,11 @@ class PointAssigner:
         Raises:
             ValueError: the number of size ranges is not the number of levels.
         """
-        self._check_levels(locations)
+        if len(self.size_ranges) != len(locations.levels):
+            raise ValueError(
+                f"PointAssigner has {len(self.size_ranges)} size ranges, but the head predicts on "
+                f"{len(locations.levels)} levels: give one (low, high) pair for each level."
+            )
         num_boxes, num_locations = len(boxes), len(locations)
         if num_boxes == 0:
             return image.new_full((num_images, num_locations), -1)
@@ -93,7 +96,8 @@ class PointAssigner:
         nowhere = num_images * num_locations
         winner = rank.new_full((nowhere + 1,), num_boxes)
         base = image * num_locations
-        for windows in self._windows(locations.levels, boxes):
+        make = _group_windows if torch.compiler.is_compiling() else _kept_windows  # the compiler keeps constants itself
+        for windows in make(self, locations.levels, boxes.device, boxes.dtype):
             for some_boxes, some_base, some_rank in zip(boxes.split(_BOXES), base.split(_BOXES), rank.split(_BOXES)):
                 slot = self._claims(windows, some_boxes, some_base, nowhere).flatten(1)
                 winner.scatter_reduce_(0, slot.flatten(), some_rank.view(-1, 1).expand_as(slot).flatten(), "amin")
@@ -104,13 +108,6 @@ class PointAssigner:
         """A bound on the number of positives that is known without looking at the data."""
         cells = sum(math.prod(self._window(i, level)) * len(level.points) for i, level in enumerate(locations.levels))
         return min(num_boxes * cells, num_images * len(locations))
-
-    def _check_levels(self, locations: Locations) -> None:
-        if len(self.size_ranges) != len(locations.levels):
-            raise ValueError(
-                f"PointAssigner has {len(self.size_ranges)} size ranges, but the head predicts on "
-                f"{len(locations.levels)} levels: give one (low, high) pair for each level."
-            )
 
     def _areas(self, boxes: Tensor) -> Tensor:
         """(M, 4) -> (M,) float64 areas that rank boxes, square pixels."""
@@ -127,12 +124,6 @@ class PointAssigner:
             for cells, step in zip((level.width, level.height), level.step)
         )
         return across, down
-
-    def _windows(self, levels: tuple[Level, ...], boxes: Tensor) -> Sequence[_Windows]:
-        """What the tests need of the levels, on the device and in the type of the boxes."""
-        if torch.compiler.is_compiling():  # the compiler keeps constants itself
-            return _group_windows(self, levels, boxes.device, boxes.dtype)
-        return _kept_windows(self, levels, boxes.device, boxes.dtype)
 
     def _claims(self, windows: _Windows, boxes: Tensor, base: Tensor, nowhere: int) -> Tensor:
         """Slots that boxes claim on levels with equal windows (G levels, D points, Kx columns, Ky rows)."""
@@ -250,13 +241,9 @@ def _windows_of(
     )
 
 
-# Batches repeat their few sizes, and on a GPU each constant that is made anew waits for all the work before it.
-@lru_cache(maxsize=32)
-def _kept_windows(
-    assigner: PointAssigner, levels: tuple[Level, ...], device: torch.device, dtype: torch.dtype
-) -> list[_Windows]:
-    with torch.inference_mode(False):  # what is kept must serve training after inference
-        return _group_windows(assigner, levels, device, dtype)
+# Batches repeat their few sizes, and on a GPU each constant that is made anew waits for all the work before it. What is
+# kept must serve training after inference.
+_kept_windows = lru_cache(maxsize=32)(torch.inference_mode(False)(_group_windows))
 
 
 def size_ranges_from_upper_ends(upper_ends: tuple[float, ...]) -> tuple[tuple[float, float], ...]:

@@ -41,12 +41,8 @@ class DenseFCOS(nn.Module):
         grid: LocationGrid,
     ) -> None:
         super().__init__()
-        self.head = head
-        self.loss: Any = loss
-        self.assigner = assigner
-        self.coder = coder
-        self.selector = selector
-        self.grid = grid
+        self.head, self.loss = head, loss
+        self.assigner, self.coder, self.selector, self.grid = assigner, coder, selector, grid
         points = getattr(head, "points_per_cell", grid.points_per_cell)
         if points != grid.points_per_cell:
             raise ValueError(
@@ -78,7 +74,7 @@ class DenseFCOS(nn.Module):
         """
         # Half precision would overflow in exp and lose digits in sums: from here on all is float32, under autocast too.
         with torch.autocast(predictions.logits[0].device.type, enabled=False):
-            targets = self.targets(predictions, ground_truth)
+            targets = self.targets(predictions.locations, ground_truth)
             positives = targets.positives
             raw_ltrb = predictions.gather(predictions.raw_ltrb, positives.image, positives.location)
             if positives.valid is not None:
@@ -88,16 +84,13 @@ class DenseFCOS(nn.Module):
             if whole is None:
                 return self.loss(predictions, targets, pred_ltrb)
             if whole.counts is None:
-                of_whole = self._targets(predictions.locations, whole.ground_truth)
+                of_whole = self.targets(predictions.locations, whole.ground_truth)
                 whole.counts = self.loss.count(of_whole, whole.ground_truth.num_images, len(predictions.locations))
             return self.loss(predictions, targets, pred_ltrb, whole.counts)
 
     @torch.no_grad()
-    def targets(self, predictions: Predictions, ground_truth: GroundTruth) -> Targets:
+    def targets(self, locations: Locations, ground_truth: GroundTruth) -> Targets:
         """Which locations answer for a box, and what they should predict."""
-        return self._targets(predictions.locations, ground_truth)
-
-    def _targets(self, locations: Locations, ground_truth: GroundTruth) -> Targets:
         boxes = ground_truth.boxes
         gt_index = self.assigner(locations, boxes, ground_truth.image, ground_truth.num_images)
         positives = self._positives(gt_index, self._bound(locations, ground_truth))

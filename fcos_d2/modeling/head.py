@@ -43,59 +43,42 @@ class LevelBatchNorm(nn.Module):
 
     def forward(self, x: Tensor, level: int) -> Tensor:
         x = self.levels[level](x)
-        return (
-            x if self.weight is None or self.bias is None else x * self.weight[:, None, None] + self.bias[:, None, None]
-        )
+        if self.weight is None or self.bias is None:
+            return x
+        return x * self.weight[:, None, None] + self.bias[:, None, None]
 
 
 class Tower(nn.Sequential):
-    """3x3 convolutions, each with norm and ReLU; knows which level it works on.
+    """3x3 convolutions, each with norm and ReLU, as the options of a head say; knows which level it works on.
 
     With `recompute`, training keeps the result of each convolution, but not what GroupNorm and ReLU make of it: that is
     computed again when the gradient needs it, which takes a hundredth of the time of the convolution and halves the
-    memory of the tower. What the layers compute is the same.
+    memory of the tower.
     """
 
     traits = Traits(recomputable=True)
 
-    def __init__(
-        self,
-        channels: int,
-        num_convs: int,
-        num_levels: int,
-        norm: str,
-        shared_affine: bool,
-        conv_bias: bool,
-        deformable: bool,
-        recompute: bool,
-    ) -> None:
+    def __init__(self, head: FCOSHead, num_convs: int, deformable: bool = False) -> None:
         batch_norms: dict[str, Any] = {"BN": nn.BatchNorm2d, "SyncBN": nn.SyncBatchNorm}
-        layers: list[nn.Module] = []
+        channels, layers = head.in_channels, list[nn.Module]()
         for i in range(num_convs):
             if deformable and i == num_convs - 1:
-                layers.append(DeformConv(channels, channels, 3, bias=conv_bias))
+                layers.append(DeformConv(channels, channels, 3, bias=head.conv_bias))
             else:
-                layers.append(nn.Conv2d(channels, channels, 3, padding=1, bias=conv_bias))
-            if norm == "GN":
+                layers.append(nn.Conv2d(channels, channels, 3, padding=1, bias=head.conv_bias))
+            if head.norm == "GN":
                 layers.append(nn.GroupNorm(32, channels))
-            elif norm != "none":
-                layers.append(LevelBatchNorm(channels, num_levels, batch_norms[norm], shared_affine))
+            elif head.norm != "none":
+                norm = batch_norms[head.norm]
+                layers.append(LevelBatchNorm(channels, head.num_levels, norm, head.norm_shared_affine))
             layers.append(nn.ReLU(inplace=True))
         super().__init__(*layers)
-        self.recompute = recompute
+        self.recompute = head.recompute
 
     def forward(  # type: ignore[override]  # it needs the level
         self, x: Tensor, level: int, last: Callable[[Tensor], Any] | None = None
     ) -> Any:
-        """Run the tower.
-
-        Args:
-            x: (N, C, H, W).
-            level: of `x`.
-            last: works on the result.
-        Returns:
-            (N, C, H, W), or what `last` makes of it.
-        """
+        """(N, C, H, W) of a level -> (N, C, H, W), or what `last` makes of that."""
         parts = self._parts(last)
         light = self.recompute and x.numel() >= _LARGE and torch.is_grad_enabled() and not torch.compiler.is_compiling()
         for part in parts:
@@ -123,23 +106,27 @@ def _run(part: Sequence[Callable], level: int, x: Any) -> Any:
     return x
 
 
+@dataclass(init=False, eq=False, repr=False)
 class DenseHead(nn.Module):
-    """What heads have in common: the last convolutions, the scales, and the loop over levels.
+    """What heads have in common: the last convolutions, the scales, and the loop over levels; `branches` is their own.
 
-    A subclass has the first seven of these attributes as fields, see `FCOSHead`, and implements `branches`.
+    Attributes:
+        num_classes: K.
+        in_channels: channels of every input map, and width of the towers.
+        num_levels: L.
+        quality_on: tower that feeds the quality predictor: "class" (original) or "box" (improved).
+        level_scale: multiply raw ltrb by a learned scalar for each level.
+        prior_prob: class probability at the start of training (arXiv:1708.02002, Sec. 4.1).
+        points_per_cell: D, as in `LocationGrid`; the channel blocks are grouped by point.
     """
 
-    num_classes: int
-    in_channels: int
-    num_levels: int
-    points_per_cell: int
-    quality_on: str
-    level_scale: bool
-    prior_prob: float
-    cls_logits: nn.Conv2d
-    bbox_pred: nn.Conv2d
-    quality: nn.Conv2d
-
+    num_classes: int = option(80, key="NUM_CLASSES")
+    in_channels: int = option(256)
+    num_levels: int = option(5)
+    quality_on: str = option("box", key="QUALITY_ON")
+    level_scale: bool = option(True, key="USE_SCALE")
+    prior_prob: float = option(0.01, key="PRIOR_PROB")
+    points_per_cell: int = option(1)
     traits = Traits(exact=("cls_logits", "bbox_pred", "quality"))
 
     def branches(self, x: Tensor, level: int) -> tuple[list[Tensor], list[Tensor]]:
@@ -156,10 +143,13 @@ class DenseHead(nn.Module):
 
     def _add_predictors(self, start: Callable[[nn.Conv2d], None] = lambda conv: None) -> None:
         """Add the last convolutions, each brought to its initial weights by `start`, and the scales."""
-        for name, channels in (("cls_logits", self.num_classes), ("bbox_pred", 4), ("quality", 1)):
+
+        def predictor(channels: int) -> nn.Conv2d:
             conv = nn.Conv2d(self.in_channels, channels * self.points_per_cell, 3, padding=1)
             start(conv)
-            self.add_module(name, conv)
+            return conv
+
+        self.cls_logits, self.bbox_pred, self.quality = (predictor(n) for n in (self.num_classes, 4, 1))
         self.scales = nn.Parameter(torch.ones(self.num_levels)) if self.level_scale else None
 
     def _start_at_prior(self) -> None:
@@ -204,21 +194,14 @@ def start_conv(conv: nn.Conv2d) -> None:
 @FCOS_HEAD_REGISTRY.register()
 @dataclass(eq=False, repr=False)
 class FCOSHead(DenseHead):
-    """Predicts class logits, raw ltrb and quality for every location.
+    """Predicts class logits, raw ltrb and quality for every location; also has the options of `DenseHead`.
 
     Attributes:
-        num_classes: K.
-        in_channels: channels of every input map, and width of the towers.
-        num_levels: L.
         num_class_convs, num_box_convs: convolutions of the two towers.
         num_shared_convs: convolutions before both towers (AdelaiDet's real-time models).
         norm: of the towers: "GN" (32 groups), "BN" or "SyncBN" (statistics per level), or "none".
         norm_shared_affine: with BN or SyncBN, share weight and bias among levels (Detectron2) or not (AdelaiDet).
         conv_bias: whether tower convolutions have a bias.
-        quality_on: tower that feeds the quality predictor: "class" (original) or "box" (improved).
-        level_scale: multiply raw ltrb by a learned scalar for each level.
-        prior_prob: class probability at the start of training (arXiv:1708.02002, Sec. 4.1).
-        points_per_cell: D, as in `LocationGrid`; the channel blocks are grouped by point.
         deformable: whether the last convolution of the class and of the box tower is a modulated deformable one.
         recompute: while training, compute GroupNorm and ReLU of large maps twice instead of keeping the results.
 
@@ -226,19 +209,12 @@ class FCOSHead(DenseHead):
         ValueError: an option has no such value, or GroupNorm cannot split the channels into 32 groups.
     """
 
-    num_classes: int = option(80, key="NUM_CLASSES")
-    in_channels: int = option(256)
-    num_levels: int = option(5)
     num_class_convs: int = option(4, key="NUM_CLS_CONVS")
     num_box_convs: int = option(4, key="NUM_BOX_CONVS")
     num_shared_convs: int = option(0, key="NUM_SHARE_CONVS")
     norm: str = option("GN", key="NORM")
     norm_shared_affine: bool = option(False, key="NORM_SHARED_AFFINE")
     conv_bias: bool = option(True, key="CONV_BIAS")
-    quality_on: str = option("box", key="QUALITY_ON")
-    level_scale: bool = option(True, key="USE_SCALE")
-    prior_prob: float = option(0.01, key="PRIOR_PROB")
-    points_per_cell: int = option(1)
     deformable: bool = option(False, key="USE_DEFORMABLE")
     recompute: bool = option(True, key="RECOMPUTE")
 
@@ -246,22 +222,9 @@ class FCOSHead(DenseHead):
         super().__init__()
         one_of("FCOSHead.norm", self.norm, ("GN", "BN", "SyncBN", "none"))
         self._check(group_norm=self.norm == "GN")
-
-        def tower(num_convs: int, deformable: bool = False) -> Tower:
-            return Tower(
-                self.in_channels,
-                num_convs,
-                self.num_levels,
-                self.norm,
-                self.norm_shared_affine,
-                self.conv_bias,
-                deformable,
-                self.recompute,
-            )
-
-        self.share_tower = tower(self.num_shared_convs)
-        self.cls_tower = tower(self.num_class_convs, self.deformable)
-        self.bbox_tower = tower(self.num_box_convs, self.deformable)
+        self.share_tower = Tower(self, self.num_shared_convs)
+        self.cls_tower = Tower(self, self.num_class_convs, self.deformable)
+        self.bbox_tower = Tower(self, self.num_box_convs, self.deformable)
         self._add_predictors()
         for module in self.modules():
             if isinstance(module, nn.Conv2d):  # offsets of a deformable one included, its kernel not, as published

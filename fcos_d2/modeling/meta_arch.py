@@ -130,15 +130,15 @@ class FCOS(DenseDetector):
             ValueError: an image or its annotations are unusable; the message names the image.
         """
         check_images(batched_inputs)
-        if self.batch_invariant and not self.training and len(batched_inputs) > 1:
+        invariant = self.batch_invariant and not self.training
+        one_by_one = self.device.type == "cpu" if self.one_by_one is None else self.one_by_one
+        if invariant and one_by_one and len(batched_inputs) > 1:
             # How sums are rounded depends on the shapes of maps: only equal shapes give equal bits.
-            on_cpu = self.device.type == "cpu"
-            if on_cpu if self.one_by_one is None else self.one_by_one:
-                return [self.forward([inputs])[0] for inputs in batched_inputs]  # type: ignore[index, misc]
+            return [self.forward([inputs])[0] for inputs in batched_inputs]  # type: ignore[index, misc]
         images = self.preprocess_image(batched_inputs)
         images = images if whole is None else whole.pad(images)
         size = tuple(images.tensor.shape[-2:])
-        padding = Padding(images.image_sizes, size) if self.batch_invariant and not self.training else None
+        padding = Padding(images.image_sizes, size) if invariant else None
         with running(padding):
             features = self.backbone(self._laid_out(images.tensor))
             predictions = self.dense([features[name] for name in self.head_in_features], self.strides, size)
@@ -148,14 +148,11 @@ class FCOS(DenseDetector):
             hide_padding(padding, predictions.logits)
         found = self.dense.detect(predictions, images.image_sizes)
         xy = predictions.locations.xy[found.location]
-        return [
-            {
-                "instances": detector_postprocess(
-                    x, inputs.get("height", x.image_size[0]), inputs.get("width", x.image_size[1])
-                )
-            }
-            for x, inputs in zip(as_instances(found, xy, images.image_sizes), batched_inputs)
-        ]
+        results = []
+        for x, inputs in zip(as_instances(found, xy, images.image_sizes), batched_inputs):
+            height, width = inputs.get("height", x.image_size[0]), inputs.get("width", x.image_size[1])
+            results.append({"instances": detector_postprocess(x, height, width)})
+        return results
 
     def optimize(self, precision: str | Mapping[str, str] = "fp32", compile: bool = False) -> FCOS:
         """A copy that detects the same, faster, but can be neither trained nor saved: `rewrite` with `fuse`.

@@ -54,35 +54,22 @@ class NASLayer(nn.Module):
 @FCOS_HEAD_REGISTRY.register()
 @dataclass(eq=False, repr=False)
 class NASFCOSHead(DenseHead):
-    """Predicts class logits, raw ltrb and quality for every location, like `FCOSHead`.
+    """Predicts class logits, raw ltrb and quality for every location; also has the options of `DenseHead`.
 
     Attributes:
-        num_classes: K.
-        in_channels: channels of every input map, and width of the branches.
-        num_levels: L.
         layers: of both branches, in order, each "deform3x3", "conv3x3" or "conv1x1"; found by search are those of the
             default, after which the search chose two skips (Lausannen/NAS-FCOS, configs/search/R_50_NAS_head.yaml).
         deform_groups: groups of channels that share their offsets in deformable layers.
         conv_bias: whether plain convolutions of the branches have a bias.
-        quality_on: branch that feeds the quality predictor: "class" or "box".
-        level_scale: multiply raw ltrb by a learned scalar for each level.
-        prior_prob: class probability at the start of training (arXiv:1708.02002, Sec. 4.1).
-        points_per_cell: D, as in `LocationGrid`; the channel blocks are grouped by point.
 
     Raises:
         ValueError: an option has no such value, or GroupNorm cannot split the channels into 32 groups.
     """
 
-    num_classes: int = option(80, key="NUM_CLASSES")
-    in_channels: int = option(256)
-    num_levels: int = option(5)
     layers: tuple[str, ...] = option(("deform3x3", "conv3x3", "deform3x3", "conv1x1"), key="NAS_LAYERS")
     deform_groups: int = option(2, key="NAS_DEFORM_GROUPS")
     conv_bias: bool = option(False, key="CONV_BIAS")
     quality_on: str = option("class", key="QUALITY_ON")
-    level_scale: bool = option(True, key="USE_SCALE")
-    prior_prob: float = option(0.01, key="PRIOR_PROB")
-    points_per_cell: int = option(1)
 
     def __post_init__(self) -> None:
         super().__init__()
@@ -92,12 +79,10 @@ class NASFCOSHead(DenseHead):
         self._check(group_norm=True)
 
         def tower() -> nn.Sequential:
-            return nn.Sequential(
-                *(NASLayer(self.in_channels, kind, self.deform_groups, self.conv_bias) for kind in self.layers)
-            )
+            layers = (NASLayer(self.in_channels, kind, self.deform_groups, self.conv_bias) for kind in self.layers)
+            return nn.Sequential(*layers)
 
-        self.cls_tower = tower()
-        self.bbox_tower = tower()
+        self.cls_tower, self.bbox_tower = tower(), tower()
         self._add_predictors(start_conv)
         self._start_at_prior()
 

@@ -46,11 +46,7 @@ def norm_layer(name: str) -> str | Callable[[int], nn.Module]:
 
 
 def get_norm(name: str, channels: int) -> Any:
-    """A norm (a module) for `channels` channels, `None` for the empty name.
-
-    Raises:
-        ValueError: there is no such norm.
-    """
+    """A norm (a module) for `channels` channels, `None` for the empty name; see `norm_layer`."""
     return detectron2_norm(norm_layer(name), channels)
 
 

@@ -74,12 +74,7 @@ class FCOSProposals(nn.Module):
         selector = self.train_selector if self.training else None
         found = self.dense.detect(predictions, images.image_sizes, selector)
         xy = predictions.locations.xy[found.location]
-        proposals = [_as_proposals(x) for x in as_instances(found, xy, images.image_sizes)]
-        if self.training:  # ROI heads join the ground truth to them, which has none of their other fields
-            for x in proposals:
-                x.remove("scores")
-                x.remove("pred_classes")
-        return proposals, losses
+        return [_as_proposals(x, self.training) for x in as_instances(found, xy, images.image_sizes)], losses
 
 
 # AdelaiDet's name for it in `MODEL.PROPOSAL_GENERATOR.NAME`; whoever has imported AdelaiDet keeps that.
@@ -87,14 +82,11 @@ if "FCOS" not in PROPOSAL_GENERATOR_REGISTRY:
     PROPOSAL_GENERATOR_REGISTRY.register(type("FCOS", (FCOSProposals,), {"__doc__": FCOSProposals.__doc__}))
 
 
-def _as_proposals(found: Instances) -> Instances:
+def _as_proposals(found: Instances, training: bool) -> Instances:
     boxes = Boxes(found.pred_boxes.tensor.detach().clone())
     boxes.clip(found.image_size)
-    proposals = Instances(
-        found.image_size,
-        proposal_boxes=boxes,
-        objectness_logits=torch.logit(found.scores, eps=1e-6),
-        scores=found.scores,
-        pred_classes=found.pred_classes,
-    )
+    logits = torch.logit(found.scores, eps=1e-6)
+    # While training, ROI heads join the ground truth to them, which has no other fields.
+    more = {} if training else {"scores": found.scores, "pred_classes": found.pred_classes}
+    proposals = Instances(found.image_size, proposal_boxes=boxes, objectness_logits=logits, **more)
     return proposals[boxes.nonempty()]

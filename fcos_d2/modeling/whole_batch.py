@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -17,9 +17,7 @@ from detectron2.modeling import Backbone
 from detectron2.structures import ImageList
 
 from ..structures import GroundTruth
-
-if TYPE_CHECKING:
-    from .losses import Counts
+from .losses import Counts
 
 __all__ = ["WholeBatch", "padded_size"]
 
@@ -31,8 +29,8 @@ class WholeBatch:
     Attributes:
         padded_size: (height, width) of the network input for the whole batch, pixels.
         ground_truth: of the whole batch.
-        counts: what losses are divided by; the first part to come through the network, which knows the locations, puts
-            them here, so that workers exchange them and the moving average follows them once a batch.
+        counts: what losses are divided by; the first part to come through the network puts them here, so that workers
+            exchange them and the moving average follows them once a batch.
     """
 
     padded_size: tuple[int, int]

@@ -88,7 +88,7 @@ def test_without_boxes_there_is_no_bound_to_keep(monkeypatch: pytest.MonkeyPatch
     """No box, no row: nothing is looked up in the empty list of boxes."""
     scene = scene_of("improved", counts=(0, 0))
     with_bound(scene, monkeypatch)
-    targets = scene.dense.targets(scene.predictions, scene.ground_truth)
+    targets = scene.dense.targets(scene.predictions.locations, scene.ground_truth)
     assert len(targets.positives) == len(targets.label) == 0
     assert targets.ltrb.shape == (0, 4)
 

@@ -161,7 +161,7 @@ def test_normalizers_by_hand(name: str, expected: float, when_empty: float) -> N
 def test_the_moving_average_belongs_to_the_state() -> None:
     scene = scene_of("detectron2", counts=(4, 4))
     loss = scene.dense.loss
-    count = len(scene.dense.targets(scene.predictions, scene.ground_truth).positives)
+    count = len(scene.dense.targets(scene.predictions.locations, scene.ground_truth).positives)
     assert loss.state_dict()["average"] == 300
     scene.dense.losses(scene.predictions, scene.ground_truth)
     after = 300 * 0.9 + count * 0.1
@@ -258,7 +258,7 @@ def test_dense_points(points: int) -> None:
 def test_no_loss_at_a_perfect_prediction() -> None:
     """Boxes exactly right: GIoU's loss is exactly 0, and certain and right classes cost nothing."""
     scene = scene_of("adelaidet", counts=(3, 2))
-    targets = scene.dense.targets(scene.predictions, scene.ground_truth)
+    targets = scene.dense.targets(scene.predictions.locations, scene.ground_truth)
     losses = scene.dense.loss(scene.predictions, targets, targets.ltrb)
     assert losses["loss_fcos_loc"] == 0
     certain = scene.predictions
@@ -297,7 +297,7 @@ def test_targets_by_hand() -> None:
         image_size=(24, 24),
     )
     scene.boxes, scene.classes = [torch.tensor([[6.0, 4, 22, 20]])], [torch.tensor([2])]
-    targets = scene.dense.targets(scene.predictions, scene.ground_truth)
+    targets = scene.dense.targets(scene.predictions.locations, scene.ground_truth)
     assert isinstance(targets, Targets)
     assert targets.positives.location.tolist() == [4]
     assert targets.label.tolist() == [2]

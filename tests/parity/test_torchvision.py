@@ -170,7 +170,7 @@ def test_losses_and_gradients_at_the_head_outputs(kind: str, peer: Peer) -> None
     for start, kind_of_map in enumerate(("logits", "raw_ltrb", "quality")):
         part = slice(5 * start, 5 * start + 5)
         assert relative(grads[0][part], grads[1][part]) < 1e-5, kind_of_map
-    found = len(made.dense.targets(made.predictions, made.ground_truth).positives)
+    found = len(made.dense.targets(made.predictions.locations, made.ground_truth).positives)
     assert found > 0 or kind == "none at all"
 
 

@@ -68,15 +68,13 @@ def _row(network: Network, arguments: Mapping[str, Any], weights: str, source: s
     return BackboneRow(network.build, arguments, weights, source, **declared | more)
 
 
-_RESNET_FIELDS = ("channels", "pixel_std")
-
-
-def _resnet(depth: int, weights: str, source: str, **more: Any) -> BackboneRow:
-    fields = {name: more.pop(name) for name in _RESNET_FIELDS if name in more}
+def _resnet(
+    depth: int, weights: str, source: str, channels: int = 256, pixel_std: Any = None, **more: Any
+) -> BackboneRow:
     width = {"stem_out_channels": 64, "res2_out_channels": 256 if depth >= 50 else 64}
     plain = {"num_groups": 1, "width_per_group": 64, "stride_in_1x1": True, "norm": "FrozenBN", "freeze_at": 2}
-    names = (f"res4.{LAST_BLOCK[depth] + i}.conv1.weight" for i in range(2))
-    fields |= dict(zip(("last_block", "block_after"), names))
+    last, after = (f"res4.{LAST_BLOCK[depth] + i}.conv1.weight" for i in range(2))
+    fields = {"channels": channels, "pixel_std": pixel_std, "last_block": last, "block_after": after}
     return _row(_RESNET, {"depth": depth, **width, **plain, **more}, weights, source, **fields)
 
 
@@ -88,10 +86,8 @@ def _mobilenet(config: str, norm: str, channels: int = 256) -> BackboneRow:
 
 
 def _vovnet(size: str, weights: str, source: str) -> BackboneRow:
-    arguments = {"size": size, "norm": "FrozenBN", "freeze_at": 0}
-    return _row(
-        _VOVNET, arguments, f"https://dl.dropbox.com/s/{weights}", source, builder="build_fcos_vovnet_fpn_backbone"
-    )
+    weights, builder = f"https://dl.dropbox.com/s/{weights}", "build_fcos_vovnet_fpn_backbone"
+    return _row(_VOVNET, {"size": size, "norm": "FrozenBN", "freeze_at": 0}, weights, source, builder=builder)
 
 
 def _hrnet(width: int, num_levels: int, source: str, norm: str = "EvalBN") -> BackboneRow:
@@ -113,11 +109,7 @@ _TORCH: dict[str, Any] = {"stride_in_1x1": False, "norm": "EvalBN"}
 _32X8D: dict[str, Any] = {"num_groups": 32, "width_per_group": 8, "stride_in_1x1": False}
 _64X4D: dict[str, Any] = {"num_groups": 64, "width_per_group": 4, "stride_in_1x1": False}
 _DCN_3_5: dict[str, Any] = {"deform_per_stage": (False, True, True, True), "deform_modulated": True, "deform_groups": 1}
-_DCN_4_5: dict[str, Any] = {
-    "deform_per_stage": (False, False, True, True),
-    "deform_modulated": True,
-    "deform_groups": 1,
-}
+_DCN_4_5: dict[str, Any] = _DCN_3_5 | {"deform_per_stage": (False, False, True, True)}
 _KAIMING: dict[str, Any] = {"deform_offset_init": "kaiming_uniform"}
 _SCRATCH: dict[str, Any] = {"pixel_std": _STD, "norm": "BN", "freeze_at": 0}
 

@@ -13,14 +13,14 @@ import torch.nn.functional as F
 from detectron2.modeling import Backbone
 from torch import Tensor, nn
 
-from ...options import as_tuple, one_of
+from ...options import one_of
 from ..norm import freeze, get_norm
 from ..traits import Traits
 from .fpn import fpn_from_config
-from .network import Network, register_builder, yacs_keys
+from .network import Network, declare, register_builder, yacs_keys
 
-# Depth and channels of level0 to level5.
-_BODIES = {"DLA34": ((1, 1, 1, 2, 2, 1), (16, 32, 64, 128, 256, 512))}
+# Depth of the trees level2 to level5, and channels of level0 to level5.
+_BODIES = {"DLA34": ((1, 2, 2, 1), (16, 32, 64, 128, 256, 512))}
 
 
 def _conv_norm(in_channels: int, out_channels: int, kernel_size: int, norm: str, stride: int = 1) -> list[nn.Module]:
@@ -140,25 +140,14 @@ class DLA(Backbone):
         one_of("DLA.conv_body", conv_body, list(_BODIES))
         depths, channels = _BODIES[conv_body]
         names = [f"level{i}" for i in range(6)]
-        self._out_features = list(as_tuple(out_features))
-        self._out_feature_channels = dict(zip(names, channels))
-        self._out_feature_strides = {name: 2**i for i, name in enumerate(names)}
-        for name in self._out_features:
-            one_of("DLA.out_features", name, names)
-
+        strides = {name: 2**i for i, name in enumerate(names)}
+        declare(self, out_features, dict(zip(names, channels)), strides)
         self.base_layer = nn.Sequential(*_conv_norm(in_channels, channels[0], 7, norm), nn.ReLU(inplace=True))
         for i in range(2):
-            layers: list[nn.Module] = []
-            for j in range(depths[i]):
-                before = channels[0] if j == 0 else channels[i]
-                layers += [
-                    *_conv_norm(before, channels[i], 3, norm, stride=2 if i == 1 and j == 0 else 1),
-                    nn.ReLU(inplace=True),
-                ]
-            self.add_module(names[i], nn.Sequential(*layers))
-        for i in range(2, 6):
-            tree = Tree(depths[i], channels[i - 1], channels[i], norm, stride=2, level_root=i > 2)
-            self.add_module(names[i], tree)
+            conv_norm = _conv_norm(channels[0], channels[i], 3, norm, stride=i + 1)
+            self.add_module(names[i], nn.Sequential(*conv_norm, nn.ReLU(inplace=True)))
+        for i, depth in enumerate(depths, 2):
+            self.add_module(names[i], Tree(depth, channels[i - 1], channels[i], norm, stride=2, level_root=i > 2))
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out")

@@ -15,6 +15,8 @@ from ..rewrite.fold import folding
 from .network import register_builder
 from .resnet import NETWORK as RESNET
 
+FEATURES = ("res3", "res4", "res5")
+
 
 class LastLevelP6(nn.Module):
     """P6 alone: a 3x3 convolution of stride 2 on P5 (AdelaiDet, TOP_LEVELS 1).
@@ -53,7 +55,7 @@ def top_block(top_levels: int, channels: int) -> nn.Module | None:
 
 def fpn(
     bottom_up: Backbone,
-    in_features: Sequence[str] = ("res3", "res4", "res5"),
+    in_features: Sequence[str] = FEATURES,
     out_channels: int = 256,
     top_levels: int = 2,
     norm: str = "",

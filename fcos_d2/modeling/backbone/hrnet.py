@@ -27,12 +27,12 @@ from detectron2.modeling.backbone.resnet import BasicBlock, BottleneckBlock
 from fvcore.nn import weight_init
 from torch import Tensor, nn
 
-from ...options import as_tuple, one_of
+from ...options import as_tuple
 from ..norm import freeze, norm_layer
 from ..rewrite.fold import conv_norm, folding
 from ..traits import Traits
 from .fpn import plain_pyramid
-from .network import Network, register_builder, yacs_keys
+from .network import Network, declare, register_builder, yacs_keys
 
 BRANCHES = ("branch0", "branch1", "branch2", "branch3")
 """Names of HRNet's features, finest first: strides 4, 8, 16, 32."""
@@ -119,23 +119,15 @@ class HRNet(Backbone):
     ) -> None:
         super().__init__()
         self.stem = nn.Sequential(_conv(in_channels, 64, norm, stride=2), _conv(64, 64, norm, stride=2))
-        self.layer1 = nn.Sequential(
-            *(
-                folding(BottleneckBlock(channels, 256, bottleneck_channels=64, norm=norm_layer(norm)))
-                for channels in (64, 256, 256, 256)
-            )
-        )
+        rule = {"bottleneck_channels": 64, "norm": norm_layer(norm)}
+        self.layer1 = nn.Sequential(*(folding(BottleneckBlock(w, 256, **rule)) for w in (64, 256, 256, 256)))
         before = [256]
         for stage, num_modules in _MODULES_PER_STAGE.items():
             widths = [width * 2**i for i in range(stage)]
             self.add_module(f"transition{stage - 1}", self._transition(before, widths, norm))
             self.add_module(f"stage{stage}", nn.Sequential(*(HRModule(widths, norm) for _ in range(num_modules))))
             before = widths
-        self._out_features = list(as_tuple(out_features))
-        for name in self._out_features:
-            one_of("HRNet.out_features", name, BRANCHES)
-        self._out_feature_channels = dict(zip(BRANCHES, before))
-        self._out_feature_strides = {name: 4 * 2**i for i, name in enumerate(BRANCHES)}
+        declare(self, out_features, dict(zip(BRANCHES, before)), {name: 4 * 2**i for i, name in enumerate(BRANCHES)})
         for module in (self.stem, self.layer1)[: max(freeze_at, 0)]:
             freeze(module)
 
@@ -190,16 +182,13 @@ class HRFPN(Backbone):
         )
         for conv in (self.reduction, *self.output):
             weight_init.c2_xavier_fill(conv)
-        first = shapes[self.in_features[0]].stride * conv_stride
-        strides = [first * 2**i for i in range(num_levels)]
-        self._out_feature_strides = {f"p{int(math.log2(s))}": s for s in strides}
-        self._out_features = list(self._out_feature_strides)
-        self._out_feature_channels = dict.fromkeys(self._out_features, out_channels)
-        self._size_divisibility = shapes[self.in_features[-1]].stride
+        strides = [shapes[self.in_features[0]].stride * conv_stride * 2**i for i in range(num_levels)]
+        levels = {f"p{int(math.log2(s))}": s for s in strides}
+        declare(self, list(levels), dict.fromkeys(levels, out_channels), levels)
 
     @property
     def size_divisibility(self) -> int:
-        return self._size_divisibility
+        return self.bottom_up.output_shape()[self.in_features[-1]].stride
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         """Image (N, 3, H, W) -> {name: map (N, out_channels, Hi, Wi)}, finest first."""

@@ -19,10 +19,9 @@ from torch import Tensor, nn
 from torchvision.models.mobilenetv2 import InvertedResidual
 from torchvision.ops import Conv2dNormActivation
 
-from ...options import as_tuple, one_of
 from ..norm import get_norm
 from .fpn import fpn_from_config
-from .network import Network, register_builder, yacs_keys
+from .network import Network, declare, register_builder, yacs_keys
 
 # Expansion, channels, repeats and stride of the first, for each group of blocks.
 _GROUPS = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
@@ -58,19 +57,15 @@ class MobileNetV2(Backbone):
         self.features = nn.ModuleList(
             [Conv2dNormActivation(in_channels, channels, stride=2, norm_layer=norm_layer, activation_layer=nn.ReLU6)]
         )
-        self._out_features = list(as_tuple(out_features))
-        self._out_feature_channels: dict[str, int] = {}
-        self._out_feature_strides: dict[str, int] = {}
+        widths, strides = {}, {}
         for expansion, out, repeats, first_stride in _GROUPS:
             for i in range(repeats):
                 block_stride = first_stride if i == 0 else 1
                 self.features.append(InvertedResidual(channels, out, block_stride, expansion, norm_layer))
                 channels, stride = out, stride * block_stride
-                name = _OUTPUTS.get(len(self.features) - 1)
-                if name is not None:
-                    self._out_feature_channels[name], self._out_feature_strides[name] = channels, stride
-        for name in self._out_features:
-            one_of("MobileNetV2.out_features", name, list(_OUTPUTS.values()))
+                if name := _OUTPUTS.get(len(self.features) - 1):
+                    widths[name], strides[name] = channels, stride
+        declare(self, out_features, widths, strides)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out")

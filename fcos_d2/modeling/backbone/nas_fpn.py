@@ -31,23 +31,18 @@ from ..deform import DeformConv
 from ..norm import get_norm
 from ..rewrite.fold import FoldedConv2d
 from ..traits import Traits
-from .fpn import plain_pyramid, top_block
+from .fpn import FEATURES, plain_pyramid, top_block
 from .mobilenet import NETWORK as MOBILENET
-from .network import register_builder
+from .network import declare, register_builder
 from .resnet import NETWORK as RESNET
 
 
 class Cell(NamedTuple):
-    """A found cell: maps 0, 1, 2 are C3, C4, C5, map 3 + c is cell c.
-
-    Attributes:
-        first, second: maps that it joins.
-        deform_second: whether the second passes a deformable convolution, too; the first always does.
-    """
+    """A found cell: maps 0, 1, 2 are C3, C4, C5, map 3 + c is cell c."""
 
     first: int
     second: int
-    deform_second: bool
+    deform_second: bool  # whether the second map passes a deformable convolution, too; the first always does
 
 
 # Lausannen/NAS-FCOS, configs/search/R_50_NAS_head.yaml, SEARCH.DECODER.CONFIG, which counts C2 as map 0.
@@ -64,12 +59,10 @@ _P3, _P4, _P5 = 9, 8, 7
 _UNUSED = 5  # no cell reads this map, so it is added to P3, P4 and P5
 
 
-class DeformNormReLU(nn.Sequential):
+def _deform_norm_relu(channels: int, deform_groups: int, norm: str) -> nn.Sequential:
     """A modulated deformable 3x3 convolution with bias, norm and ReLU."""
-
-    def __init__(self, channels: int, deform_groups: int, norm: str) -> None:
-        conv = DeformConv(channels, channels, 3, deform_groups=deform_groups, bias=True, norm=get_norm(norm, channels))
-        super().__init__(conv, nn.ReLU(inplace=True))
+    conv = DeformConv(channels, channels, 3, deform_groups=deform_groups, bias=True, norm=get_norm(norm, channels))
+    return nn.Sequential(conv, nn.ReLU(inplace=True))
 
 
 class MergeCell(nn.Module):
@@ -87,8 +80,8 @@ class MergeCell(nn.Module):
 
     def __init__(self, channels: int, deform_second: bool, deform_groups: int, norm: str, resize: str) -> None:
         super().__init__()
-        self.first = DeformNormReLU(channels, deform_groups, norm)
-        self.second = DeformNormReLU(channels, deform_groups, norm) if deform_second else nn.Identity()
+        self.first = _deform_norm_relu(channels, deform_groups, norm)
+        self.second = _deform_norm_relu(channels, deform_groups, norm) if deform_second else nn.Identity()
         self.norm = get_norm(norm, 2 * channels)
         self.conv = nn.Conv2d(2 * channels, channels, 1, groups=channels, bias=False)
         self.resize = resize
@@ -124,7 +117,7 @@ class NASFPN(Backbone):
     def __init__(
         self,
         bottom_up: Backbone,
-        in_features: Sequence[str] = ("res3", "res4", "res5"),
+        in_features: Sequence[str] = FEATURES,
         out_channels: int = 256,
         top_levels: int = 2,
         resize: str = "bilinear",
@@ -150,9 +143,8 @@ class NASFPN(Backbone):
             MergeCell(out_channels, cell.deform_second, deform_groups, norm, resize) for cell in CELLS
         )
         self.top_block = top_block(top_levels, out_channels)
-        self._out_features = [f"p{i}" for i in range(3, 6 + top_levels)]
-        self._out_feature_strides = {name: 8 * 2**i for i, name in enumerate(self._out_features)}
-        self._out_feature_channels = dict.fromkeys(self._out_features, out_channels)
+        levels = {f"p{i}": 2**i for i in range(3, 6 + top_levels)}
+        declare(self, list(levels), dict.fromkeys(levels, out_channels), levels)
 
     @property
     def size_divisibility(self) -> int:
@@ -177,20 +169,14 @@ class NASFPN(Backbone):
 
 
 def nas_fpn(
-    bottom_up: Backbone,
-    in_features: Sequence[str] = ("res3", "res4", "res5"),
-    out_channels: int = 256,
-    top_levels: int = 2,
+    bottom_up: Backbone, in_features: Sequence[str] = FEATURES, out_channels: int = 256, top_levels: int = 2
 ) -> NASFPN:
     """The found pyramid as Lausannen/NAS-FCOS has it: cells enlarge maps bilinearly."""
     return NASFPN(bottom_up, in_features, out_channels, top_levels, resize="bilinear")
 
 
 def nas_fpn_nearest(
-    bottom_up: Backbone,
-    in_features: Sequence[str] = ("res3", "res4", "res5"),
-    out_channels: int = 256,
-    top_levels: int = 2,
+    bottom_up: Backbone, in_features: Sequence[str] = FEATURES, out_channels: int = 256, top_levels: int = 2
 ) -> NASFPN:
     """The found pyramid as mmdetection has it: cells enlarge maps to the nearest value."""
     return NASFPN(bottom_up, in_features, out_channels, top_levels, resize="nearest")

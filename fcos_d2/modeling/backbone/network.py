@@ -10,7 +10,9 @@ from typing import Any
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import BACKBONE_REGISTRY, Backbone
 
-__all__ = ["Network", "register_builder", "yacs_keys"]
+from ...options import as_tuple, one_of
+
+__all__ = ["Network", "declare", "register_builder", "yacs_keys"]
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,18 @@ class Network:
         self.check(cfg)
         values = {argument: reduce(getattr, key.split("."), cfg) for argument, key in self.yaml.items()}
         return self.build(in_channels=in_channels, **values)
+
+
+def declare(net: Any, out_features: Sequence[str], channels: Mapping[str, int], strides: Mapping[str, int]) -> None:
+    """Tell Detectron2's `Backbone` which features a network has and which of them it returns.
+
+    Raises:
+        ValueError: there is no such feature.
+    """
+    net._out_features = list(as_tuple(out_features))
+    net._out_feature_channels, net._out_feature_strides = channels, strides
+    for name in net._out_features:
+        one_of(f"{type(net).__name__}.out_features", name, list(strides))
 
 
 def yacs_keys(node: str, *arguments: str, **others: str) -> dict[str, str]:

@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from detectron2.layers import FrozenBatchNorm2d, get_norm
+from detectron2.layers import FrozenBatchNorm2d
 from detectron2.modeling.backbone.resnet import BasicBlock, BasicStem, BottleneckBlock, ResNet
 from fvcore.nn.weight_init import c2_msra_fill
 
@@ -45,32 +45,21 @@ class DeformBottleneck(BottleneckBlock):
         in_channels: int,
         out_channels: int,
         *,
-        bottleneck_channels: int,
-        stride: int = 1,
-        num_groups: int = 1,
-        norm: str = "BN",
-        stride_in_1x1: bool = False,
         deform_groups: int = 1,
         deform_modulated: bool = True,
         deform_offset_init: str = "zero",
+        **others: Any,
     ) -> None:
-        super().__init__(
-            in_channels,
-            out_channels,
-            bottleneck_channels=bottleneck_channels,
-            stride=stride,
-            num_groups=num_groups,
-            norm=norm,
-            stride_in_1x1=stride_in_1x1,
-        )
+        super().__init__(in_channels, out_channels, **others)
+        plain: Any = self.conv2  # type: ignore[has-type]  # Detectron2's
         self.conv2 = DeformConv(
-            bottleneck_channels,
-            bottleneck_channels,
-            stride=1 if stride_in_1x1 else stride,
-            groups=num_groups,
+            plain.in_channels,
+            plain.out_channels,
+            stride=plain.stride[0],
+            groups=plain.groups,
             deform_groups=deform_groups,
             bias=False,
-            norm=get_norm(norm, bottleneck_channels),
+            norm=plain.norm,
             modulated=deform_modulated,
             offset_init=deform_offset_init,
         )
@@ -115,20 +104,18 @@ def resnet(
     """
     deform = list(deform_per_stage)
     _check(depth, num_groups, deform)
-    bottleneck = {"num_groups": num_groups, "stride_in_1x1": stride_in_1x1}
-    offsets: dict[str, Any] = dict(
-        deform_modulated=deform_modulated, deform_groups=deform_groups, deform_offset_init=deform_offset_init
-    )
+    offsets = {"groups": deform_groups, "modulated": deform_modulated, "offset_init": deform_offset_init}
     stages, width = [], stem_out_channels
     for i, num_blocks in enumerate(_BLOCKS_PER_STAGE[depth]):
         out, strides = res2_out_channels * 2**i, [1 if i == 0 else 2] + [1] * (num_blocks - 1)
-        arguments: dict[str, Any] = dict(
-            in_channels=width, out_channels=out, stride_per_block=strides, norm=norm_layer(norm)
-        )
+        arguments: dict[str, Any] = {"stride_per_block": strides, "norm": norm_layer(norm)}
         if depth >= 50:
-            arguments |= {**bottleneck, "bottleneck_channels": num_groups * width_per_group * 2**i}
+            bottleneck = num_groups * width_per_group * 2**i
+            arguments |= dict(num_groups=num_groups, stride_in_1x1=stride_in_1x1, bottleneck_channels=bottleneck)
+        if deform[i]:
+            arguments |= {f"deform_{name}": value for name, value in offsets.items()}
         block = DeformBottleneck if deform[i] else BottleneckBlock if depth >= 50 else BasicBlock
-        stages.append(ResNet.make_stage(block, num_blocks, **arguments, **(offsets if deform[i] else {})))
+        stages.append(ResNet.make_stage(block, num_blocks, in_channels=width, out_channels=out, **arguments))
         width = out
     stem = BasicStem(in_channels, stem_out_channels, norm=norm_layer(norm))
     net = ResNet(stem, stages, out_features=list(as_tuple(out_features)), freeze_at=freeze_at)

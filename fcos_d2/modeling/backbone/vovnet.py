@@ -19,12 +19,12 @@ import torch.nn.functional as F
 from detectron2.modeling import Backbone
 from torch import Tensor, nn
 
-from ...options import as_tuple, one_of
+from ...options import one_of
 from ..norm import freeze
 from ..rewrite.fold import FoldedConv2d, conv_norm
 from ..traits import Traits
 from .fpn import fpn_from_config
-from .network import Network, register_builder, yacs_keys
+from .network import Network, declare, register_builder, yacs_keys
 
 
 @dataclass(frozen=True)
@@ -32,8 +32,7 @@ class VoVNetSize:
     """One published size.
 
     Attributes:
-        conv_channels: of the 3x3 convolutions in stages 2..5.
-        out_channels: of stages 2..5.
+        conv_channels, out_channels: of the 3x3 convolutions in stages 2..5, and of the stages.
         num_layers: 3x3 convolutions in a block.
         num_blocks: in stages 2..5.
         ese: channel attention at the end of each block (version 2).
@@ -93,9 +92,7 @@ class OSABlock(nn.Module):
     """One-shot aggregation: the input and the outputs of a chain of 3x3 convolutions meet in one 1x1 convolution.
 
     Args:
-        in_channels: of the input.
-        conv_channels: of each 3x3 convolution.
-        out_channels: of the output.
+        in_channels, conv_channels, out_channels: of the input, each 3x3 convolution, and the output.
         num_layers: 3x3 convolutions in the chain.
         ese: scale the output's channels, see `ESE`.
         identity: add the input to the output; all blocks of a stage but its first.
@@ -161,9 +158,7 @@ class VoVNet(Backbone):
             _conv(64, 64, 3, norm),
             _conv(64, _STEM_CHANNELS, 3, norm, stride=2),
         )
-        self._out_feature_channels = {"stem": _STEM_CHANNELS}
-        self._out_feature_strides = {"stem": 4}
-        width = _STEM_CHANNELS
+        channels, strides, width = {"stem": _STEM_CHANNELS}, {"stem": 4}, _STEM_CHANNELS
         for i, out_channels in enumerate(row.out_channels):
             blocks = []
             for b in range(row.num_blocks[i]):
@@ -171,12 +166,9 @@ class VoVNet(Backbone):
                 width = out_channels
             name = f"stage{i + 2}"
             self.add_module(name, nn.Sequential(*blocks))
-            self._out_feature_channels[name] = out_channels
-            self._out_feature_strides[name] = 4 * 2**i
-        self._out_features = list(as_tuple(out_features))
-        for name in self._out_features:
-            one_of("VoVNet.out_features", name, list(self._out_feature_strides))
-        for name in list(self._out_feature_strides)[: max(freeze_at, 0)]:
+            channels[name], strides[name] = out_channels, 4 * 2**i
+        declare(self, out_features, channels, strides)
+        for name in list(strides)[: max(freeze_at, 0)]:
             freeze(self.get_submodule(name))
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:

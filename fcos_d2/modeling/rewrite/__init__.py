@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -19,15 +18,18 @@ from ...errors import FcosError
 from ...options import one_of
 from .copying import plain, rebuilt
 from .fold import folding
-from .freeze import freezing, without_sync_bn
+from .freeze import freezing
 from .fuse import fusing, norms_left
 from .invariant import without_padding
-from .precision import Guarded, guarding, lower, precision_of_parts
+from .precision import Guarded, guarding, lower
 from .recompute import PARTS, Recomputed, recomputing
 
 __all__ = ["PARTS", "STEPS", "prepare_training", "rewrite", "rewrites_of"]
 
 logger = logging.getLogger("fcos_d2")
+
+STEPS = ("freeze", "fold", "invariant", "fuse", "recompute", "precision")
+"""In the order in which they are applied."""
 
 
 def rewrite(
@@ -43,11 +45,10 @@ def rewrite(
     compile: bool = False,
     share_tensors: bool = False,
 ) -> nn.Module:
-    """A new module that computes what the given one computes, in another way.
+    """A new module that computes what the given one computes, in another way, recorded for `rewrites_of`.
 
-    Steps are applied in the order of `STEPS`; what was applied before is known from the module's record. The given
-    module, its submodules, hooks and tensors stay as they were. Names in the state dict stay, too, but with `fuse`:
-    what it makes can be neither trained nor saved as weights, and is in evaluation mode.
+    The given module, its submodules, hooks and tensors stay as they were. Names in the state dict stay, too, but with
+    `fuse`: what it makes can be neither trained nor saved as weights, and is in evaluation mode.
 
     Args:
         module: a detector, or a part of one.
@@ -61,111 +62,49 @@ def rewrite(
         precision: with `fuse`, "fp32", "bf16" or "fp16" of all convolutions, or of "backbone" and "head", each;
             without, "autocast" to prepare convolutions for training under autocast on the CPU.
         compile: with `fuse`, put backbone and head through `torch.compile`, on CUDA with CUDA graphs.
-        share_tensors: let the result have the given module's parameters and buffers instead of copies: for a module
-            that takes the place of the given one.
+        share_tensors: let the result have the given module's parameters and buffers instead of copies.
     Raises:
         ValueError: there is no such value, a step meets what it does not know, or steps contradict each other.
     """
-    options = _Options(tuple(freeze), sync_bn, fold, invariant, fuse, recompute, precision, compile)
     before = rewrites_of(module)
-    options.check({_step(entry) for entry in before})
+    _check({_step(x) for x in before}, bool(freeze or invariant), fold, fuse, recompute, precision, compile)
     new: Any = rebuilt(module, lambda part: None) if share_tensors else copy.deepcopy(module)
-    done = [x for x in before if not fuse or _step(x) not in ("recompute", "precision")]
-    for step, apply in _APPLY.items():
-        new, note = apply(new, options)
-        entry = step + f": {note}" * bool(note)
-        done = [x for x in done if note is None or (x != entry and (step == "freeze" or _step(x) != step))]
-        done += [entry] if note is not None else []
-    new.rewrites = tuple(done)
-    if invariant and hasattr(type(new), "batch_invariant"):
-        new.batch_invariant = True
+    notes: dict[str, str | None] = {}
+    if freeze or not sync_bn:
+        new, notes["freeze"] = freezing(new, freeze, sync_bn)
+    if fold:
+        new, notes["fold"] = folding(new), ""
+    if invariant:
+        new, notes["invariant"] = without_padding(new), ""
+    if fuse:
+        new = fusing(plain(new, Recomputed, Guarded).eval().requires_grad_(False))
+        notes |= {"fuse": norms_left(new), "precision": lower(new, precision or "fp32", compile)}
+    if recompute != "none":
+        new, notes["recompute"] = recomputing(plain(new, Recomputed), recompute), recompute
+    if precision and not fuse:
+        new, notes["precision"] = guarding(new), "autocast"
+    gone = {*notes, "recompute"} if fuse else {*notes}
+    kept = [x for x in before if _step(x) == "freeze" or _step(x) not in gone]
+    new.rewrites = (*kept, *(f"{step}: {note}".removesuffix(": ") for step, note in notes.items() if note is not None))
     return new
 
 
-@dataclass(frozen=True)
-class _Options:
-    """What `rewrite` was asked for, see there."""
-
-    freeze: tuple[str, ...]
-    sync_bn: bool
-    fold: bool
-    invariant: bool
-    fuse: bool
-    recompute: str
-    precision: str | Mapping[str, str] | None
-    compile: bool
-
-    def check(self, before: set[str]) -> None:
-        """Refuse values that there are not, and steps that contradict each other or those that were applied before."""
-        one_of("recompute", self.recompute, PARTS)
-        if self.fuse:
-            precision_of_parts(self.precision or "fp32")
-        else:
-            one_of("precision without fuse", self.precision, (None, "autocast"))
-            one_of("compile without fuse", self.compile, (False,))
-        training = self.recompute != "none" or self.precision is not None
-        if "fuse" in before and (self.freeze or self.fold or self.invariant or self.fuse or training):
-            raise FcosError(
-                "A fused model cannot be rewritten again: give all steps, fuse included, to the model it was made of."
-            )
-        if self.fuse and self.recompute != "none":
-            raise FcosError("fuse and recompute contradict each other: a fused model does not train.")
-        if self.fold and "precision" in before:
-            raise FcosError("fold comes before precision: give both at once to the model as it was before.")
-
-
-# Each returns the module, new if something was done, and a note for the record; `None` if nothing was done.
-_Applied = tuple[nn.Module, "str | None"]
-
-
-def _freeze(module: nn.Module, options: _Options) -> _Applied:
-    notes = [", ".join(options.freeze)] if options.freeze else []
-    module = freezing(module, options.freeze) if options.freeze else module
-    count = 0 if options.sync_bn else sum(isinstance(part, nn.SyncBatchNorm) for part in module.modules())
-    if count:
-        module = without_sync_bn(module)
-        notes.append(f"{count} SyncBN layers became BN layers")
-    return module, "; ".join(notes) or None
-
-
-def _fold(module: nn.Module, options: _Options) -> _Applied:
-    return (folding(module), "") if options.fold else (module, None)
-
-
-def _invariant(module: nn.Module, options: _Options) -> _Applied:
-    return (without_padding(module), "") if options.invariant else (module, None)
-
-
-def _fuse(module: nn.Module, options: _Options) -> _Applied:
-    if not options.fuse:
-        return module, None
-    module = fusing(plain(module, Recomputed, Guarded).eval().requires_grad_(False))
-    left = norms_left(module)
-    return module, f"left are {', '.join(left)}" if left else ""
-
-
-def _recompute(module: nn.Module, options: _Options) -> _Applied:
-    if options.recompute == "none":
-        return module, None
-    return recomputing(plain(module, Recomputed), options.recompute), options.recompute
-
-
-def _precision(module: nn.Module, options: _Options) -> _Applied:
-    if options.fuse:
-        return module, lower(module, precision_of_parts(options.precision or "fp32"), options.compile)
-    return (guarding(module), "autocast") if options.precision else (module, None)
-
-
-_APPLY: dict[str, Callable[[nn.Module, _Options], _Applied]] = {
-    "freeze": _freeze,
-    "fold": _fold,
-    "invariant": _invariant,
-    "fuse": _fuse,
-    "recompute": _recompute,
-    "precision": _precision,
-}
-STEPS = tuple(_APPLY)
-"""In the order in which they are applied."""
+def _check(
+    before: set[str], others: bool, fold: bool, fuse: bool, recompute: str, precision: Any, compile: bool
+) -> None:
+    """Refuse values that there are not, and steps that contradict each other or those that were applied before."""
+    one_of("recompute", recompute, PARTS)
+    if not fuse:
+        one_of("precision without fuse", precision, (None, "autocast"))
+        one_of("compile without fuse", compile, (False,))
+    if "fuse" in before and (others or fold or fuse or recompute != "none" or precision is not None):
+        raise FcosError(
+            "A fused model cannot be rewritten again: give all steps, fuse included, to the model it was made of."
+        )
+    if fuse and recompute != "none":
+        raise FcosError("fuse and recompute contradict each other: a fused model does not train.")
+    if fold and "precision" in before:
+        raise FcosError("fold comes before precision: give both at once to the model as it was before.")
 
 
 def rewrites_of(module: nn.Module) -> tuple[str, ...]:
@@ -190,9 +129,8 @@ def prepare_training(model: nn.Module, *, device: torch.device | str, amp: bool,
         FcosError: gradient checkpointing knows no blocks of the backbone.
     """
     cpu = torch.device(device).type == "cpu"
-    new = rewrite(
-        model, sync_bn=not cpu, recompute=recompute, precision="autocast" if cpu and amp else None, share_tensors=True
-    )
+    precision = "autocast" if cpu and amp else None
+    new = rewrite(model, sync_bn=not cpu, recompute=recompute, precision=precision, share_tensors=True)
     for entry in set(rewrites_of(new)) - set(rewrites_of(model)):
         if "SyncBN" in entry:
             logger.warning("%s, because SyncBN does not train on the CPU.", entry.partition(": ")[2])

@@ -8,14 +8,9 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 from torch import nn
-
-if TYPE_CHECKING:
-    _Base = nn.Module  # which mixins come before
-else:
-    _Base = object
 
 __all__ = ["Derived", "Replacement", "derived", "plain", "rebuilt"]
 
@@ -29,7 +24,7 @@ class Replacement(NamedTuple):
     """
 
     kind: type[nn.Module]
-    edit: Callable[[nn.Module], None] | None = None
+    edit: Callable[[nn.Module], None] = lambda new: None
 
 
 def rebuilt(
@@ -46,21 +41,19 @@ def rebuilt(
         keep: submodules that are not copied: the result refers to them.
         tensors: id of a parameter or buffer -> what stands for it; others are shared with the original.
     """
-    memo: dict[int, Any] = {id(x): x for x in (*module.parameters(), *module.buffers())} | (tensors or {})
     kept = {id(part): part for top in keep for part in top.modules()}
-    memo |= kept
+    memo: dict[int, Any] = {id(x): x for x in (*module.parameters(), *module.buffers())} | (tensors or {}) | kept
     replaced = [(part, found) for part in module.modules() if id(part) not in kept and (found := rule(part))]
     for part, (kind, _) in replaced:  # all of them first: parts may refer to each other in circles
         memo[id(part)] = kind.__new__(kind)
     for part, _ in replaced:
         memo[id(part)].__setstate__(copy.deepcopy(part.__reduce_ex__(4)[2], memo))
     for part, (_, edit) in replaced:
-        if edit is not None:
-            edit(memo[id(part)])
+        edit(memo[id(part)])
     return copy.deepcopy(module, memo)
 
 
-class Derived(_Base):
+class Derived(nn.Module):
     """Base of mixins for `derived`, whose classes can be copied and pickled although no module holds them.
 
     Attributes:

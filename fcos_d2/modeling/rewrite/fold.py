@@ -69,8 +69,8 @@ def folding(module: nn.Module, keep: Iterable[nn.Module] = ()) -> nn.Module:
         module: stays as it is.
         keep: submodules that are used as they are.
     """
-    return rebuilt(module, _rule, keep)
 
+    def rule(part: nn.Module) -> Replacement | None:
+        return Replacement(FoldedConv2d) if type(part) is Conv2d and part.norm is not None else None
 
-def _rule(part: nn.Module) -> Replacement | None:
-    return Replacement(FoldedConv2d) if type(part) is Conv2d and part.norm is not None else None
+    return rebuilt(module, rule, keep)

@@ -12,15 +12,18 @@ from ...errors import FcosError
 from ..norm import BATCH_NORMS
 from .copying import Replacement, rebuilt
 
-__all__ = ["freezing", "without_sync_bn"]
+__all__ = ["freezing"]
 
 
-def freezing(module: nn.Module, names: Sequence[str]) -> nn.Module:
+def freezing(module: nn.Module, names: Sequence[str], sync_bn: bool) -> tuple[nn.Module, str | None]:
     """A copy of a module, some of whose parts do not train: no gradients, and batch norms become `FrozenBatchNorm2d`.
 
     Args:
         module: stays as it is.
         names: of submodules; "" is the module itself.
+        sync_bn: False to have `nn.BatchNorm2d` in the place of the other `nn.SyncBatchNorm`.
+    Returns:
+        the copy, and what was done in words; `None` if nothing was.
     Raises:
         FcosError: there is no submodule of such a name.
     """
@@ -29,13 +32,16 @@ def freezing(module: nn.Module, names: Sequence[str]) -> nn.Module:
         raise FcosError(f"freeze names {unknown[0]!r}, which {type(module).__name__} has not.")
     parts = {id(part) for name in names for part in known[name].modules()}
     still = {id(p): nn.Parameter(p.detach(), requires_grad=False) for name in names for p in known[name].parameters()}
-    return rebuilt(module, lambda part: _frozen(part) if id(part) in parts else None, tensors=still)
+    plain = Replacement(nn.BatchNorm2d)
 
+    def rule(part: nn.Module) -> Replacement | None:
+        if id(part) in parts and isinstance(part, BATCH_NORMS) and part.running_mean is not None:
+            return Replacement(FrozenBatchNorm2d, _as_buffers)
+        return plain if isinstance(part, nn.SyncBatchNorm) and not sync_bn else None
 
-def _frozen(part: nn.Module) -> Replacement | None:
-    if not isinstance(part, BATCH_NORMS) or part.running_mean is None:
-        return None
-    return Replacement(FrozenBatchNorm2d, _as_buffers)
+    count = sum(rule(part) is plain for part in known.values())
+    notes = [", ".join(names)] * bool(names) + [f"{count} SyncBN layers became BN layers"] * bool(count)
+    return rebuilt(module, rule, tensors=still), "; ".join(notes) or None
 
 
 def _as_buffers(norm: Any) -> None:
@@ -48,9 +54,3 @@ def _as_buffers(norm: Any) -> None:
     for name, value in statistics.items():  # after these, as in the batch norm's state dict
         delattr(norm, name)
         norm.register_buffer(name, value)
-
-
-def without_sync_bn(module: nn.Module) -> nn.Module:
-    """A copy of a module with `nn.BatchNorm2d` in the place of `nn.SyncBatchNorm`, which trains on GPUs only."""
-    kind = Replacement(nn.BatchNorm2d)
-    return rebuilt(module, lambda part: kind if isinstance(part, nn.SyncBatchNorm) else None)

@@ -109,7 +109,7 @@ def _fused(norm: Any, activation: Activation | None, own: bool) -> Replacement:
     return Replacement(FusedConv2d, edit)
 
 
-class _FusedResidual:
+class _FusedResidual(Derived):
     """Forward of Detectron2's residual blocks whose convolutions end with their ReLU.
 
     Attributes:
@@ -117,11 +117,8 @@ class _FusedResidual:
     """
 
     owns_input = False
-    shortcut: Any
-    conv1: Any
-    conv2: Any
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self: Any, x: Tensor) -> Tensor:
         added = x if self.shortcut is None else self.shortcut(x)
         *convs, last = (self.conv1, self.conv2, self.conv3) if hasattr(self, "conv3") else (self.conv1, self.conv2)
         for conv in convs:
@@ -129,20 +126,12 @@ class _FusedResidual:
         return last(x, added, overwrite=self.owns_input or self.shortcut is not None)
 
 
-class _FusedBottleneck(_FusedResidual, BottleneckBlock):
-    pass
-
-
-class _FusedBasicBlock(_FusedResidual, BasicBlock):
-    pass
-
-
-class _FusedStem(BasicStem):
-    def forward(self, x: Tensor) -> Tensor:
+class _FusedStem(Derived):
+    def forward(self: Any, x: Tensor) -> Tensor:
         return F.max_pool2d(self.conv1(x), kernel_size=3, stride=2, padding=1)
 
 
-_BLOCKS: dict[Any, Any] = {BottleneckBlock: _FusedBottleneck, BasicBlock: _FusedBasicBlock, BasicStem: _FusedStem}
+_BLOCKS: dict[Any, Any] = {BottleneckBlock: _FusedResidual, BasicBlock: _FusedResidual, BasicStem: _FusedStem}
 
 
 class Shortened(Derived):
@@ -187,9 +176,10 @@ def fusing(module: nn.Module) -> nn.Module:
     return rebuilt(module, lambda part: found.get(id(part)))
 
 
-def norms_left(module: nn.Module) -> list[str]:
-    """Names of norms with fixed statistics that are applied on their own."""
-    return [name for name, part in module.named_modules() if _is_fixed(part)]
+def norms_left(module: nn.Module) -> str:
+    """Which norms with fixed statistics are applied on their own, in words; empty for none."""
+    names = [name for name, part in module.named_modules() if _is_fixed(part)]
+    return f"left are {', '.join(names)}" if names else ""
 
 
 def _in_residual(block: nn.Module, owns_input: bool) -> dict[int, Replacement]:
@@ -200,7 +190,8 @@ def _in_residual(block: nn.Module, owns_input: bool) -> dict[int, Replacement]:
     found = {
         id(conv): _fused(conv.norm, None if name == "shortcut" else F.relu, own=True) for name, conv in convs.items()
     }
-    found[id(block)] = Replacement(_BLOCKS[type(block)], lambda new: setattr(new, "owns_input", owns_input))
+    kind = derived(_BLOCKS[type(block)], type(block))
+    found[id(block)] = Replacement(kind, lambda new: setattr(new, "owns_input", owns_input))
     return found
 
 

@@ -23,6 +23,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import partial
 from typing import Any
 
 import torch
@@ -62,7 +63,7 @@ class Padding:
         self.image_sizes = [(int(height), int(width)) for height, width in image_sizes]
         self.size = (int(size[0]), int(size[1]))
         self._cells: dict[tuple[int, int], list[tuple[int, int]] | None] = {}
-        self._masks: dict[tuple[tuple[int, int], torch.device], Tensor] = {}
+        self._masks: dict[tuple[torch.Size, torch.device], Tensor] = {}
 
     def cells(self, maps: Tensor) -> list[tuple[int, int]] | None:
         """(height, width) of the N images on maps (N, C, H, W), in cells; `None` if all of them fill the maps.
@@ -104,13 +105,12 @@ class Padding:
 
     def _mask(self, maps: Tensor, cells: list[tuple[int, int]]) -> Tensor:
         """(N, 1, H, W) bool, true in the padding."""
-        size = (maps.shape[-2], maps.shape[-1])
-        if (size, maps.device) not in self._masks:
-            mask = torch.ones((len(cells), 1, *size), dtype=torch.bool, device=maps.device)
+        key = (maps.shape[-2:], maps.device)
+        if key not in self._masks:
+            mask = self._masks[key] = torch.ones((len(cells), 1, *key[0]), dtype=torch.bool, device=maps.device)
             for image, (height, width) in zip(mask, cells):
                 image[:, :height, :width] = False
-            self._masks[size, maps.device] = mask
-        return self._masks[size, maps.device]
+        return self._masks[key]
 
 
 def _halve(padded: int, sizes: list[int], wanted: int) -> list[int] | None:
@@ -121,11 +121,6 @@ def _halve(padded: int, sizes: list[int], wanted: int) -> list[int] | None:
 
 
 _RUNNING: ContextVar[Padding | None] = ContextVar("padding of the batch that runs", default=None)
-
-
-def current() -> Padding | None:
-    """What `running` was given, for those who compute a part of the batch again after it, as checkpoints do."""
-    return _RUNNING.get()
 
 
 @contextmanager
@@ -139,12 +134,7 @@ def running(padding: Padding | None) -> Iterator[None]:
 
 
 def hide_padding(padding: Padding, logits: Sequence[Tensor]) -> None:
-    """Let locations in the padding hold no candidates.
-
-    Args:
-        padding: of the batch.
-        logits: L maps (N, D*K, Hi, Wi) of class logits, changed in place.
-    """
+    """Let locations in the padding hold no candidates: L maps (N, D*K, Hi, Wi) of class logits, changed in place."""
     with torch.no_grad():
         for values in logits:
             padding.fill(values, _NEVER)
@@ -167,8 +157,7 @@ def without_padding(module: nn.Module) -> nn.Module:
         )
     parts = _parts(module)
     for name, part in parts.items():
-        reason = _obstacle(part)
-        if reason is not None:
+        if reason := _obstacle(part):
             raise ValueError(
                 f"batch_invariant is True, but {name} ({type(part).__name__}) {reason}: set batch_invariant=False "
                 f"{_ONE_BY_ONE}."
@@ -191,9 +180,40 @@ def _parts(module: Any) -> dict[str, nn.Module]:
 
 
 def _replacements(parts: Mapping[str, nn.Module]) -> dict[int, Replacement]:
+    """Id of a part -> what stands for it; those that have been prepared before stay so."""
     pooled = {id(part.get_submodule(name)) for part in parts.values() for name in traits_of(part).pooled}
-    found = {id(part): _prepared(part, id(part) in pooled) for part in parts.values()}
-    return {key: value for key, value in found.items() if value is not None}
+    found = {}
+    for part in parts.values():
+        reads = isinstance(part, _READS_NEIGHBOURS) or traits_of(part).reads_neighbours
+        reads = reads and getattr(part, "kernel_size", 0) not in (1, (1, 1))
+        if type(part) in _MEANS:
+            found[id(part)] = Replacement(_MEANS[type(part)])
+        elif (reads or id(part) in pooled) and not getattr(part, "hides_padding", False):
+            found[id(part)] = Replacement(type(part), partial(_register, reads, id(part) in pooled))
+    return found
+
+
+def _register(reads: bool, pooled: bool, new: Any) -> None:
+    new.hides_padding = True
+    if reads:
+        new.register_forward_pre_hook(_fill_input)
+    if pooled:
+        new.register_forward_hook(_fill_output)
+
+
+def _fill_input(module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
+    padding = _RUNNING.get()
+    return None if padding is None else (padding.fill(args[0]), *args[1:])
+
+
+def _fill_output(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor | None:
+    padding = _RUNNING.get()
+    return None if padding is None else padding.fill(output)
+
+
+def _cells(x: Tensor) -> list[tuple[int, int]] | None:
+    padding = _RUNNING.get()
+    return None if padding is None else padding.cells(x)
 
 
 def _obstacle(module: nn.Module) -> str | None:
@@ -213,42 +233,11 @@ def _obstacle(module: nn.Module) -> str | None:
     return "is not known to leave the padding out"
 
 
-def _prepared(part: nn.Module, pooled: bool) -> Replacement | None:
-    """What stands for a part; one that has been prepared before stays so."""
-    if type(part) in _MEANS:
-        return Replacement(_MEANS[type(part)])
-    reads = isinstance(part, _READS_NEIGHBOURS) or traits_of(part).reads_neighbours
-    reads = reads and getattr(part, "kernel_size", 0) not in (1, (1, 1))
-    if getattr(part, "hides_padding", False) or not (reads or pooled):
-        return None
-
-    def register(new: Any) -> None:
-        new.hides_padding = True
-        if reads:
-            new.register_forward_pre_hook(_fill_input)
-        if pooled:
-            new.register_forward_hook(_fill_output)
-
-    return Replacement(type(part), register)
-
-
-def _fill_input(module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
-    padding = current()
-    return None if padding is None else (padding.fill(args[0]), *args[1:])
-
-
-def _fill_output(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor | None:
-    padding = current()
-    return None if padding is None else padding.fill(output)
-
-
 class PaddedGroupNorm(nn.GroupNorm):
     """GroupNorm whose statistics are of each image without its padding, which becomes zero."""
 
     def forward(self, x: Tensor) -> Tensor:
-        padding = current()
-        cells = None if padding is None else padding.cells(x)
-        if cells is None:
+        if (cells := _cells(x)) is None:
             return super().forward(x)
         return padded_group_norm(x, cells, self.num_groups, self.weight, self.bias, self.eps)
 
@@ -268,7 +257,7 @@ def padded_group_norm(
         cells: (height, width) of each image.
         num_groups, weight, bias, eps: as in `F.group_norm`.
     Returns:
-        (N, C, H, W); what lies in the padding is zero.
+        (N, C, H, W), zero in the padding.
     """
     size = x.shape[-2:]
     images = []
@@ -282,9 +271,7 @@ class PaddedMean(nn.AdaptiveAvgPool2d):
     """The mean of each image without its padding, (N, C, H, W) -> (N, C, 1, 1)."""
 
     def forward(self, x: Tensor) -> Tensor:
-        padding = current()
-        cells = None if padding is None else padding.cells(x)
-        if cells is None:
+        if (cells := _cells(x)) is None:
             return super().forward(x)
         # The clone lies in memory as an image alone does, and so is summed in the same order.
         images = (x[i : i + 1, :, :height, :width].clone() for i, (height, width) in enumerate(cells))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,7 +14,7 @@ from .copying import Derived, Replacement, derived, rebuilt
 from .foreign import traits_of
 from .fuse import FusedConv2d
 
-__all__ = ["PRECISIONS", "Guarded", "guarding", "lower", "precision_of_parts"]
+__all__ = ["Guarded", "guarding", "lower"]
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 """Types in which fused convolutions compute."""
@@ -35,54 +36,41 @@ class Guarded(Derived):
 
 def guarding(module: nn.Module) -> nn.Module:
     """A copy of a module, with its tensors, whose strided convolutions are `Guarded`."""
-    return rebuilt(module, _rule)
+
+    def rule(part: nn.Module) -> Replacement | None:
+        if isinstance(part, Guarded) or not isinstance(part, nn.Conv2d):
+            return None
+        return Replacement(derived(Guarded, type(part))) if part.stride[1] > 1 and part.kernel_size[1] > 1 else None
+
+    return rebuilt(module, rule)
 
 
-def _rule(part: nn.Module) -> Replacement | None:
-    if isinstance(part, Guarded) or not isinstance(part, nn.Conv2d):
-        return None
-    return Replacement(derived(Guarded, type(part))) if part.stride[1] > 1 and part.kernel_size[1] > 1 else None
-
-
-def precision_of_parts(precision: str | Mapping[str, str]) -> dict[str, torch.dtype]:
-    """Type of each part of a detector.
-
-    Args:
-        precision: one of `PRECISIONS` for all parts, or for some of "backbone" and "head"; others are "fp32".
-    Raises:
-        ValueError: there is no such part or precision.
-    """
-    parts = ("backbone", "head")
-    wanted = dict.fromkeys(parts, precision) if isinstance(precision, str) else {**precision}
-    for part, name in wanted.items():
-        one_of("a part in precision", part, parts)
-        one_of(f"precision of {part}", name, list(PRECISIONS))
-    return {part: PRECISIONS[wanted.get(part, "fp32")] for part in parts}
-
-
-def lower(model: Any, dtypes: Mapping[str, torch.dtype], compile: bool) -> str:
+def lower(model: Any, precision: str | Mapping[str, str], compile: bool) -> str:
     """Bring the fused convolutions of a model to their precision, and the inputs of its parts with them.
 
     Args:
         model: the copy that `fuse.fusing` has made: it is changed. A module that is no detector is a "backbone".
-        dtypes: of "backbone" and "head".
+        precision: one of `PRECISIONS` for all parts, or for some of "backbone" and "head"; others are "fp32".
         compile: put these parts through `torch.compile`.
     Returns:
         what was done, in words.
     Raises:
-        ValueError: a layer with weights is not known to compute in its precision.
+        ValueError: there is no such part or precision, or a layer with weights is not known to compute in it.
     """
+    known = ("backbone", "head")
+    wanted = dict.fromkeys(known, precision) if isinstance(precision, str) else {**precision}
+    for name, choice in wanted.items():
+        one_of("a part in precision", name, known)
+        one_of(f"precision of {name}", choice, list(PRECISIONS))
     parts = {"backbone": model}
     if hasattr(model, "backbone") and hasattr(model, "dense"):
         parts = {"backbone": model.backbone, "head": model.dense.head}
     for name, part in parts.items():
-        _lower(name, part, dtypes[name], pack=not compile)
+        _lower(name, part, PRECISIONS[wanted.get(name, "fp32")], pack=not compile)
         if compile:
             on_cpu = all(p.device.type == "cpu" for p in part.parameters())
             part.compile(mode=None if on_cpu else "reduce-overhead")
-    names = {dtype: name for name, dtype in PRECISIONS.items()}
-    how = ", ".join(f"{name} {names[dtypes[name]]}" for name in parts)
-    return how + ", compiled" * compile
+    return ", ".join(f"{name} {wanted.get(name, 'fp32')}" for name in parts) + ", compiled" * compile
 
 
 def _lower(top: str, module: nn.Module, dtype: torch.dtype, pack: bool) -> None:
@@ -96,16 +84,11 @@ def _lower(top: str, module: nn.Module, dtype: torch.dtype, pack: bool) -> None:
             raise ValueError(
                 f"{top}.{name} ({type(part).__name__}) is not known to compute in {dtype}: choose fp32 for {top}."
             )
-    module.register_forward_pre_hook(_Cast(dtype))
+    module.register_forward_pre_hook(partial(_cast, dtype))
 
 
-class _Cast:
+def _cast(dtype: torch.dtype, module: nn.Module, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
     """Forward pre-hook that brings maps, one or a sequence, to a type."""
-
-    def __init__(self, dtype: torch.dtype) -> None:
-        self.dtype = dtype
-
-    def __call__(self, module: nn.Module, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
-        first, *others = arguments
-        first = first.to(self.dtype) if isinstance(first, Tensor) else [x.to(self.dtype) for x in first]
-        return first, *others
+    first, *others = arguments
+    first = first.to(dtype) if isinstance(first, Tensor) else [x.to(dtype) for x in first]
+    return first, *others

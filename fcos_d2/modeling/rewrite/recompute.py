@@ -7,9 +7,8 @@ again.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -33,8 +32,8 @@ class Recomputed(Derived):
     def forward(self, *args: Any) -> Any:
         if not (self.training and torch.is_grad_enabled()):
             return super().forward(*args)
-        contexts = functools.partial(_contexts, self)
-        return checkpoint(super().forward, *args, use_reentrant=False, context_fn=contexts)
+        contexts = (nullcontext(), _statistics_untouched(self))  # of the first and of the second forward pass
+        return checkpoint(super().forward, *args, use_reentrant=False, context_fn=lambda: contexts)
 
 
 def recomputing(model: nn.Module, parts: str) -> nn.Module:
@@ -50,8 +49,7 @@ def recomputing(model: nn.Module, parts: str) -> nn.Module:
     bottom_up = getattr(backbone, "bottom_up", backbone)
     if bottom_up is None:
         raise FcosError(f"Gradient checkpointing needs a backbone, which {type(model).__name__} has not.")
-    blocks = list(_outermost(bottom_up))
-    if not blocks:
+    if not (blocks := list(_outermost(bottom_up))):
         raise FcosError(
             f"Gradient checkpointing knows no blocks of {type(bottom_up).__name__}: let them derive from "
             "detectron2.layers.CNNBlockBase or declare fcos_d2.modeling.traits.Traits(recomputable=True), or "
@@ -74,22 +72,15 @@ def _outermost(module: nn.Module) -> Iterator[nn.Module]:
             yield from _outermost(child)
 
 
-def _contexts(block: nn.Module) -> tuple[AbstractContextManager, AbstractContextManager]:
-    """What the first and the second forward pass of a block run in."""
-    return nullcontext(), _statistics_untouched(block)
-
-
 @contextmanager
 def _statistics_untouched(block: nn.Module) -> Iterator[None]:
     """Batch norms that train write their running statistics to copies: the first pass has updated them already."""
     norms = [m for m in block.modules() if isinstance(m, BATCH_NORMS) and m.training]
-    kept = [(norm, dict(norm.named_buffers(recurse=False))) for norm in norms]
-    for norm, buffers in kept:
-        for name, value in buffers.items():
-            setattr(norm, name, value.clone())
+    kept = [(norm, name, value) for norm in norms for name, value in norm.named_buffers(recurse=False)]
+    for norm, name, value in kept:
+        setattr(norm, name, value.clone())
     try:
         yield
     finally:
-        for norm, buffers in kept:
-            for name, value in buffers.items():
-                setattr(norm, name, value)
+        for norm, name, value in kept:
+            setattr(norm, name, value)
