@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import pairwise
+from itertools import groupby, pairwise
 from typing import Protocol
 
 import torch
@@ -195,14 +195,8 @@ def _group_windows(
     assigner: PointAssigner, levels: tuple[Level, ...], device: torch.device, dtype: torch.dtype
 ) -> list[_Windows]:
     """The constants of all levels; neighbouring levels whose windows have one size form a group."""
-    groups: list[list[int]] = []
-    sizes = [assigner._window(i, level) for i, level in enumerate(levels)]
-    for i, size in enumerate(sizes):
-        if groups and size == sizes[groups[-1][0]]:
-            groups[-1].append(i)
-        else:
-            groups.append([i])
-    return [_windows_of(assigner, [(i, levels[i]) for i in group], sizes[group[0]], device, dtype) for group in groups]
+    groups = groupby(enumerate(levels), key=lambda pair: assigner._window(*pair))
+    return [_windows_of(assigner, list(group), size, device, dtype) for size, group in groups]
 
 
 def _windows_of(

@@ -21,8 +21,6 @@ from torchvision.ops import deform_conv2d
 from ..options import one_of
 from .traits import Traits
 
-_OFFSET_INITS = ("zero", "kaiming_uniform")
-
 
 class DeformConv(nn.Module):
     """A square convolution that reads at learned offsets and, if modulated, weighs what it reads.
@@ -64,7 +62,7 @@ class DeformConv(nn.Module):
         offset_init: str = "zero",
     ) -> None:
         super().__init__()
-        one_of("offset_init", offset_init, _OFFSET_INITS)
+        one_of("offset_init", offset_init, ("zero", "kaiming_uniform"))
         for name, channels, number in (
             ("groups", in_channels, groups),
             ("groups", out_channels, groups),
@@ -77,14 +75,8 @@ class DeformConv(nn.Module):
         self.num_offsets = 2 * kernel_size**2 * deform_groups
         self.weight = nn.Parameter(torch.empty(out_channels, in_channels // groups, kernel_size, kernel_size))
         self.bias = nn.Parameter(torch.zeros(out_channels)) if bias else None
-        self.offset = nn.Conv2d(
-            in_channels,
-            self.num_offsets * 3 // 2 if modulated else self.num_offsets,
-            kernel_size,
-            stride=stride,
-            padding=self.padding,
-            dilation=dilation,
-        )
+        num_maps = self.num_offsets * 3 // 2 if modulated else self.num_offsets
+        self.offset = nn.Conv2d(in_channels, num_maps, kernel_size, stride, self.padding, dilation)
         self.norm = norm
         bound = (in_channels * kernel_size**2) ** -0.5
         nn.init.uniform_(self.weight, -bound, bound)

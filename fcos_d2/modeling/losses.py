@@ -233,14 +233,8 @@ class FCOSLoss(nn.Module):
             loss: NORMALIZER_REGISTRY.get(getattr(self, f"{loss}_normalizer"))(counts)
             for loss in ("class", "box", "quality")
         }
-        class_loss = focal_loss(
-            predictions,
-            positives,
-            targets.label,
-            self.focal_alpha,
-            self.focal_gamma,
-            self.class_weight / divide_by["class"],
-        )
+        class_scale = self.class_weight / divide_by["class"]
+        class_loss = focal_loss(predictions, positives, targets.label, self.focal_alpha, self.focal_gamma, class_scale)
         box_loss = (BOX_LOSS_REGISTRY.get(self.box_loss)(pred_ltrb, targets.ltrb, rule) * weight).sum()
         pred_quality = predictions.gather(predictions.quality, positives.image, positives.location).squeeze(1)
         quality_loss = F.binary_cross_entropy_with_logits(pred_quality, quality, reduction="none") * valid

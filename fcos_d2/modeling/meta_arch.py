@@ -79,12 +79,7 @@ class FCOS(DenseDetector):
 
     @property
     def batch_invariant(self) -> bool:
-        """Whether padding changes no detection. Setting it to True puts prepared copies, which share their tensors, in
-        the places of backbone and head.
-
-        Raises:
-            ValueError: a part cannot be made batch invariant.
-        """
+        """Whether padding changes no detection. Setting it does what the argument does, with its errors."""
         return self._batch_invariant
 
     @batch_invariant.setter

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from functools import partial
+from functools import partial, reduce
 
 import torch
 import torch.nn.functional as F
@@ -85,14 +85,9 @@ class HRModule(nn.Module):
 
     def _sum(self, maps: Sequence[Tensor], target: int) -> Tensor:
         size = maps[target].shape[-2:]
-        total: Tensor | None = None
-        for source, path in enumerate(self.fuse[target].children()):
-            x = path(maps[source])
-            if source > target:
-                x = F.interpolate(x, size=size, mode="nearest")
-            total = x if total is None else total + x
-        assert total is not None, "there is at least one branch"
-        return F.relu(total)
+        moved = (path(x) for path, x in zip(self.fuse[target].children(), maps))
+        equal = (F.interpolate(x, size=size, mode="nearest") if i > target else x for i, x in enumerate(moved))
+        return F.relu(reduce(torch.add, equal))
 
 
 class HRNet(Backbone):

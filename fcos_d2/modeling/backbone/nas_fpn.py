@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from ...options import as_tuple, one_of
 from ..deform import DeformConv
 from ..norm import get_norm
-from ..rewrite.fold import FoldedConv2d
+from ..rewrite.fold import conv_norm
 from ..traits import Traits
 from .fpn import FEATURES, plain_pyramid, top_block
 from .mobilenet import NETWORK as MOBILENET
@@ -134,11 +134,8 @@ class NASFPN(Backbone):
         self.bottom_up = bottom_up
         self.adapt = nn.ModuleList()
         for name in self.in_features:
-            conv = FoldedConv2d(
-                shapes[name].channels, out_channels, 1, bias=False, norm=get_norm(norm, out_channels), activation=F.relu
-            )
-            weight_init.c2_xavier_fill(conv)
-            self.adapt.append(conv)
+            self.adapt.append(conv_norm(shapes[name].channels, out_channels, 1, norm))
+            weight_init.c2_xavier_fill(self.adapt[-1])
         self.cells = nn.ModuleList(
             MergeCell(out_channels, cell.deform_second, deform_groups, norm, resize) for cell in CELLS
         )

@@ -29,22 +29,14 @@ from .network import Network, declare, register_builder, yacs_keys
 
 @dataclass(frozen=True)
 class VoVNetSize:
-    """One published size.
+    """One published size; tuples are of stages 2..5."""
 
-    Attributes:
-        conv_channels, out_channels: of the 3x3 convolutions in stages 2..5, and of the stages.
-        num_layers: 3x3 convolutions in a block.
-        num_blocks: in stages 2..5.
-        ese: channel attention at the end of each block (version 2).
-        source: where the numbers come from.
-    """
-
-    conv_channels: tuple[int, int, int, int]
+    conv_channels: tuple[int, int, int, int]  # of the 3x3 convolutions
     out_channels: tuple[int, int, int, int]
-    num_layers: int
+    num_layers: int  # 3x3 convolutions in a block
     num_blocks: tuple[int, int, int, int]
-    ese: bool
-    source: str
+    ese: bool  # channel attention at the end of each block (version 2)
+    source: str  # where the numbers come from
 
 
 _O = "vov-net/VoVNet-FCOS, fcos_core/modeling/backbone/vovnet.py"
