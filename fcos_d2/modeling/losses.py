@@ -154,9 +154,6 @@ def mean_weights(c: Counts) -> Tensor:
     return c.mean_weights.clamp(min=1e-6)
 
 
-_QUALITY_LOSS_NAMES = {"centerness": "loss_fcos_ctr"}
-
-
 @LOSS_REGISTRY.register()
 @dataclass(eq=False, repr=False)
 class FCOSLoss(nn.Module):
@@ -207,7 +204,7 @@ class FCOSLoss(nn.Module):
 
     @property
     def quality_loss_name(self) -> str:
-        return _QUALITY_LOSS_NAMES.get(self.quality, f"loss_fcos_{self.quality}")
+        return "loss_fcos_ctr" if self.quality == "centerness" else f"loss_fcos_{self.quality}"
 
     def forward(
         self, predictions: Predictions, targets: Targets, pred_ltrb: Tensor, counts: Counts | None = None

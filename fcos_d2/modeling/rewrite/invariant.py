@@ -163,7 +163,10 @@ def without_padding(module: nn.Module) -> nn.Module:
                 f"{_ONE_BY_ONE}."
             )
     prepared = _replacements(parts)
-    return rebuilt(module, lambda part: prepared.get(id(part)))
+    new: Any = rebuilt(module, lambda part: prepared.get(id(part)))
+    if hasattr(type(new), "batch_invariant"):
+        new.batch_invariant = True
+    return new
 
 
 def is_prepared(module: nn.Module) -> bool:

@@ -31,6 +31,7 @@ from fcos_d2.modeling.backbone.hrnet import HRFPN
 from fcos_d2.modeling.backbone.nas_fpn import NASFPN
 from fcos_d2.modeling.backbone.vovnet import OSABlock
 from fcos_d2.modeling.deform import DeformConv
+from fcos_d2.modeling.rewrite import rewrite
 from fcos_d2.modeling.rewrite.invariant import (
     PaddedGroupNorm,
     PaddedMean,
@@ -383,6 +384,13 @@ def test_gradients_do_not_reach_the_padding(network: Callable[[str], FCOS], name
 
 
 # ----------------------------------------------------------------------------------------------------------- the option
+def test_rewriting_switches_the_option_on() -> None:
+    model = detector("improved")
+    new = rewrite(model, invariant=True)
+    assert new.batch_invariant
+    assert not model.batch_invariant
+
+
 def test_a_detector_with_the_option() -> None:
     torch.manual_seed(0)
     model = detector("improved")
