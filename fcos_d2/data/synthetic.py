@@ -249,8 +249,9 @@ class _Scene:
     def __init__(self, rng: np.random.Generator, recipe: Recipe, image: np.ndarray) -> None:
         self.rng, self.recipe, self.image = rng, recipe, image
         self.height, self.width = image.shape[:2]
-        self.owner = np.full(image.shape[:2], -1)  # index of the shape seen at each pixel
+        self.owner = np.zeros(image.shape[:2], np.int32)  # number of the shape seen at each pixel, from 1; 0 for none
         self.shapes: list[_Shape] = []
+        self.visible = np.zeros(0, int)  # pixels of each shape that are seen
 
     def draw(self, label: int, size: float, center: np.ndarray) -> _Shape:
         """A shape, turned, slightly stretched, with its longer side `size` pixels, not yet in the scene."""
@@ -273,14 +274,15 @@ class _Scene:
 
     def add(self, shape: _Shape) -> bool:
         """Put a shape over the others if enough of each stays visible; a cut one of few pixels looks like any other."""
-        owner = self.owner.copy()
-        owner[shape.place][shape.mask] = len(self.shapes)
-        shapes = [*self.shapes, shape]
-        for each, seen in zip(shapes, np.bincount(owner.ravel() + 1, minlength=len(shapes) + 1)[1:]):
+        shapes, under = [*self.shapes, shape], self.owner[shape.place]
+        lost = np.bincount(under[shape.mask], minlength=len(shapes))[1:]
+        visible = np.append(self.visible - lost, np.count_nonzero(shape.mask))
+        for each, seen in zip(shapes, visible):
             share = 0.9 if each.crowd or each.full < _SMALL_AREA else self.recipe.min_visible
             if seen < share * each.full:
                 return False
-        self.owner, self.shapes = owner, shapes
+        under[shape.mask] = len(shapes)
+        self.shapes, self.visible = shapes, visible
         return True
 
     def paint(self, shape: _Shape) -> None:
@@ -300,8 +302,8 @@ class _Scene:
 
     def annotations(self) -> Iterator[dict]:
         """Boxes around what is visible of each shape, in COCO's terms."""
-        for index, shape in enumerate(self.shapes):
-            mask = self.owner == index
+        for number, shape in enumerate(self.shapes, start=1):
+            mask = self.owner == number
             left, top, right, bottom = Image.fromarray(mask).getbbox() or (0, 0, 0, 0)
             row = {
                 "category_id": shape.label + 1,
