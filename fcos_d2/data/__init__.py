@@ -53,11 +53,9 @@ def register(
 ) -> DatasetNames:
     """Check a data set and enter its parts into Detectron2's catalog.
 
-    They are called `<prefix>_train`, `<prefix>_val` and `<prefix>_test`.
-
     Args:
         layout: what `find_dataset` returned.
-        prefix: start of the names.
+        prefix: start of the names `<prefix>_train`, `<prefix>_val` and `<prefix>_test`.
         val_fraction: in (0, 1): where the folder has no val part, this share of the training images becomes it. An
             image's side depends on its file name alone, so neither order nor repetition changes the parts.
         need: the parts that must be there and be right; another part with an error is left out with a warning.
