@@ -18,10 +18,7 @@ def option(default: Any = MISSING, key: str | None = None) -> Any:
         default: the published default; without one the field is required.
         key: name below `MODEL.FCOS`; `None` for fields that are translated by hand or derived.
     """
-    metadata = {} if key is None else {"key": key}
-    if default is MISSING:
-        return field(metadata=metadata)
-    return field(default=default, metadata=metadata)
+    return field(default=default, metadata={} if key is None else {"key": key})
 
 
 def keyed_fields(part: type) -> dict[str, Field]:

@@ -7,7 +7,8 @@ The number of classes is `model.num_classes` alone; everything else that needs i
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import detectron2.data.transforms as T
 from detectron2.config import LazyCall as L
@@ -49,20 +50,19 @@ def compose(recipe: str, backbone: str, schedule: str) -> Composed:
     one_of("schedule", schedule, list(SCHEDULES))
     chosen, row, plan = RECIPES[recipe], BACKBONES[backbone], SCHEDULES[schedule]
     common = config_root() / "common"
+    optimizer = load_lazy_config(common / "schedule.py", "optimizer")
+    optimizer.lr = chosen.solver["base_lr"]
+    optimizer.params.update(
+        {name: chosen.solver[name] for name in ("bias_lr_factor", "weight_decay_bias", "weight_decay_norm")}
+    )
     train = load_lazy_config(common / "train.py", "train")
     train.max_iter = plan.max_iter
     train.init_checkpoint = row.weights
-    return Composed(
-        _model(chosen, backbone),
-        _dataloader(load_lazy_config(common / "data.py", "dataloader"), chosen, plan),
-        _optimizer(load_lazy_config(common / "schedule.py", "optimizer"), chosen),
-        _lr_multiplier(chosen, plan),
-        train,
-    )
+    dataloader = _dataloader(load_lazy_config(common / "data.py", "dataloader"), chosen, plan)
+    return Composed(_model(chosen, row), dataloader, optimizer, _lr_multiplier(chosen.solver, plan), train)
 
 
-def _model(recipe: Recipe, backbone: str) -> DictConfig:
-    row = BACKBONES[backbone]
+def _model(recipe: Recipe, row: BackboneRow) -> DictConfig:
     head = {
         "num_classes": "${...num_classes}",
         "in_channels": "${...backbone.out_channels}",
@@ -70,7 +70,6 @@ def _model(recipe: Recipe, backbone: str) -> DictConfig:
         "points_per_cell": "${..grid.points_per_cell}",
         **recipe.head,
     }
-    grid = {"points_per_cell": 1, **recipe.grid}
     mean, std = pixel_statistics(recipe, row)
     return L(FCOS)(
         backbone=L(row.pyramid)(
@@ -85,7 +84,7 @@ def _model(recipe: Recipe, backbone: str) -> DictConfig:
             assigner=L(PointAssigner)(**recipe.assigner),
             coder=L(LTRBCoder)(**recipe.coder),
             selector=L(Selector)(**recipe.selector),
-            grid=L(LocationGrid)(**grid),
+            grid=L(LocationGrid)(**{"points_per_cell": 1, **recipe.grid}),
         ),
         num_classes=80,
         in_features=list(recipe.features),
@@ -104,38 +103,24 @@ def pixel_statistics(recipe: Recipe, row: BackboneRow) -> tuple[tuple[float, ...
 
 
 def _dataloader(dataloader: DictConfig, recipe: Recipe, plan: Schedule) -> DictConfig:
+    resize = L(T.ResizeShortestEdge)
+    if plan.jitter is None:
+        sizes = list(plan.train_sizes)
+        train = [resize(short_edge_length=sizes, sample_style=plan.sampling, max_size=plan.max_train_size)]
+    else:
+        low, high, size = plan.jitter
+        train = [
+            L(T.ResizeScale)(min_scale=low, max_scale=high, target_height=size, target_width=size),
+            L(T.FixedSizeCrop)(crop_size=[size, size]),
+        ]
     dataloader.train.total_batch_size = plan.batch_size
-    dataloader.train.mapper.augmentations = [*_resize(plan), L(T.RandomFlip)(horizontal=True)]
-    dataloader.test.mapper.augmentations = [
-        L(T.ResizeShortestEdge)(short_edge_length=plan.test_size, max_size=plan.max_test_size)
-    ]
+    dataloader.train.mapper.augmentations = [*train, L(T.RandomFlip)(horizontal=True)]
     dataloader.train.mapper.image_format = recipe.input_format
+    dataloader.test.mapper.augmentations = [resize(short_edge_length=plan.test_size, max_size=plan.max_test_size)]
     return dataloader
 
 
-def _resize(plan: Schedule) -> list[DictConfig]:
-    if plan.jitter is None:
-        sizes = list(plan.train_sizes)
-        return [
-            L(T.ResizeShortestEdge)(short_edge_length=sizes, sample_style=plan.sampling, max_size=plan.max_train_size)
-        ]
-    low, high, size = plan.jitter
-    return [
-        L(T.ResizeScale)(min_scale=low, max_scale=high, target_height=size, target_width=size),
-        L(T.FixedSizeCrop)(crop_size=[size, size]),
-    ]
-
-
-def _optimizer(optimizer: DictConfig, recipe: Recipe) -> DictConfig:
-    solver = recipe.solver
-    optimizer.lr = solver["base_lr"]
-    for name in ("bias_lr_factor", "weight_decay_bias", "weight_decay_norm"):
-        optimizer.params[name] = solver[name]
-    return optimizer
-
-
-def _lr_multiplier(recipe: Recipe, plan: Schedule) -> DictConfig:
-    solver = recipe.solver
+def _lr_multiplier(solver: Mapping[str, Any], plan: Schedule) -> DictConfig:
     return L(WarmupParamScheduler)(
         scheduler=L(MultiStepParamScheduler)(
             values=[float(f"1e-{i}") for i in range(len(plan.steps) + 1)], milestones=[*plan.steps, plan.max_iter]

@@ -14,12 +14,11 @@ from .. import zoo
 from .._compat import load_lazy_config
 from ..errors import FcosError
 from ..modeling.backbone import BACKBONES
-from . import plugins
 from .overrides import apply_lazy, apply_yacs
-from .plain import nodes, parse_yaml
-from .stored import Config, is_lazy, parse_config
+from .plain import nodes
+from .stored import Config, parse_config
 from .train_options import TRAIN_OPTIONS, TrainOptions
-from .yacs import read_text, read_yacs, sentence
+from .yacs import read_text, sentence
 
 __all__ = ["CHECKPOINTS", "TEXT_OF", "is_code", "is_data", "is_file", "load_config"]
 
@@ -73,20 +72,15 @@ def is_file(source: str | Path) -> bool:
 
 def _read(source: str) -> Config:
     path = Path(source).expanduser()
-    suffix = path.suffix.lower()
     if not is_code(source) and not is_data(source):
         return zoo.get_config(source)
     if not path.is_file():
-        raise FcosError(f"The {'checkpoint' if suffix in CHECKPOINTS else 'config'} file {source} does not exist.")
+        raise FcosError(f"The {'config' if is_file(source) else 'checkpoint'} file {source} does not exist.")
     if is_code(source):
         return _python(path)
-    if suffix in CHECKPOINTS:
-        return _without_paths(parse_config(TEXT_OF[suffix](path), f"The checkpoint {source}"))
-    text = read_text(path)
-    if is_lazy(parse_yaml(text, source)):
-        return parse_config(text, source)
-    plugins.load_plugins()
-    return read_yacs(path=path)
+    if not is_file(source):
+        return _without_paths(parse_config(TEXT_OF[path.suffix.lower()](path), f"The checkpoint {source}"))
+    return parse_config(read_text(path), source, path)
 
 
 def _without_paths(cfg: Config) -> Config:
@@ -124,7 +118,6 @@ def _python(path: Path) -> DictConfig:
 
 
 def _fill(node: DictConfig, defaults: Mapping[str, Any]) -> None:
-    """Add what is missing."""
     for key, value in defaults.items():
         if key not in node:
             node[key] = copy.deepcopy(value)

@@ -11,6 +11,8 @@ import copy
 import difflib
 import inspect
 from collections.abc import Iterator, Mapping, Sequence
+from functools import reduce
+from operator import getitem
 from typing import Any
 
 from detectron2.config import CfgNode
@@ -22,7 +24,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from ..errors import FcosError
 
-__all__ = ["apply_lazy", "apply_yacs", "suggestion", "yacs_keys"]
+__all__ = ["KINDS", "apply_lazy", "apply_yacs", "suggestion", "yacs_keys"]
 
 _UNKNOWN = object()  # a value whose type nobody knows
 
@@ -30,15 +32,10 @@ _UNKNOWN = object()  # a value whose type nobody knows
 def suggestion(wrong: str, known: Sequence[str]) -> str:
     """The end of a sentence about an unknown name: "; did you mean 'x'?", or a full stop."""
     last = {name.rpartition(".")[2]: name for name in reversed(known)}
-    close = difflib.get_close_matches(wrong, known, 1, 0.75) or difflib.get_close_matches(
-        wrong.rpartition(".")[2], list(last), 1, 0.75
-    )
-    if not close:
-        close = difflib.get_close_matches(wrong, known, 1, 0.6)
+    close = difflib.get_close_matches(wrong, known, 1, 0.75)
+    close = close or difflib.get_close_matches(wrong.rpartition(".")[2], list(last), 1, 0.75)
+    close = close or difflib.get_close_matches(wrong, known, 1, 0.6)
     return f"; did you mean {last.get(close[0], close[0])!r}?" if close else "."
-
-
-# LazyConfig
 
 
 def apply_lazy(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
@@ -66,28 +63,25 @@ def apply_lazy(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
 def _find(cfg: DictConfig, key: str) -> tuple[Any, Any, Any]:
     """The node that holds a key, the key's name there, and its value (`_UNKNOWN` without one)."""
     node: Any = cfg
+    holder: Any = None
+    name: Any = None
     parts = key.split(".")
     for i, part in enumerate(parts):
-        name: Any = part
+        holder, name, at = node, part, ".".join(parts[:i])
         if isinstance(node, ListConfig):
-            name = int(part) if part.lstrip("-").isdigit() and -len(node) <= int(part) < len(node) else None
-            if name is None:
-                raise FcosError(
-                    f"The config has no {key!r}: {'.'.join(parts[:i])} is a list of {len(node)}, so its keys are 0 to "
-                    f"{len(node) - 1}."
-                )
+            if part not in map(str, range(-len(node), len(node))):
+                keys = f"a list of {len(node)}, so its keys are 0 to {len(node) - 1}"
+                raise FcosError(f"The config has no {key!r}: {at} is {keys}.")
+            name = int(part)
         elif not isinstance(node, DictConfig):
-            raise FcosError(f"The config has no {key!r}: {'.'.join(parts[:i])} is {node!r}, which has no keys.")
-        last = i == len(parts) - 1
-        if isinstance(node, DictConfig) and name not in node:
-            default = _parameters(node).get(name, _UNKNOWN if "**" in _parameters(node) else None)
-            if default is None or not last:
+            raise FcosError(f"The config has no {key!r}: {at} is {node!r}, which has no keys.")
+        elif part not in node:
+            known = _parameters(node)
+            if i + 1 < len(parts) or not known.keys() & {part, "**"}:
                 raise FcosError(f"The config has no {key!r}{suggestion(key, list(_keys(cfg)))}")
-            return node, name, default[0] if isinstance(default, tuple) else _UNKNOWN
-        if last:
-            return node, name, _value(node, name)
+            return node, part, known.get(part, _UNKNOWN)
         node = _value(node, name)
-    raise AssertionError("a key has at least one part")
+    return holder, name, node
 
 
 def _value(node: Any, name: Any) -> Any:
@@ -98,21 +92,18 @@ def _value(node: Any, name: Any) -> Any:
 
 
 def _parameters(node: DictConfig) -> dict[str, Any]:
-    """Parameters of what a node calls: name -> (default,); "**" if it takes any name."""
+    """Parameters of what a node calls, with their defaults; "**" is among them if it takes any name."""
     target = node.get("_target_")
     try:
         target = locate(target) if isinstance(target, str) else target
-        signature = inspect.signature(target) if callable(target) else None
+        parameters = inspect.signature(target).parameters.values() if callable(target) else ()
     except (ImportError, TypeError, ValueError):
         return {}
-    known: dict[str, Any] = {}
-    for parameter in signature.parameters.values() if signature else ():
-        if parameter.kind is parameter.VAR_KEYWORD:
-            known["**"] = None
-        elif parameter.kind is not parameter.VAR_POSITIONAL:
-            default = parameter.default
-            known[parameter.name] = (_UNKNOWN if default is parameter.empty else default,)
-    return known
+    return {
+        "**" if p.kind is p.VAR_KEYWORD else p.name: _UNKNOWN if p.default is p.empty else p.default
+        for p in parameters
+        if p.kind is not p.VAR_POSITIONAL
+    }
 
 
 def _keys(node: Any, prefix: str = "") -> Iterator[str]:
@@ -151,14 +142,8 @@ def _set(cfg: DictConfig, key: str, value: Any) -> None:
         parent[name] = _checked(key, value, old)
 
 
-_KINDS = {
-    bool: "true or false",
-    int: "a whole number",
-    float: "a number",
-    str: "a string",
-    list: "a list, for example [{}]",
-    dict: "a node, for example {{key: value}}",
-}
+KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a string"}
+_EXAMPLES = {**KINDS, list: "a list, for example [{}]", dict: "a node, for example {{key: value}}"}
 
 
 def _kind(value: Any) -> type | None:
@@ -166,7 +151,7 @@ def _kind(value: Any) -> type | None:
         return dict
     if isinstance(value, (ListConfig, list, tuple)):
         return list
-    return next((kind for kind in (bool, int, float, str) if isinstance(value, kind)), None)
+    return next((kind for kind in KINDS if isinstance(value, kind)), None)
 
 
 def _checked(key: str, value: Any, old: Any) -> Any:
@@ -184,10 +169,7 @@ def _checked(key: str, value: Any, old: Any) -> Any:
         return [_checked(key, item, old) for item in value]
     if value is None and want in (str, list, dict):
         return value
-    raise FcosError(f"{key} must be {_KINDS[want].format(value)}, but {value!r} was given.")
-
-
-# Detectron2's YAML keys
+    raise FcosError(f"{key} must be {_EXAMPLES[want].format(value)}, but {value!r} was given.")
 
 
 def apply_yacs(cfg: CfgNode, overrides: Sequence[str]) -> CfgNode:
@@ -197,13 +179,11 @@ def apply_yacs(cfg: CfgNode, overrides: Sequence[str]) -> CfgNode:
         FcosError: a key is unknown, a value is missing or has the wrong type.
     """
     for key, text in _pairs(overrides):
-        node: Any = cfg
-        parts = key.split(".")
-        for part in parts[:-1]:
-            node = node.get(part) if isinstance(node, CfgNode) else None
-        if not isinstance(node, CfgNode) or parts[-1] not in node or isinstance(node[parts[-1]], CfgNode):
-            raise FcosError(f"The config has no key {key!r}{suggestion(key, list(yacs_keys(cfg)))}")
-        old = node[parts[-1]]
+        if key not in (known := list(yacs_keys(cfg))):
+            raise FcosError(f"The config has no key {key!r}{suggestion(key, known)}")
+        *parents, name = key.split(".")
+        node = reduce(getitem, parents, cfg)
+        old = node[name]
         try:
             value = ast.literal_eval(text)
         except (ValueError, SyntaxError):
@@ -211,11 +191,11 @@ def apply_yacs(cfg: CfgNode, overrides: Sequence[str]) -> CfgNode:
         if isinstance(old, str) and not isinstance(value, str):
             value = text
         if _kind(old) is list and _kind(value) is not list:
-            raise FcosError(f"{key} must be {_KINDS[list].format(value)}, but {value!r} was given.")
+            raise FcosError(f"{key} must be {_EXAMPLES[list].format(value)}, but {value!r} was given.")
         value = _checked(key, value, old)
         if isinstance(old, (list, tuple)) and isinstance(value, (list, tuple)):
             value = type(old)(value)
-        node[parts[-1]] = value
+        node[name] = value
     return cfg
 
 

@@ -9,6 +9,8 @@ import math
 import re
 import sys
 from collections.abc import Iterator
+from functools import reduce
+from operator import getitem
 from typing import Any
 
 import yaml
@@ -43,42 +45,34 @@ def parse_yaml(text: str, origin: str) -> Any:
     """
     if len(text) > _MAX_CHARACTERS:
         raise FcosError(f"{origin} has {len(text)} characters; a config has {_MAX_CHARACTERS} at most.")
-    loader: Any = None
     try:
         _check_depth(text, origin)
-        loader = yaml.SafeLoader(text)
-        node = loader.get_single_node()
-        if node is None:
+        if (node := yaml.compose(text, yaml.SafeLoader)) is None:
             return None
         _count(node, {}, origin)
-        tree = loader.construct_document(node)
+        tree = yaml.SafeLoader("").construct_document(node)
+    except FcosError:
+        raise
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
-        where = f" (line {mark.line + 1})" if mark else ""
-        reason = " ".join(str(getattr(error, "problem", None) or error).split())
-        raise FcosError(f"{origin} is not plain YAML{where}: {reason}.") from error
-    except (ValueError, OverflowError, AttributeError, LookupError) as error:  # FcosError is a ValueError
-        raise error if isinstance(error, FcosError) else _not_plain(origin, " ".join(str(error).split())) from error
-    finally:
-        if loader is not None:
-            loader.dispose()
+        raise _not_plain(origin, getattr(error, "problem", None) or error, mark.line + 1 if mark else 0) from error
+    except (ValueError, OverflowError, AttributeError, LookupError) as error:
+        raise _not_plain(origin, error) from error
     for path, value in nodes(tree):
         _check_kind(path, value, origin)
     return tree
 
 
-def _not_plain(origin: str, reason: str) -> FcosError:
-    return FcosError(f"{origin} is not plain YAML: {reason.rstrip('.')}.")
+def _not_plain(origin: str, reason: object, line: int = 0) -> FcosError:
+    where = f" (line {line})" if line else ""
+    return FcosError(f"{origin} is not plain YAML{where}: {' '.join(str(reason).split()).rstrip('.')}.")
 
 
 def _check_depth(text: str, origin: str) -> None:
     """Nesting, from the events of the parser, which itself does not recurse."""
     depth = 0
     for count, event in enumerate(yaml.parse(text, yaml.SafeLoader)):
-        if isinstance(event, yaml.CollectionStartEvent):
-            depth += 1
-        elif isinstance(event, yaml.CollectionEndEvent):
-            depth -= 1
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
         long = isinstance(event, yaml.ScalarEvent) and len(event.value) > _MAX_STRING
         if long or depth > _MAX_DEPTH or count > 4 * _MAX_NODES:
             raise _too_large(origin)
@@ -93,21 +87,16 @@ def _too_large(origin: str) -> FcosError:
 
 def _count(node: yaml.Node, known: dict[int, int], origin: str) -> int:
     """Values below a YAML node, with every alias counted as what it stands for."""
-    if id(node) in known:
-        if known[id(node)] < 0:
-            raise FcosError(f"{origin} has an alias to a node around it (line {node.start_mark.line + 1}).")
-        return known[id(node)]
-    known[id(node)] = -1
-    children: list[yaml.Node] = []
-    if isinstance(node, yaml.MappingNode):
-        children = [part for pair in node.value for part in pair]
-    elif isinstance(node, yaml.SequenceNode):
-        children = node.value
-    total = 1 + sum(_count(child, known, origin) for child in children)
-    if total > _MAX_NODES:
+    if id(node) not in known:
+        known[id(node)] = -1  # until all below it are counted
+        parts = node.value if isinstance(node, yaml.CollectionNode) else ()
+        children = (part for pair in parts for part in (pair if isinstance(pair, tuple) else (pair,)))
+        known[id(node)] = 1 + sum(_count(child, known, origin) for child in children)
+    if known[id(node)] < 0:
+        raise FcosError(f"{origin} has an alias to a node around it (line {node.start_mark.line + 1}).")
+    if known[id(node)] > _MAX_NODES:
         raise _too_large(origin)
-    known[id(node)] = total
-    return total
+    return known[id(node)]
 
 
 def _check_kind(path: Path, value: Any, origin: str) -> None:
@@ -173,9 +162,6 @@ def _most(path: Path) -> int:
     return sys.maxsize
 
 
-# References
-
-
 def has_reference(value: Any) -> bool:
     """Whether OmegaConf would replace something in it."""
     return isinstance(value, str) and "${" in value
@@ -200,8 +186,7 @@ def resolve(tree: Any, origin: str) -> Any:
 
 class _Resolver:
     def __init__(self, tree: Any, origin: str) -> None:
-        self.tree = tree
-        self.origin = origin
+        self.tree, self.origin = tree, origin
         self.count = 0
         self.open: list[Path] = []  # what is being expanded
 
@@ -215,17 +200,17 @@ class _Resolver:
         if path in self.open:
             raise FcosError(f"{self.origin} has at {dotted(path)} references that lead in a circle.")
         self.open.append(path)
-        try:
-            if isinstance(value, str):
-                return self._text(path, value)
-            if isinstance(value, list):
-                return [self.expand((*path, i), item) for i, item in enumerate(value)]
-            for key in value:
-                if has_reference(key):
-                    raise FcosError(f"{self.origin} has at {dotted(path)} a reference as a key: {key!r}.")
-            return {key: self.expand((*path, key), item) for key, item in value.items()}
-        finally:
-            self.open.pop()
+        made: Any
+        if isinstance(value, str):
+            made = self._text(path, value)
+        elif isinstance(value, list):
+            made = [self.expand((*path, i), item) for i, item in enumerate(value)]
+        else:
+            if keys := [key for key in value if has_reference(key)]:
+                raise FcosError(f"{self.origin} has at {dotted(path)} a reference as a key: {keys[0]!r}.")
+            made = {key: self.expand((*path, key), item) for key, item in value.items()}
+        self.open.pop()
+        return made
 
     def _text(self, path: Path, text: str) -> Any:
         if not is_plain_reference(text):
@@ -250,39 +235,29 @@ class _Resolver:
 
     def _target(self, path: Path, found: re.Match) -> tuple[Path, Any]:
         """Where a reference at `path` leads, and what is there."""
+        nowhere = FcosError(
+            f"{self.origin} has at {dotted(path)} the reference {_short(found[0])}, which leads nowhere."
+        )
         dots = len(found["dots"])
+        if dots > len(path):
+            raise nowhere
         at = path[: len(path) - dots] if dots else ()
-        value: Any = self._at(at) if dots <= len(path) else None
+        value: Any = reduce(getitem, at, self.tree)
         for key in re.findall(r"\w+", found["keys"]):
             while has_reference(value):  # a reference to a node, on the way
                 whole = _REFERENCE.fullmatch(value)
                 if whole is None or at in self.open:
-                    raise self._nowhere(path, found[0])
+                    raise nowhere
                 self.open.append(at)
-                try:
-                    at, value = self._target(at, whole)
-                finally:
-                    self.open.pop()
+                at, value = self._target(at, whole)
+                self.open.pop()
             step: Any = key
-            if isinstance(value, list):
-                step = int(key) if key.isdigit() and int(key) < len(value) else None
-            elif isinstance(value, dict) and key not in value and key.isdigit():
+            if key.isdecimal() and len(key) < 10 and not (isinstance(value, dict) and key in value):
                 step = int(key)
-            if not isinstance(value, (dict, list)) or step is None or (isinstance(value, dict) and step not in value):
-                raise self._nowhere(path, found[0])
+            if step not in (value if isinstance(value, dict) else range(len(value)) if isinstance(value, list) else ()):
+                raise nowhere
             at, value = (*at, step), value[step]
-        if dots > len(path):
-            raise self._nowhere(path, found[0])
         return at, value
-
-    def _at(self, at: Path) -> Any:
-        value = self.tree
-        for key in at:
-            value = value[key]
-        return value
-
-    def _nowhere(self, path: Path, text: str) -> FcosError:
-        return FcosError(f"{self.origin} has at {dotted(path)} the reference {_short(text)}, which leads nowhere.")
 
 
 def _short(text: str) -> str:

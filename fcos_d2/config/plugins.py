@@ -26,17 +26,8 @@ from .targets import REGISTRIES, Target, arguments_of, import_path, paths_of
 from .targets import find as find_ours
 
 __all__ = [
-    "GROUP",
-    "allow",
-    "allowed",
-    "find",
-    "forget",
-    "is_name",
-    "load_announced",
-    "load_plugins",
-    "loaded",
-    "modules_of",
-]
+    "allow", "allowed", "find", "forget", "is_name", "load_announced", "load_plugins", "modules_of"
+]  # fmt: skip
 
 GROUP = "fcos_d2.plugins"
 
@@ -77,21 +68,16 @@ def find(path: str) -> Target | None:
 
 def is_name(text: object) -> bool:
     """Whether it can be the dotted name of a plugin, or of something in one."""
-    return (
-        isinstance(text, str)
-        and all(part.isidentifier() for part in text.split("."))
-        and text.split(".")[0] not in _NO_PLUGINS
-    )
+    parts = text.split(".") if isinstance(text, str) else [""]
+    return all(map(str.isidentifier, parts)) and parts[0] not in _NO_PLUGINS
 
 
-def load_plugins(names: Iterable[str] = ()) -> tuple[str, ...]:
+def load_plugins(names: Iterable[str] = ()) -> None:
     """Import plugins and allow the public classes and functions that they define.
 
     Args:
         names: modules or packages, importable from where Python looks or from the current folder. Those that installed
             packages announce are imported, too.
-    Returns:
-        Names of all plugins that were named in this process.
     Raises:
         FcosError: one that is named cannot be imported; one sentence.
     """
@@ -113,7 +99,6 @@ def load_plugins(names: Iterable[str] = ()) -> tuple[str, ...]:
             ) from error
         _allow_module(module)
         _LOADED.append(name)
-    return loaded()
 
 
 def forget(name: str) -> None:
@@ -122,10 +107,6 @@ def forget(name: str) -> None:
         del _ALLOWED[path]
     if name in _LOADED:
         _LOADED.remove(name)
-
-
-def loaded() -> tuple[str, ...]:
-    return tuple(_LOADED)
 
 
 @cache
@@ -140,8 +121,7 @@ def load_announced() -> None:
 
 def _allow_module(module: ModuleType) -> None:
     """Allow what a module defines, and for a package what its imported modules do."""
-    name = module.__name__
-    for other in [m for key, m in list(sys.modules.items()) if key == name or key.startswith(f"{name}.")]:
+    for other in [m for key, m in list(sys.modules.items()) if f"{key}.".startswith(f"{module.__name__}.")]:
         for key, made in list(vars(other).items()):
             defined_here = getattr(made, "__module__", None) == other.__name__
             if defined_here and not key.startswith("_") and (inspect.isclass(made) or inspect.isfunction(made)):
@@ -150,14 +130,11 @@ def _allow_module(module: ModuleType) -> None:
 
 def modules_of(cfg: DictConfig) -> tuple[str, ...]:
     """What `--plugin` must name to use a config as data: plugins named in this process, and modules of its targets."""
-    tree = OmegaConf.to_container(cfg, resolve=False)
-    found = dict.fromkeys(_LOADED)
-    for path, value in nodes(tree):
-        if path[-1:] != ("_target_",):
-            continue
-        name = value if isinstance(value, str) else import_path(value)
+    found = list(_LOADED)
+    for path, value in nodes(OmegaConf.to_container(cfg, resolve=False)):
+        name = "" if path[-1:] != ("_target_",) else value if isinstance(value, str) else import_path(value)
         if is_name(name) and find_ours(name) is None:
-            module = name.rpartition(".")[0] if isinstance(value, str) else name.removesuffix(f".{value.__qualname__}")
+            module = name.removesuffix(f".{getattr(value, '__qualname__', name.rpartition('.')[2])}")
             if not any(f"{module}.".startswith(f"{known}.") for known in found):
-                found[module] = None
+                found.append(module)
     return tuple(found)

@@ -31,27 +31,15 @@ from .plain import check_number, dotted, has_reference, is_plain_reference, node
 from .targets import KINDS, import_path, target
 from .yacs import build_yacs, read_yacs, sentence
 
-__all__ = [
-    "Config",
-    "MissingPart",
-    "build",
-    "check_complete",
-    "dump_config",
-    "is_lazy",
-    "limited_memory",
-    "parse_config",
-]
+__all__ = ["Config", "MissingPart", "build", "check_complete", "dump_config", "limited_memory", "parse_config"]
 
 Config = Union[DictConfig, CfgNode]  # noqa: UP007  # evaluated at import, where DictConfig has no `|`
 
 # What each node of a LazyConfig is made of; other nodes are not built by anything here.
 _KINDS_OF = {
-    "model": ("model",),
-    "dataloader": ("data", "transform", "evaluator"),
-    "optimizer": ("optimizer",),
-    "lr_multiplier": ("optimizer",),
-    "train": (),
-}
+    "model": ("model",), "dataloader": ("data", "transform", "evaluator"), "optimizer": ("optimizer",),
+    "lr_multiplier": ("optimizer",), "train": (),
+}  # fmt: skip
 # Parts of `DenseFCOS` that inference does not use.
 _ONLY_TRAINING = ("loss", "assigner")
 _PLUGINS = "plugins"  # key of a stored config: modules that it was made with, as a remark
@@ -116,16 +104,13 @@ def _plain(value: Any, cfg: DictConfig, path: KeyPath) -> Any:
 # Reading
 
 
-def is_lazy(tree: object) -> bool:
-    return isinstance(tree, dict) and isinstance(tree.get("model"), dict)
-
-
-def parse_config(text: str, origin: str) -> Config:
+def parse_config(text: str, origin: str, path: Path | None = None) -> Config:
     """Read what `dump_config` wrote; nothing that it names is imported or called.
 
     Args:
         text: YAML.
         origin: what to call it in messages.
+        path: of the YAML file that it is from; one of Detectron2's keys may build on others (`_BASE_`).
     Returns:
         A `CfgNode` for Detectron2's YAML keys, else a `DictConfig` whose references are still references. An unknown
         loss or assigner, which inference does not use, is replaced by a `MissingPart`.
@@ -133,11 +118,11 @@ def parse_config(text: str, origin: str) -> Config:
         FcosError: it is no config, or asks for something that is not a part of a detector; one sentence.
     """
     tree = parse_yaml(text, origin)
-    if not isinstance(tree, dict):
-        raise FcosError(f"{origin} holds no config but {type(tree).__name__}.")
-    if not is_lazy(tree):
-        return read_yacs(tree=tree, origin=origin)
+    if not tree or not isinstance(tree, dict):
+        raise FcosError(f"{origin} holds no config{f' but {type(tree).__name__}' if tree else ': it is empty'}.")
     plugins.load_plugins()
+    if not isinstance(tree.get("model"), dict):
+        return read_yacs(tree, origin, path)
     names = tree.pop(_PLUGINS, [])
     if not isinstance(names, list) or len(names) > 20 or not all(map(plugins.is_name, names)):
         raise FcosError(f"{origin} has under {_PLUGINS!r} something else than names of modules.")
@@ -145,11 +130,11 @@ def parse_config(text: str, origin: str) -> Config:
     resolved = resolve(tree, origin)
     for key, value in resolved.items():
         _check(value, (key,), _KINDS_OF.get(key, KINDS), origin, names)
-    for path, node in nodes(tree):
+    for at, node in nodes(tree):
         if (
             isinstance(node, dict)
             and "_target_" in node
-            and (row := plugins.find(reduce(operator.getitem, path, resolved)["_target_"]))
+            and (row := plugins.find(reduce(operator.getitem, at, resolved)["_target_"]))
         ):
             node["_target_"] = row.path
     return OmegaConf.create(tree, flags={"allow_objects": True})

@@ -7,35 +7,24 @@ defines them or a package around it, as `LazyConfig.save` shortens paths. A new 
 
 from __future__ import annotations
 
+import importlib
 import inspect
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
+from operator import attrgetter
 from typing import Any, TypeVar
 
-import detectron2.data as d2_data
-import detectron2.data.samplers as d2_samplers
 import detectron2.data.transforms as T
-import detectron2.evaluation as d2_evaluation
 import detectron2.modeling as d2_modeling
-import detectron2.modeling.backbone.fpn as d2_fpn
-import detectron2.modeling.backbone.regnet as d2_regnet
-import detectron2.modeling.backbone.resnet as d2_resnet
-import detectron2.modeling.meta_arch.fcos as d2_fcos
 import torch
 from detectron2.data.transforms import augmentation_impl
-from detectron2.layers import ShapeSpec
-from detectron2.modeling import anchor_generator, box_regression, matcher, poolers, roi_heads
-from detectron2.modeling.meta_arch import panoptic_fpn, retinanet, semantic_seg
-from detectron2.modeling.proposal_generator import rpn
-from detectron2.solver import WarmupParamScheduler
-from detectron2.solver.build import get_default_optimizer_params
 from fvcore.common import param_scheduler
 from fvcore.common.registry import Registry
-from torch import nn
 
-from ..data.loader import build_test_loader, build_train_loader
+from ..data.loader import RandomSubsetSampling, RepeatFactorSampling, build_test_loader, build_train_loader
 from ..data.mapper import CloseMapper, FastMapper
 from ..modeling import (
     ASSIGNER_REGISTRY,
@@ -56,21 +45,56 @@ KINDS = ("model", "transform", "data", "optimizer", "evaluator")
 
 # Classes that other projects register are allowed, too; see `plugins`.
 REGISTRIES: tuple[Registry, ...] = (
-    FCOS_HEAD_REGISTRY,
-    ASSIGNER_REGISTRY,
-    LOSS_REGISTRY,
-    SELECTOR_REGISTRY,
-    d2_modeling.META_ARCH_REGISTRY,
-    d2_modeling.BACKBONE_REGISTRY,
-    d2_modeling.PROPOSAL_GENERATOR_REGISTRY,
-    d2_modeling.RPN_HEAD_REGISTRY,
-    d2_modeling.ANCHOR_GENERATOR_REGISTRY,
-    d2_modeling.SEM_SEG_HEADS_REGISTRY,
-    d2_modeling.ROI_HEADS_REGISTRY,
-    d2_modeling.ROI_BOX_HEAD_REGISTRY,
-    d2_modeling.ROI_MASK_HEAD_REGISTRY,
-    d2_modeling.ROI_KEYPOINT_HEAD_REGISTRY,
+    *(FCOS_HEAD_REGISTRY, ASSIGNER_REGISTRY, LOSS_REGISTRY, SELECTOR_REGISTRY),
+    *(value for name, value in vars(d2_modeling).items() if name.endswith("_REGISTRY")),
 )
+
+# Kind -> module -> names in it: what Detectron2's own LazyConfigs name (configs/common and new baselines). Version 0.6
+# has not all of them.
+_FOREIGN: dict[str, dict[str, str]] = {
+    "model": {
+        "detectron2.layers": "ShapeSpec",
+        "detectron2.modeling": "GeneralizedRCNN PanopticFPN ProposalNetwork ViT SimpleFeaturePyramid MViT "
+        "SwinTransformer",
+        "detectron2.modeling.anchor_generator": "DefaultAnchorGenerator RotatedAnchorGenerator",
+        "detectron2.modeling.backbone.fpn": "FPN LastLevelMaxPool LastLevelP6P7",
+        "detectron2.modeling.backbone.regnet": "RegNet SimpleStem ResStem",
+        "detectron2.modeling.backbone.resnet": "ResNet ResNet.make_default_stages BasicStem",
+        "detectron2.modeling.box_regression": "Box2BoxTransform Box2BoxTransformLinear Box2BoxTransformRotated",
+        "detectron2.modeling.matcher": "Matcher",
+        "detectron2.modeling.meta_arch.fcos": "FCOS FCOSHead",
+        "detectron2.modeling.meta_arch.retinanet": "RetinaNet RetinaNetHead",
+        "detectron2.modeling.meta_arch.semantic_seg": "SemanticSegmentor SemSegFPNHead",
+        "detectron2.modeling.poolers": "ROIPooler",
+        "detectron2.modeling.proposal_generator.rpn": "RPN StandardRPNHead",
+        "detectron2.modeling.roi_heads": "StandardROIHeads CascadeROIHeads Res5ROIHeads FastRCNNConvFCHead "
+        "FastRCNNOutputLayers MaskRCNNConvUpsampleHead KRCNNConvDeconvUpsampleHead",
+        "torch.nn": "Identity ReLU GELU SiLU Conv2d BatchNorm2d GroupNorm LayerNorm",
+    },
+    "transform": {"detectron2.data.transforms": "AugmentationList"},
+    "data": {
+        "detectron2.data": "get_detection_dataset_dicts build_detection_train_loader build_detection_test_loader "
+        "DatasetMapper",
+        "detectron2.data.samplers": "TrainingSampler RandomSubsetTrainingSampler RepeatFactorTrainingSampler "
+        "InferenceSampler RepeatFactorTrainingSampler.repeat_factors_from_category_frequency",
+    },
+    "optimizer": {
+        "detectron2.solver": "WarmupParamScheduler",
+        "detectron2.solver.build": "get_default_optimizer_params",
+    },
+    "evaluator": {
+        "detectron2.evaluation": "COCOEvaluator LVISEvaluator PascalVOCDetectionEvaluator RotatedCOCOEvaluator "
+        "SemSegEvaluator COCOPanopticEvaluator DatasetEvaluators"
+    },
+}
+# Kind, module and a class: the module's public classes that derive from it.
+_FOREIGN_FAMILIES: tuple[tuple[str, Any, type], ...] = (
+    ("transform", augmentation_impl, T.Augmentation),
+    ("optimizer", torch.optim, torch.optim.Optimizer),
+    ("optimizer", param_scheduler, param_scheduler.ParamScheduler),
+)
+# `ResNet.make_default_stages` hands all others on to the blocks.
+_MORE_ARGUMENTS = {"ResNet.make_default_stages": {"norm", "stride_in_1x1", "num_groups", "dilation"}}
 
 # Never given by data: configs in Detectron2's old form, files that are unpickled, functions, what training fills in.
 _REFUSED = {
@@ -101,15 +125,14 @@ class Target:
         return import_path(self.make)
 
 
-_ADDED: dict[Callable[..., Any], str] = {}
+_OWN: dict[str, Target] = {}
 
 
 def target(kind: str) -> Callable[[_T], _T]:
-    """Decorator: put a class or function of a higher room of this package into the table."""
+    """Decorator: put a class or function of this package into the table."""
 
     def add(made: _T) -> _T:
-        _ADDED[made] = kind
-        _own.cache_clear()
+        _OWN.setdefault(made.__name__, Target(made, kind, arguments_of(made)))  # the first of a name, FCOS say
         return made
 
     return add
@@ -117,103 +140,27 @@ def target(kind: str) -> Callable[[_T], _T]:
 
 def find(path: str) -> Target | None:
     """The row of a dotted path; nothing is imported."""
-    if path.startswith("fcos_d2."):
-        return _own().get(path.rpartition(".")[2])
-    return _detectron2().get(path)
-
-
-@cache
-def _own() -> Mapping[str, Target]:
-    """Our classes and functions, by name."""
-    model: list[Any] = [FCOS, FCOSProposals, DenseFCOS, LTRBCoder, LocationGrid]
-    for row in BACKBONES.values():
-        model += [row.bottom_up, row.pyramid]
-    for registry in REGISTRIES:
-        model += [made for _, made in registry if made.__module__.startswith("fcos_d2.") and inspect.isclass(made)]
-    data = (build_train_loader, build_test_loader, FastMapper, CloseMapper)
-    found: dict[str, Target] = {}
-    kinds: dict[Any, str] = {**dict.fromkeys(model, "model"), **dict.fromkeys(data, "data"), **_ADDED}
-    for made, kind in kinds.items():
-        found.setdefault(made.__name__, Target(made, kind, arguments_of(made)))  # the first of a name, FCOS say
-    return found
+    return _OWN.get(path.rpartition(".")[2]) if path.startswith("fcos_d2.") else _detectron2().get(path)
 
 
 @cache
 def _detectron2() -> Mapping[str, Target]:
-    """Detectron2's, fvcore's and PyTorch's, by every path that may stand for them."""
-    found: dict[str, Target] = {}
-    rows = [
-        Target(made, kind, arguments_of(made) | _MORE_ARGUMENTS.get(made, frozenset()))
-        for kind, parts in _foreign()
-        for made in parts
-    ]
-    for row in rows:
-        found[f"{row.make.__module__}.{row.make.__qualname__}"] = row
-    for row in rows:
-        for path in paths_of(row.make):
-            found.setdefault(path, row)
-    return found
+    """Detectron2's, fvcore's and PyTorch's, by every path that may stand for them: their own first."""
+    rows = [Target(made, kind, arguments_of(made)) for made, kind in _foreign()]
+    found = {path: row for row in reversed(rows) for path in paths_of(row.make)}
+    return found | {paths_of(row.make)[-1]: row for row in rows}
 
 
-# `make_default_stages` hands all others on to the blocks.
-_MORE_ARGUMENTS = {d2_resnet.ResNet.make_default_stages: frozenset({"norm", "stride_in_1x1", "num_groups", "dilation"})}
-
-
-def _foreign() -> Iterator[tuple[str, Iterable[Callable[..., Any]]]]:
-    """Kind, and classes and functions: what Detectron2's own LazyConfigs name (configs/common and new baselines)."""
-    yield "model", (
-        d2_resnet.ResNet, d2_resnet.ResNet.make_default_stages, d2_resnet.BasicStem,
-        d2_regnet.RegNet, d2_regnet.SimpleStem, d2_regnet.ResStem,
-        d2_fpn.FPN, d2_fpn.LastLevelMaxPool, d2_fpn.LastLevelP6P7,
-        d2_fcos.FCOS, d2_fcos.FCOSHead, retinanet.RetinaNet, retinanet.RetinaNetHead,
-        d2_modeling.GeneralizedRCNN, d2_modeling.ProposalNetwork, panoptic_fpn.PanopticFPN,
-        semantic_seg.SemanticSegmentor, semantic_seg.SemSegFPNHead,
-        anchor_generator.DefaultAnchorGenerator, anchor_generator.RotatedAnchorGenerator, matcher.Matcher,
-        box_regression.Box2BoxTransform, box_regression.Box2BoxTransformLinear, box_regression.Box2BoxTransformRotated,
-        rpn.RPN, rpn.StandardRPNHead, poolers.ROIPooler, ShapeSpec,
-        *_named(roi_heads, (
-            "StandardROIHeads", "CascadeROIHeads", "Res5ROIHeads", "FastRCNNConvFCHead", "FastRCNNOutputLayers",
-            "MaskRCNNConvUpsampleHead", "KRCNNConvDeconvUpsampleHead",
-        )),
-        roi_heads.box_head.FastRCNNConvFCHead, roi_heads.fast_rcnn.FastRCNNOutputLayers,
-        roi_heads.mask_head.MaskRCNNConvUpsampleHead, roi_heads.keypoint_head.KRCNNConvDeconvUpsampleHead,
-        *_named(d2_modeling, ("ViT", "SimpleFeaturePyramid", "MViT", "SwinTransformer")),  # main has them
-        nn.Identity, nn.ReLU, nn.GELU, nn.SiLU, nn.Conv2d, nn.BatchNorm2d, nn.GroupNorm, nn.LayerNorm,
-    )  # fmt: skip
-    yield ("transform", [*_classes(augmentation_impl, T.Augmentation, without=(T.Augmentation,)), T.AugmentationList])
-    yield "data", (
-        d2_data.get_detection_dataset_dicts, d2_data.build_detection_train_loader, d2_data.build_detection_test_loader,
-        d2_data.DatasetMapper, d2_samplers.TrainingSampler, d2_samplers.RandomSubsetTrainingSampler,
-        d2_samplers.RepeatFactorTrainingSampler, d2_samplers.InferenceSampler,
-        d2_samplers.RepeatFactorTrainingSampler.repeat_factors_from_category_frequency,
-    )  # fmt: skip
-    yield (
-        "optimizer",
-        (
-            *_classes(torch.optim, torch.optim.Optimizer, without=(torch.optim.Optimizer,)),
-            *_classes(param_scheduler, param_scheduler.ParamScheduler, without=(param_scheduler.ParamScheduler,)),
-            WarmupParamScheduler,
-            get_default_optimizer_params,
-        ),
-    )
-    yield "evaluator", (
-        d2_evaluation.COCOEvaluator, d2_evaluation.LVISEvaluator, d2_evaluation.PascalVOCDetectionEvaluator,
-        d2_evaluation.RotatedCOCOEvaluator, d2_evaluation.SemSegEvaluator, d2_evaluation.COCOPanopticEvaluator,
-        d2_evaluation.DatasetEvaluators,
-    )  # fmt: skip
-
-
-def _named(module: Any, names: Iterable[str]) -> list[Any]:
-    return [getattr(module, name) for name in names if hasattr(module, name)]
-
-
-def _classes(module: Any, parent: type, without: tuple[type, ...]) -> list[type]:
-    """Public classes of a module that derive from one."""
-    return [
-        value
-        for name, value in vars(module).items()
-        if inspect.isclass(value) and issubclass(value, parent) and value not in without and not name.startswith("_")
-    ]
+def _foreign() -> Iterator[tuple[Callable[..., Any], str]]:
+    for kind, modules in _FOREIGN.items():
+        for name, parts in modules.items():
+            for part in parts.split():
+                with suppress(AttributeError):
+                    yield attrgetter(part)(importlib.import_module(name)), kind
+    for kind, module, parent in _FOREIGN_FAMILIES:
+        for name, made in vars(module).items():
+            if inspect.isclass(made) and issubclass(made, parent) and made is not parent and not name.startswith("_"):
+                yield made, kind
 
 
 def arguments_of(made: Callable[..., Any], others: bool = False) -> frozenset[str]:
@@ -223,7 +170,7 @@ def arguments_of(made: Callable[..., Any], others: bool = False) -> frozenset[st
         made: a class or function; of a class that hands others on, those of its parents are among them.
         others: whether "**" is among them where the signature takes any name.
     """
-    names: set[str] = set()
+    names = set(_MORE_ARGUMENTS.get(made.__qualname__, ()))
     ancestors = made.__mro__[1:] if inspect.isclass(made) else ()
     parents = [vars(parent)["__init__"] for parent in ancestors if "__init__" in vars(parent)]
     for function in (made, *parents):
@@ -252,3 +199,20 @@ def import_path(made: Callable[..., Any]) -> str:
         if value is made:
             return path
     return ""
+
+
+_MODEL: list[Any] = [FCOS, FCOSProposals, DenseFCOS, LTRBCoder, LocationGrid]
+_MODEL += [part for row in BACKBONES.values() for part in (row.bottom_up, row.pyramid)]
+_CLASSES = [made for registry in REGISTRIES for _, made in registry if inspect.isclass(made)]
+_MODEL += [made for made in _CLASSES if made.__module__.startswith("fcos_d2.")]
+_DATA: list[Any] = [
+    build_train_loader,
+    build_test_loader,
+    FastMapper,
+    CloseMapper,
+    RepeatFactorSampling,
+    RandomSubsetSampling,
+]
+for _kind, _parts in (("model", _MODEL), ("data", _DATA)):
+    for _made in _parts:
+        target(_kind)(_made)

@@ -7,25 +7,20 @@ override, or code. Fields marked with a * are not Detectron2's.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, fields, is_dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from typing import Any, ClassVar, TypeVar, get_args, get_origin, get_type_hints
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from ..errors import FcosError
-from .overrides import suggestion
+from .overrides import KINDS, suggestion
+from .plain import dotted, nodes
 
 __all__ = [
-    "TRAIN_OPTIONS",
-    "AmpOptions",
-    "CheckpointerOptions",
-    "DdpOptions",
-    "EarlyStopOptions",
-    "EmaOptions",
-    "TrainOptions",
-]
+    "TRAIN_OPTIONS", "AmpOptions", "CheckpointerOptions", "DdpOptions", "EarlyStopOptions", "EmaOptions", "TrainOptions"
+]  # fmt: skip
 
 
 def _option(default: Any, **rules: Any) -> Any:
@@ -138,7 +133,6 @@ class TrainOptions:
 
 
 _T = TypeVar("_T")
-_KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a string"}
 
 
 def _read(cls: type[_T], node: Any, path: str, origin: str) -> _T:
@@ -146,10 +140,9 @@ def _read(cls: type[_T], node: Any, path: str, origin: str) -> _T:
         raise FcosError(f"{path} is {node!r}; it must be a node, for example {{{fields(cls)[0].name}: ...}}.")  # type: ignore[arg-type]
     kinds = get_type_hints(cls)
     known = {f.name: f for f in fields(cls)}  # type: ignore[arg-type]
-    for key in node:
-        if key not in known:
-            wrong, keys = f"{path}.{key}", list(_keys(TrainOptions, "train"))
-            raise FcosError(f"{origin} has the unknown key {wrong}{suggestion(wrong, keys)}")
+    if unknown := [f"{path}.{key}" for key in node if key not in known]:
+        keys = [dotted(at) for at, _ in nodes(asdict(TrainOptions()), ("train",))]
+        raise FcosError(f"{origin} has the unknown key {unknown[0]}{suggestion(unknown[0], keys)}")
     values = {}
     for name, value in node.items():
         key = f"{path}.{name}"
@@ -191,7 +184,7 @@ def _rule(kind: type, rules: Mapping[str, Any]) -> str:
         return f"one of: {', '.join(filter(None, rules['choices']))}"
     if "below" in rules:
         return f"at least {rules['least']} and less than {rules['below']}"
-    return f"{rules['least']} or more, {_KINDS[kind]}" if "least" in rules else _KINDS[kind]
+    return f"{rules['least']} or more, {KINDS[kind]}" if "least" in rules else KINDS[kind]
 
 
 def _plain(options: Any) -> dict[str, Any]:
@@ -203,14 +196,6 @@ def _plain(options: Any) -> dict[str, Any]:
         elif f.metadata.get("written", True) or value != f.default:
             found[f.name] = list(value) if isinstance(value, tuple) else value
     return found
-
-
-def _keys(cls: type, path: str) -> Iterator[str]:
-    kinds = get_type_hints(cls)
-    for f in fields(cls):
-        yield f"{path}.{f.name}"
-        if is_dataclass(kinds[f.name]):
-            yield from _keys(kinds[f.name], f"{path}.{f.name}")
 
 
 TRAIN_OPTIONS: dict[str, Any] = TrainOptions().as_dict()

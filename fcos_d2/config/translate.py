@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable, Mapping
+from functools import reduce
+from operator import getitem
 from typing import Any
 
 import detectron2.data.transforms as T
@@ -47,10 +49,6 @@ _CLASS_KEYS = {
 }  # fmt: skip
 
 
-for _sampling in (RepeatFactorSampling, RandomSubsetSampling):
-    target("data")(_sampling)
-
-
 def lazy_of_yacs(cfg: CfgNode) -> DictConfig:
     """The nodes model, dataloader, optimizer, lr_multiplier and train.
 
@@ -64,19 +62,16 @@ def lazy_of_yacs(cfg: CfgNode) -> DictConfig:
     return OmegaConf.create(nodes, flags={"allow_objects": True})
 
 
-# Model
-
-
 def model_of_yacs(cfg: CfgNode) -> DictConfig:
     """A node that builds the model from its keys: those that differ from the defaults, as plain data."""
-    keys = _difference(cfg, _defaults())
-    keys = {name: value for name, value in keys.items() if name not in _NOT_OF_MODELS}
+    add_fcos_config(defaults := get_cfg())
+    keys = {name: value for name, value in _difference(cfg, defaults).items() if name not in _NOT_OF_MODELS}
     for name in ("WEIGHTS", "DEVICE"):
         keys.get("MODEL", {}).pop(name, None)
     if cfg.MODEL.ROI_BOX_HEAD.get("USE_FED_LOSS"):  # it counts the images of each class
         keys["DATASETS"] = {"TRAIN": list(cfg.DATASETS.TRAIN)}
-    where = class_key(cfg)
-    known = {} if where is None else {"num_classes": cfg.MODEL[where.split(".")[1]].NUM_CLASSES}
+    where = _CLASS_KEYS.get(cfg.MODEL.META_ARCHITECTURE)
+    known = {} if where is None else {"num_classes": cfg.MODEL[where].NUM_CLASSES}
     return L(model_from_keys)(
         keys=keys, **known, pixel_mean=list(cfg.MODEL.PIXEL_MEAN), pixel_std=list(cfg.MODEL.PIXEL_STD),
         input_format=cfg.INPUT.FORMAT,
@@ -102,7 +97,7 @@ def model_from_keys(
         num_classes: instead of that of the meta architecture, and of every part that had the same number.
     """
     plain: Any = OmegaConf.to_container(keys) if isinstance(keys, DictConfig) else copy.deepcopy(dict(keys))
-    cfg = read_yacs(tree=plain, origin="The node model.keys")
+    cfg = read_yacs(plain, "The node model.keys")
     cfg.MODEL.PIXEL_MEAN, cfg.MODEL.PIXEL_STD = list(pixel_mean), list(pixel_std)
     cfg.INPUT.FORMAT = input_format
     cfg.MODEL.DEVICE = "cpu"
@@ -115,12 +110,6 @@ def model_from_keys(
     return build_yacs(cfg, "The node model.keys")
 
 
-def _defaults() -> CfgNode:
-    cfg = get_cfg()
-    add_fcos_config(cfg)
-    return cfg
-
-
 def _difference(cfg: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
     """Keys with another value than the defaults, as plain data."""
     found: dict[str, Any] = {}
@@ -131,9 +120,6 @@ def _difference(cfg: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str
         elif key not in defaults or defaults[key] != value:
             found[key] = list(value) if isinstance(value, tuple) else copy.deepcopy(value)
     return found
-
-
-# Data
 
 
 def dataloader_of_yacs(cfg: CfgNode) -> DictConfig:
@@ -213,9 +199,6 @@ def _sampler(cfg: CfgNode) -> DictConfig | None:
     return None
 
 
-# Optimizer
-
-
 def optimizer_of_yacs(cfg: CfgNode) -> DictConfig:
     """What Detectron2's `build_optimizer` makes: SGD, its gradients clipped if SOLVER.CLIP_GRADIENTS says so."""
     solver = cfg.SOLVER
@@ -292,9 +275,6 @@ def lr_multiplier_of_yacs(cfg: CfgNode) -> DictConfig:
     )  # fmt: skip
 
 
-# Training
-
-
 def train_of_yacs(cfg: CfgNode) -> dict[str, Any]:
     """The node `train` (see `TrainOptions`), for `TRAIN.*` and what Detectron2 has keys for."""
     _refuse(cfg)
@@ -318,8 +298,5 @@ def _lower(node: Mapping[str, Any]) -> dict[str, Any]:
 
 def _refuse(cfg: CfgNode) -> None:
     for key, allowed in _REFUSED.items():
-        value: Any = cfg
-        for part in key.split("."):
-            value = value[part]
-        if value != allowed:
+        if (value := reduce(getitem, key.split("."), cfg)) != allowed:
             raise FcosError(f"{key} is {value!r}, which training here does not do: set it to {allowed!r}.")

@@ -8,7 +8,6 @@ are not one to one, because AdelaiDet's keys are kept for its users, are transla
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
 from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
 from typing import Any
@@ -37,55 +36,34 @@ from .plain import check_number, nodes, parse_yaml
 from .train_options import TrainOptions
 
 _PARTS = {
-    "grid": LocationGrid,
-    "assigner": PointAssigner,
-    "coder": LTRBCoder,
-    "head": FCOSHead,
-    "loss": FCOSLoss,
+    "grid": LocationGrid, "assigner": PointAssigner, "coder": LTRBCoder, "head": FCOSHead, "loss": FCOSLoss,
     "selector": Selector,
-}
-# Which classes are built, by their names in the registries of FCOS.
+}  # fmt: skip
+# Where the classes of parts are registered that a config names: HEAD_NAME, ASSIGNER_NAME and so on.
 _REGISTRIES = {
-    "HEAD_NAME": (FCOS_HEAD_REGISTRY, "FCOSHead"),
-    "ASSIGNER_NAME": (ASSIGNER_REGISTRY, "PointAssigner"),
-    "LOSS_NAME": (LOSS_REGISTRY, "FCOSLoss"),
-    "SELECTOR_NAME": (SELECTOR_REGISTRY, "Selector"),
-}
+    "head": FCOS_HEAD_REGISTRY, "assigner": ASSIGNER_REGISTRY, "loss": LOSS_REGISTRY, "selector": SELECTOR_REGISTRY,
+}  # fmt: skip
 # AdelaiDet's names for normalizers of the class loss, besides ours.
 _NORMALIZERS = {"fg": "mean_positives", "moving_fg": "moving_mean_positives", "all": "locations"}
+# `TrainOptions` for which Detectron2 has keys of its own: SOLVER.MAX_ITER and so on, see `translate.train_of_yacs`.
+_DETECTRON2S = {"output_dir", "init_checkpoint", "max_iter", "eval_period", "device", "seed"}
 # Keys that `_translate` turns into fields, with AdelaiDet's defaults.
 _TRANSLATED: dict[str, Any] = {
-    "IN_FEATURES": ["p3", "p4", "p5", "p6", "p7"],
+    "IN_FEATURES": ["p3", "p4", "p5", "p6", "p7"], "TOP_LEVELS": 2,
     "FPN_STRIDES": [8, 16, 32, 64, 128],  # checked against the backbone
     "SIZES_OF_INTEREST": [64, 128, 256, 512],  # upper ends of all levels but the last
-    "TOP_LEVELS": 2,
-    "CENTER_SAMPLE": True,
-    "POS_RADIUS": 1.5,
-    "BOX_QUALITY": "ctrness",
+    "CENTER_SAMPLE": True, "POS_RADIUS": 1.5, "BATCH_INVARIANT": False,
+    "BOX_QUALITY": "ctrness", "LOSS_NORMALIZER_CLS": "fg", "MOVING_START": 100.0,
     "BOX_WEIGHT": "auto",  # "centerness", or "none" with BOX_QUALITY "iou"
-    "LOSS_NORMALIZER_CLS": "fg",
     "LOSS_NORMALIZER_LOC": "auto",  # "mean_weights", or "mean_positives" with BOX_QUALITY "iou"
-    "MOVING_START": 100.0,
     "THRESHOLD_ON": "class",
     "THRESH_WITH_CTR": False,  # True: THRESHOLD_ON "product"
-    "INFERENCE_TH_TRAIN": 0.05,
-    "INFERENCE_TH_TEST": 0.05,
-    "PRE_NMS_TOPK_TRAIN": 1000,
-    "PRE_NMS_TOPK_TEST": 1000,
-    "POST_NMS_TOPK_TRAIN": 100,
-    "POST_NMS_TOPK_TEST": 100,
-    "BATCH_INVARIANT": False,
+    "INFERENCE_TH_TRAIN": 0.05, "PRE_NMS_TOPK_TRAIN": 1000, "POST_NMS_TOPK_TRAIN": 100,
+    "INFERENCE_TH_TEST": 0.05, "PRE_NMS_TOPK_TEST": 1000, "POST_NMS_TOPK_TEST": 100,
     "USE_RELU": True,  # AdelaiDet never reads it; LTRB_ACTIVATION decides
     "YIELD_PROPOSAL": False,  # True serves AdelaiDet's instance segmentation, which is not part of this project
     "YIELD_BOX_FEATURES": False,
-}
-
-
-def _classes() -> Iterator[Any]:
-    """The parts, then every other registered one that declares its options as they do."""
-    yield from _PARTS.values()
-    for registry, _ in _REGISTRIES.values():
-        yield from (part for _, part in registry if is_dataclass(part))
+}  # fmt: skip
 
 
 def add_fcos_config(cfg: CN) -> None:
@@ -96,35 +74,23 @@ def add_fcos_config(cfg: CN) -> None:
     """
     if "FCOS" in cfg.MODEL and "HEAD_NAME" in cfg.MODEL.FCOS:
         return
-    node = CN()
-    for part in _classes():
+    parts: list[Any] = list(_PARTS.values())  # and every other registered one that declares its options as they do
+    parts += [part for registry in _REGISTRIES.values() for _, part in registry if is_dataclass(part)]
+    keys: dict[str, Any] = {}
+    for part in parts:
         for key, f in keyed_fields(part).items():
             if f.default is not MISSING:
-                node.setdefault(key, copy.deepcopy(f.default))
-    for key, (_, default) in _REGISTRIES.items():
-        node[key] = default
-    for key, value in _TRANSLATED.items():
-        node[key] = copy.deepcopy(value)
-    if "FCOS" in cfg.MODEL:  # keys that another project added before
-        for key, value in cfg.MODEL.FCOS.items():
-            node[key] = value
-    cfg.MODEL.FCOS = node
-    for name, keys in BACKBONE_KEYS.items():
-        backbone = cfg.MODEL.setdefault(name, CN())
-        for key, value in keys.items():
-            backbone.setdefault(key, copy.deepcopy(value))
-    _add_train_options(cfg)
-
-
-# `TrainOptions` for which Detectron2 has keys of its own: SOLVER.MAX_ITER and so on, see `translate.train_of_yacs`.
-_DETECTRON2S = ("output_dir", "init_checkpoint", "max_iter", "eval_period", "device", "seed")
-
-
-def _add_train_options(cfg: CN) -> None:
-    """Add `TRAIN`: the fields of `TrainOptions` that Detectron2 has no key for, in capital letters."""
+                keys.setdefault(key, f.default)
+    keys |= {f"{name.upper()}_NAME": _PARTS[name].__name__ for name in _REGISTRIES} | _TRANSLATED
+    keys |= cfg.MODEL.get("FCOS", {})  # keys that another project added before
+    cfg.MODEL.FCOS = CN(copy.deepcopy(keys))
+    for name, backbone in BACKBONE_KEYS.items():
+        node = cfg.MODEL.setdefault(name, CN())
+        for key, value in backbone.items():
+            node.setdefault(key, copy.deepcopy(value))
+    node = cfg.setdefault("TRAIN", CN())
     options = TrainOptions().as_dict()
     del options["checkpointer"]["period"], options["amp"]["enabled"]
-    node = cfg.setdefault("TRAIN", CN())
     for key, value in options.items():
         if key not in _DETECTRON2S:
             inner = CN({k.upper(): v for k, v in value.items()}) if isinstance(value, dict) else value
@@ -140,8 +106,9 @@ def _translate(node: CN, train: bool) -> dict[str, dict[str, Any]]:
     """
     one_of("MODEL.FCOS.BOX_QUALITY", node.BOX_QUALITY, ("ctrness", "centerness", "iou"))
     quality = "iou" if node.BOX_QUALITY == "iou" else "centerness"
-    weight = {"centerness": "centerness", "iou": "none"}[quality] if node.BOX_WEIGHT == "auto" else node.BOX_WEIGHT
-    box_normalizer = node.LOSS_NORMALIZER_LOC
+    weight, box_normalizer = node.BOX_WEIGHT, node.LOSS_NORMALIZER_LOC
+    if weight == "auto":
+        weight = "none" if quality == "iou" else "centerness"
     if box_normalizer == "auto":
         box_normalizer = "mean_weights" if weight == "centerness" else "mean_positives"
     class_normalizer = _NORMALIZERS.get(node.LOSS_NORMALIZER_CLS, node.LOSS_NORMALIZER_CLS)
@@ -151,31 +118,24 @@ def _translate(node: CN, train: bool) -> dict[str, dict[str, Any]]:
             raise ValueError(f"MODEL.FCOS.{key} is True, but only detection is available: set it to False.")
     phase = "TRAIN" if train else "TEST"
     return {
-        "grid": {},
         "assigner": {
             "size_ranges": size_ranges_from_upper_ends(tuple(node.SIZES_OF_INTEREST)),
             "center_radius": float(node.POS_RADIUS) if node.CENTER_SAMPLE else 0.0,
         },
-        "coder": {},
         "head": {
-            "num_levels": len(node.IN_FEATURES),
-            "points_per_cell": node.DENSE_POINTS,
+            "num_levels": len(node.IN_FEATURES), "points_per_cell": node.DENSE_POINTS,
             "norm": "GN" if node.NORM == "NaiveGN" else node.NORM,  # the same, written for exporters
         },
         "loss": {
-            "quality": quality,
-            "box_weight": weight,
-            "class_normalizer": class_normalizer,
-            "box_normalizer": box_normalizer,
-            "moving_start": float(node.MOVING_START),
+            "quality": quality, "box_weight": weight, "moving_start": float(node.MOVING_START),
+            "class_normalizer": class_normalizer, "box_normalizer": box_normalizer,
         },
         "selector": {
-            "score_threshold": node[f"INFERENCE_TH_{phase}"],
             "threshold_on": "product" if node.THRESH_WITH_CTR else node.THRESHOLD_ON,
-            "topk": node[f"PRE_NMS_TOPK_{phase}"],
+            "score_threshold": node[f"INFERENCE_TH_{phase}"], "topk": node[f"PRE_NMS_TOPK_{phase}"],
             "max_detections": node[f"POST_NMS_TOPK_{phase}"],
         },
-    }
+    }  # fmt: skip
 
 
 def yaml_of_recipe(recipe: Recipe) -> dict[str, Any]:
@@ -185,7 +145,6 @@ def yaml_of_recipe(recipe: Recipe) -> dict[str, Any]:
         own = {f.name: key for key, f in keyed_fields(part).items()}
         keys |= {own[field]: value for field, value in getattr(recipe, name).items() if field in own}
     assigner, loss, selector = recipe.assigner, recipe.loss, recipe.selector
-    ends = [high for _, high in assigner["size_ranges"]][:-1]
     radius = assigner.get("center_radius", 1.5)
     normalizers = {ours: theirs for theirs, ours in _NORMALIZERS.items()}
     class_normalizer = loss.get("class_normalizer", "mean_positives")
@@ -194,7 +153,7 @@ def yaml_of_recipe(recipe: Recipe) -> dict[str, Any]:
         "HEAD_NAME": recipe.head_name,
         "IN_FEATURES": list(recipe.features),
         "FPN_STRIDES": [2 ** int(name.removeprefix("p")) for name in recipe.features],
-        "SIZES_OF_INTEREST": [int(e) for e in ends],
+        "SIZES_OF_INTEREST": [int(high) for _, high in assigner["size_ranges"][:-1]],
         "TOP_LEVELS": recipe.top_levels,
         "CENTER_SAMPLE": radius > 0,
         "POS_RADIUS": radius or 1.5,
@@ -207,29 +166,27 @@ def yaml_of_recipe(recipe: Recipe) -> dict[str, Any]:
         "INFERENCE_TH_TRAIN": threshold,
         "INFERENCE_TH_TEST": threshold,
     }
-    defaults = CN({"MODEL": {}})
-    add_fcos_config(defaults)
+    add_fcos_config(defaults := CN({"MODEL": {}}))
     return {key: value for key, value in keys.items() if defaults.MODEL.FCOS[key] != value}
 
 
 def _part(name: str, cfg: CN, channels: int, train: bool = False) -> Any:
     """Build one part from `MODEL.FCOS`, by its registered name."""
     node = cfg.MODEL.FCOS
-    key = f"{name.upper()}_NAME"
     part = _PARTS[name]
-    if key in _REGISTRIES:
-        registry, _ = _REGISTRIES[key]
-        one_of(f"MODEL.FCOS.{key}", node[key], [n for n, _ in registry])
-        part = registry.get(node[key])
+    if name in _REGISTRIES:
+        key = f"{name.upper()}_NAME"
+        one_of(f"MODEL.FCOS.{key}", node[key], [n for n, _ in _REGISTRIES[name]])
+        part = _REGISTRIES[name].get(node[key])
     if hasattr(part, "from_config"):  # another project's part that reads its own keys
         return part(**part.from_config(cfg))
     part_with_fields = part if is_dataclass(part) else _PARTS[name]
-    values = _translate(node, train)[name]
+    values = _translate(node, train).get(name, {})
     if name == "head":
         values["in_channels"] = channels
-    names = {f.name for f in fields(part_with_fields)}
-    values = {name: value for name, value in values.items() if name in names}  # another head may have fewer options
-    return part(**{f.name: node[key] for key, f in keyed_fields(part_with_fields).items()} | values)
+    values |= {f.name: node[key] for key, f in keyed_fields(part_with_fields).items() if f.name not in values}
+    names = {f.name for f in fields(part_with_fields)}  # another head may have fewer options
+    return part(**{name: value for name, value in values.items() if name in names})
 
 
 def _dense(cfg: CN, shapes: dict[str, ShapeSpec]) -> tuple[DenseFCOS, list[int]]:
@@ -255,15 +212,11 @@ def fcos_arguments(cfg: CN) -> dict[str, Any]:
     backbone = build_backbone(cfg)
     dense, _ = _dense(cfg, backbone.output_shape())
     return {
-        "backbone": backbone,
-        "dense": dense,
-        "num_classes": cfg.MODEL.FCOS.NUM_CLASSES,
-        "in_features": cfg.MODEL.FCOS.IN_FEATURES,
-        "pixel_mean": cfg.MODEL.PIXEL_MEAN,
-        "pixel_std": cfg.MODEL.PIXEL_STD,
-        "input_format": cfg.INPUT.FORMAT,
+        "backbone": backbone, "dense": dense, "num_classes": cfg.MODEL.FCOS.NUM_CLASSES,
+        "in_features": cfg.MODEL.FCOS.IN_FEATURES, "pixel_mean": cfg.MODEL.PIXEL_MEAN,
+        "pixel_std": cfg.MODEL.PIXEL_STD, "input_format": cfg.INPUT.FORMAT,
         "batch_invariant": cfg.MODEL.FCOS.BATCH_INVARIANT,
-    }
+    }  # fmt: skip
 
 
 @config_reader("FCOSProposals")
@@ -280,12 +233,9 @@ def proposal_arguments(cfg: CN, shapes: dict[str, ShapeSpec]) -> dict[str, Any]:
         )
     dense, strides = _dense(cfg, shapes)
     return {
-        "dense": dense,
-        "train_selector": _part("selector", cfg, 0, train=True),
-        "in_features": cfg.MODEL.FCOS.IN_FEATURES,
-        "strides": strides,
-        "num_classes": cfg.MODEL.FCOS.NUM_CLASSES,
-    }
+        "dense": dense, "train_selector": _part("selector", cfg, 0, train=True), "strides": strides,
+        "in_features": cfg.MODEL.FCOS.IN_FEATURES, "num_classes": cfg.MODEL.FCOS.NUM_CLASSES,
+    }  # fmt: skip
 
 
 def build_yacs(cfg: CN, origin: str) -> nn.Module:
@@ -306,23 +256,20 @@ def build_yacs(cfg: CN, origin: str) -> nn.Module:
     return META_ARCH_REGISTRY.get(cfg.MODEL.META_ARCHITECTURE)(cfg)
 
 
-def read_yacs(path: Path | None = None, tree: dict[str, Any] | None = None, origin: str = "") -> CN:
-    """A config of Detectron2's YAML keys, ours included; plain YAML only, nothing in it is run.
+def read_yacs(tree: dict[str, Any], origin: str, path: Path | None = None) -> CN:
+    """A config of Detectron2's YAML keys, ours included; nothing in it is run.
 
     Args:
-        path: of a file, which may build on others in this file system (`_BASE_`).
-        tree: instead, what a text without a folder says.
+        tree: of `parse_yaml`.
         origin: what to call it in messages.
+        path: of the file that it is from, which may build on others in this file system (`_BASE_`).
     Raises:
         FcosError: a key is unknown, or a value is not what the key takes; one sentence.
     """
-    cfg = get_cfg()
-    add_fcos_config(cfg)
-    origin = origin or str(path)
+    add_fcos_config(cfg := get_cfg())
     if path is not None:
-        if not (tree := _with_base(path, ())):
-            raise FcosError(f"{path} holds no config: it is empty.")
-    elif _BASE in (tree or {}):
+        tree = _with_base(tree, path, ())
+    elif _BASE in tree:
         raise FcosError(f"{origin} builds on another file ({_BASE}), which only a config file can.")
     try:
         _merge(cfg, CN(tree), origin)
@@ -357,11 +304,9 @@ def read_text(path: Path) -> str:
         raise FcosError(f"The config file {path} cannot be read: {error}.") from error
 
 
-def _with_base(path: Path, above: tuple[Path, ...]) -> dict[str, Any]:
-    """A YAML file on top of those it builds on."""
-    tree = parse_yaml(read_text(path), str(path))
-    if tree is None:
-        tree = {}
+def _with_base(tree: Any, path: Path, above: tuple[Path, ...]) -> dict[str, Any]:
+    """What a YAML file says on top of those it builds on."""
+    tree = {} if tree is None else tree
     if not isinstance(tree, dict):
         raise FcosError(f"{path} holds no config but {type(tree).__name__}.")
     bases = tree.pop(_BASE, [])
@@ -374,7 +319,7 @@ def _with_base(path: Path, above: tuple[Path, ...]) -> dict[str, Any]:
             raise FcosError(f"{path} builds on {base}, which does not exist.")
         if base.resolve() in above or len(above) > _MOST_BASES:
             raise FcosError(f"{path} builds on {name!r}, which builds on it in turn.")
-        _merge_trees(_with_base(base, (*above, path.resolve())), built, path)
+        _merge_trees(_with_base(parse_yaml(read_text(base), str(base)), base, (*above, path.resolve())), built, path)
     _merge_trees(tree, built, path)
     return built
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -82,14 +83,13 @@ class Predictor:
         names = weights_read and weights_read.class_names
         if weights_read and is_file(source) and not any("num_classes" in override.lower() for override in overrides):
             _set_classes(self.cfg, weights_read)
-        elements = _numbers_in(weights_read.tensors.values()) if weights_read else 0
-        parts = _parts(self.cfg, str(source), self.device, elements)
-        self.model = parts.model.to(self.device)
-        self._resize = parts.resize
-        self._input_format = parts.input_format
+        most = 2 * _numbers_in(weights_read.tensors.values()) + 2**24 if weights_read else 2**31
+        model, resizes, self._input_format, data_sets = _parts(self.cfg, str(source), self.device, most)
+        self.model = model.to(self.device)
+        self._resize = T.AugmentationList(resizes)
         if weights_read is not None:
             fit(self.model, weights_read)
-        self.class_names = list(names or _names_of(parts))
+        self.class_names = list(names or _names_of(data_sets, self.cfg, self.model))
         self.model.eval()
         self.score_threshold = score_threshold
         dense = getattr(self.model, "dense", None)
@@ -129,13 +129,9 @@ class Predictor:
             For each image what `__call__` returns.
         """
         results: list[dict[str, Any]] = []
-        batch: list[dict[str, Any]] = []
-        for image in images:
-            batch.append(self._input(image, image_format))
-            if len(batch) == batch_size:
-                results += self.model(batch)
-                batch = []
-        results += self.model(batch) if batch else []
+        inputs = (self._input(image, image_format) for image in images)
+        while batch := list(islice(inputs, max(batch_size, 1))):
+            results += self.model(batch)
         return [self._above_threshold(result) for result in results]
 
     def draw(self, image: ImageLike, instances: Instances, image_format: str = "BGR", **options: Any) -> np.ndarray:
@@ -172,8 +168,6 @@ class Predictor:
             for score, label, box in sorted(rows, reverse=True)
         ]
 
-    # Images
-
     def _input(self, image: ImageLike, image_format: str) -> dict[str, Any]:
         """What Detectron2's models take: the resized image (C, H, W) float32, and the size of the original."""
         picture = to_array(image, image_format)
@@ -191,32 +185,11 @@ class Predictor:
         tensor = torch.from_numpy(np.ascontiguousarray(resized.image.transpose(2, 0, 1)).astype(np.float32))
         return {"image": tensor, "height": height, "width": width}
 
-    # Scores
-
     def _above_threshold(self, result: dict[str, Any]) -> dict[str, Any]:
         if self.score_threshold is None or "instances" not in result:
             return result
         found = result["instances"]
         return {**result, "instances": found[found.scores > self.score_threshold]}
-
-
-@dataclass(frozen=True)
-class _Parts:
-    """What detecting needs of a config.
-
-    Attributes:
-        model: as built.
-        resize: of images, before they go into it.
-        input_format: order of the channels it reads.
-        num_classes: of the model.
-        data_set: in Detectron2's catalog, which may know the names of the classes.
-    """
-
-    model: nn.Module
-    resize: T.AugmentationList
-    input_format: str
-    num_classes: int
-    data_set: str | None
 
 
 def _numbers_in(tensors: Iterable[torch.Tensor]) -> int:
@@ -225,22 +198,19 @@ def _numbers_in(tensors: Iterable[torch.Tensor]) -> int:
     return sum(lengths.values()) // 4
 
 
-def _parts(cfg: DictConfig | CfgNode, source: str, device: torch.device, elements: int) -> _Parts:
-    """Build what detecting needs; of a config that is data within the size of its weights.
+def _parts(cfg: DictConfig | CfgNode, source: str, device: torch.device, most: int) -> tuple[nn.Module, list, str, Any]:
+    """What detecting needs of a config: model, resizing, order of channels, and data sets that may name the classes.
 
     Args:
         cfg: of either system.
         source: where it is from.
         device: that the model is for.
-        elements: numbers in the weights; 0 if there are none.
+        most: numbers that a model may have if the config is data.
     """
-    most = 2 * elements + 2**24 if elements else 2**31
     if isinstance(cfg, CfgNode):
         cfg.MODEL.DEVICE = str(device)
-        model = build(cfg, source, elements=most)
         resize = T.ResizeShortestEdge([cfg.INPUT.MIN_SIZE_TEST] * 2, cfg.INPUT.MAX_SIZE_TEST)
-        count = getattr(model, "num_classes", 0) or cfg.MODEL.ROI_HEADS.NUM_CLASSES
-        return _Parts(model, T.AugmentationList([resize]), cfg.INPUT.FORMAT, count, _first(cfg.DATASETS.TEST))
+        return build(cfg, source, elements=most), [resize], cfg.INPUT.FORMAT, cfg.DATASETS.TEST
     mapper = OmegaConf.select(cfg, "dataloader.test.mapper") or {}
     augmentations = mapper.get("augmentations") or []
     if is_data(source):
@@ -249,8 +219,7 @@ def _parts(cfg: DictConfig | CfgNode, source: str, device: torch.device, element
     else:
         model, resizes = instantiate(cfg.model), instantiate(augmentations)
     order = cfg.model.get("input_format") or mapper.get("image_format") or "BGR"
-    names = OmegaConf.select(cfg, "dataloader.test.dataset.names")
-    return _Parts(model, T.AugmentationList(list(resizes)), order, getattr(model, "num_classes", 0), _first(names))
+    return model, list(resizes), order, OmegaConf.select(cfg, "dataloader.test.dataset.names")
 
 
 def _weights_path(source: str, cfg: DictConfig | CfgNode, weights: str | None) -> str:
@@ -286,11 +255,12 @@ def _set_classes(cfg: DictConfig | CfgNode, weights: Weights) -> None:
         cfg.model.num_classes = count
 
 
-def _names_of(parts: _Parts) -> list[str]:
-    """Class names of the config's data set where they are as many as the model's classes, else numbers."""
-    known = parts.data_set and parts.data_set in MetadataCatalog.list()
-    names = list(MetadataCatalog.get(parts.data_set).get("thing_classes") or []) if known else []
-    return names if names and len(names) in (parts.num_classes, 0) else [f"class {i}" for i in range(parts.num_classes)]
+def _names_of(data_sets: Any, cfg: DictConfig | CfgNode, model: nn.Module) -> list[str]:
+    """Class names of the first data set where they are as many as the model's classes, else numbers."""
+    count = getattr(model, "num_classes", 0) or (cfg.MODEL.ROI_HEADS.NUM_CLASSES if isinstance(cfg, CfgNode) else 0)
+    first = data_sets if isinstance(data_sets, str) else next(iter(data_sets or ()), None)
+    names = list(MetadataCatalog.get(first).get("thing_classes") or []) if first in MetadataCatalog.list() else []
+    return names if len(names) == count else [f"class {i}" for i in range(count)]
 
 
 def _optimized(model: Any, precision: str | Mapping[str, str]) -> nn.Module:
@@ -300,9 +270,3 @@ def _optimized(model: Any, precision: str | Mapping[str, str]) -> nn.Module:
         return model.optimize(precision)
     except ValueError as error:
         raise FcosError(f"optimize: {error}") from error
-
-
-def _first(names: Any) -> str | None:
-    if isinstance(names, str):
-        return names
-    return names[0] if names else None

@@ -82,152 +82,171 @@ _CAFFE_SOLVER = {
     "warmup_iters": 500,
 }
 
+RECIPES: dict[str, Recipe] = {}
+
+
+def _recipe(base: str, name: str, source: str, **choices: Any) -> None:
+    """Add a recipe, as its difference from another where one is named."""
+    RECIPES[name] = RECIPES[base].derived(name, source, **choices) if base else Recipe(name, source, **choices)
+
+
 # fmt: off
-_original = Recipe(
-    "original", "tianzhi0549/FCOS, configs/fcos/fcos_R_50_FPN_1x.yaml and fcos_core/modeling/rpn/fcos",
+_recipe(
+    "", "original", "tianzhi0549/FCOS, configs/fcos/fcos_R_50_FPN_1x.yaml and fcos_core/modeling/rpn/fcos",
     assigner={"size_ranges": _RANGES, "center_radius": 0.0, "area": "plus_one"},
     coder={"activation": "exp", "unit": "pixel"}, head={"quality_on": "class"},
     loss={"box_loss": "iou", "iou_rule": "plus_one"},
     selector={"nms_convention": "plus_one", "clip": "before", "clip_margin": 1.0},
     pixel_mean=(102.9801, 115.9465, 122.7717), solver=_CAFFE_SOLVER,
 )
-_improved = _original.derived(
-    "improved", "tianzhi0549/FCOS, configs/fcos/fcos_imprv_R_50_FPN_1x.yaml", assigner={"center_radius": 1.5},
+_recipe(
+    "original", "improved", "tianzhi0549/FCOS, configs/fcos/fcos_imprv_R_50_FPN_1x.yaml",
+    assigner={"center_radius": 1.5},
     coder={"activation": "relu", "unit": "stride"}, head={"quality_on": "box"}, loss={"box_loss": "giou"},
 )
-_improved_dcnv2 = _improved.derived(
-    "improved_dcnv2", "tianzhi0549/FCOS, configs/fcos/fcos_imprv_dcnv2_R_50_FPN_1x.yaml", head={"deformable": True},
+_recipe(
+    "improved", "improved_dcnv2", "tianzhi0549/FCOS, configs/fcos/fcos_imprv_dcnv2_R_50_FPN_1x.yaml",
+    head={"deformable": True},
 )
-_fcos_plus = _original.derived(
-    "fcos_plus", "yqyao/FCOS_PLUS, configs/fcos/fcos_R_50_FPN_1x.yaml",
+_recipe(
+    "original", "fcos_plus", "yqyao/FCOS_PLUS, configs/fcos/fcos_R_50_FPN_1x.yaml",
     loss={"class_normalizer": "positives_and_images", "box_normalizer": "weights", "quality_normalizer": "positives"},
     selector={"score_form": "product"},
 )
-_fcos_plus_center = _fcos_plus.derived(
-    "fcos_plus_center", "yqyao/FCOS_PLUS, configs/fcos/fcos_R_50_FPN_1x_center.yaml", assigner={"center_radius": 1.5},
+_recipe(
+    "fcos_plus", "fcos_plus_center", "yqyao/FCOS_PLUS, configs/fcos/fcos_R_50_FPN_1x_center.yaml",
+    assigner={"center_radius": 1.5},
 )
-_fcos_plus_center_liou = _fcos_plus_center.derived(
-    "fcos_plus_center_liou", "yqyao/FCOS_PLUS, README.md (no config file there)", loss={"box_loss": "linear_iou"},
+_recipe(
+    "fcos_plus_center", "fcos_plus_center_liou", "yqyao/FCOS_PLUS, README.md (no config file there)",
+    loss={"box_loss": "linear_iou"},
 )
-_fcos_plus_center_giou = _fcos_plus_center.derived(
-    "fcos_plus_center_giou", "yqyao/FCOS_PLUS, configs/fcos/fcos_R_50_FPN_1x_center_giou.yaml",
+_recipe(
+    "fcos_plus_center", "fcos_plus_center_giou", "yqyao/FCOS_PLUS, configs/fcos/fcos_R_50_FPN_1x_center_giou.yaml",
     loss={"box_loss": "giou"},
 )
-_fcos_hrnet = _fcos_plus.derived("fcos_hrnet", "HRNet/HRNet-FCOS, configs/fcos/fcos_hrnet_w18_5l_2x.yaml")
-_fcos_hrnet_6l = _fcos_hrnet.derived(
-    "fcos_hrnet_6l", "HRNet/HRNet-FCOS, configs/fcos/fcos_hrnet_w18_6l_2x.yaml",
+_recipe("fcos_plus", "fcos_hrnet", "HRNet/HRNet-FCOS, configs/fcos/fcos_hrnet_w18_5l_2x.yaml")
+_recipe(
+    "fcos_hrnet", "fcos_hrnet_6l", "HRNet/HRNet-FCOS, configs/fcos/fcos_hrnet_w18_6l_2x.yaml",
     assigner={"size_ranges": ((-1.0, 32.0), (32.0, 64.0), *_RANGES[1:])}, features=("p2", "p3", "p4", "p5", "p6", "p7"),
 )
-_fcos_vovnet = _fcos_plus.derived(
-    "fcos_vovnet", "vov-net/VoVNet-FCOS, configs/vovnet/fcos_V_39_FPN_1x.yaml", selector={"score_form": "sqrt"},
+_recipe(
+    "fcos_plus", "fcos_vovnet", "vov-net/VoVNet-FCOS, configs/vovnet/fcos_V_39_FPN_1x.yaml",
+    selector={"score_form": "sqrt"},
 )
-_fcos_vovnet_2x = _fcos_vovnet.derived(
-    "fcos_vovnet_2x", "vov-net/VoVNet-FCOS, configs/vovnet/fcos_V_57_FPN_2x_ms.yaml",
+_recipe(
+    "fcos_vovnet", "fcos_vovnet_2x", "vov-net/VoVNet-FCOS, configs/vovnet/fcos_V_57_FPN_2x_ms.yaml",
     solver={"warmup_method": "linear"},
 )
-_nas_fcos = _fcos_plus.derived(
-    "nas_fcos", "Lausannen/NAS-FCOS, configs/search/R_50_NAS_densebox.yaml", solver={"warmup_method": "linear"},
+_recipe(
+    "fcos_plus", "nas_fcos", "Lausannen/NAS-FCOS, configs/search/R_50_NAS_densebox.yaml",
+    solver={"warmup_method": "linear"},
 )
-_nas_fcos_2x = _nas_fcos.derived(
-    "nas_fcos_2x", "Lausannen/NAS-FCOS, configs/search/R_101_NAS_densebox.yaml", solver={"warmup_method": "constant"},
+_recipe(
+    "nas_fcos", "nas_fcos_2x", "Lausannen/NAS-FCOS, configs/search/R_101_NAS_densebox.yaml",
+    solver={"warmup_method": "constant"},
 )
-_nas_fcos_head = _nas_fcos.derived(
-    "nas_fcos_head", "Lausannen/NAS-FCOS, configs/search/R_50_NAS_head.yaml", head_name="NASFCOSHead",
+_recipe(
+    "nas_fcos", "nas_fcos_head", "Lausannen/NAS-FCOS, configs/search/R_50_NAS_head.yaml", head_name="NASFCOSHead",
     head={"conv_bias": False},
 )
-_nas_fcos_head_2x = _nas_fcos_head.derived(
-    "nas_fcos_head_2x", "Lausannen/NAS-FCOS, configs/search/R_101_NAS_head.yaml", solver={"warmup_method": "constant"},
+_recipe(
+    "nas_fcos_head", "nas_fcos_head_2x", "Lausannen/NAS-FCOS, configs/search/R_101_NAS_head.yaml",
+    solver={"warmup_method": "constant"},
 )
-_adelaidet = Recipe(
-    "adelaidet", "aim-uofa/AdelaiDet, configs/FCOS-Detection/R_50_1x.yaml and adet/modeling/fcos",
+_recipe(
+    "", "adelaidet", "aim-uofa/AdelaiDet, configs/FCOS-Detection/R_50_1x.yaml and adet/modeling/fcos",
     assigner={"size_ranges": _RANGES}, solver=_SOLVER,
 )
-_adelaidet_iou = _adelaidet.derived(
-    "adelaidet_iou", "aim-uofa/AdelaiDet, configs/FCOS-Detection/R_50_1x_iou.yaml",
+_recipe(
+    "adelaidet", "adelaidet_iou", "aim-uofa/AdelaiDet, configs/FCOS-Detection/R_50_1x_iou.yaml",
     loss={"quality": "iou", "box_weight": "none", "box_normalizer": "mean_positives"},
 )
-_adelaidet_dcnv2 = _adelaidet.derived(
-    "adelaidet_dcnv2", "aim-uofa/AdelaiDet, configs/FCOS-Detection/MS_X_101_32x8d_2x_dcnv2.yaml",
+_recipe(
+    "adelaidet", "adelaidet_dcnv2", "aim-uofa/AdelaiDet, configs/FCOS-Detection/MS_X_101_32x8d_2x_dcnv2.yaml",
     head={"deformable": True},
 )
-_adelaidet_dcnv2_iou = _adelaidet_iou.derived(
-    "adelaidet_dcnv2_iou", "aim-uofa/AdelaiDet, configs/FCOS-Detection/MS_X_101_32x8d_2x_dcnv2_iou.yaml",
+_recipe(
+    "adelaidet_iou", "adelaidet_dcnv2_iou",
+    "aim-uofa/AdelaiDet, configs/FCOS-Detection/MS_X_101_32x8d_2x_dcnv2_iou.yaml",
     head={"deformable": True},
 )
-_realtime = _adelaidet.derived(
-    "realtime", "aim-uofa/AdelaiDet, configs/FCOS-Detection/FCOS_RT/Base-FCOS_RT.yaml",
+_recipe(
+    "adelaidet", "realtime", "aim-uofa/AdelaiDet, configs/FCOS-Detection/FCOS_RT/Base-FCOS_RT.yaml",
     assigner={"size_ranges": ((-1.0, 64.0), (64.0, 128.0), (128.0, math.inf))}, features=("p3", "p4", "p5"),
     top_levels=0,
 )
-_realtime_shared = _realtime.derived(
-    "realtime_shared", "aim-uofa/AdelaiDet, configs/FCOS-Detection/FCOS_RT/MS_DLA_34_4x_syncbn_shared_towers.yaml",
+_recipe(
+    "realtime", "realtime_shared",
+    "aim-uofa/AdelaiDet, configs/FCOS-Detection/FCOS_RT/MS_DLA_34_4x_syncbn_shared_towers.yaml",
     head={"num_shared_convs": 4, "num_class_convs": 0, "num_box_convs": 0},
 )
-_realtime_bn = _realtime.derived(
-    "realtime_bn", "aim-uofa/AdelaiDet, configs/FCOS-Detection/FCOS_RT/MS_DLA_34_4x_syncbn_bn_head.yaml",
+_recipe(
+    "realtime", "realtime_bn", "aim-uofa/AdelaiDet, configs/FCOS-Detection/FCOS_RT/MS_DLA_34_4x_syncbn_bn_head.yaml",
     head={"norm": "SyncBN"},
 )
-_realtime_shared_bn = _realtime_shared.derived(
-    "realtime_shared_bn",
+_recipe(
+    "realtime_shared", "realtime_shared_bn",
     "aim-uofa/AdelaiDet, configs/FCOS-Detection/FCOS_RT/MS_DLA_34_4x_syncbn_shared_towers_bn_head.yaml",
     head={"norm": "SyncBN"},
 )
-_mmdet = _original.derived(
-    "mmdet", "open-mmlab/mmdetection, configs/fcos/fcos_r50-caffe_fpn_gn-head_1x_coco.py", assigner={"area": "plain"},
+_recipe(
+    "original", "mmdet", "open-mmlab/mmdetection, configs/fcos/fcos_r50-caffe_fpn_gn-head_1x_coco.py",
+    assigner={"area": "plain"},
     head={"conv_bias": False}, loss={"iou_rule": "floor"},
     selector={
         "score_form": "product", "topk_by": "class", "nms_threshold": 0.5, "nms_convention": "plain",
         "max_detections_ties": "cut", "clip_margin": 0.0, "min_size": 0.0,
     },
 )
-_mmdet_tricks = _mmdet.derived(
-    "mmdet_tricks",
+_recipe(
+    "mmdet", "mmdet_center", "open-mmlab/mmdetection, configs/fcos/fcos_r50-caffe_fpn_gn-head-center_1x_coco.py",
+    assigner={"center_radius": 1.5},
+)
+_recipe(
+    "mmdet", "mmdet_rgb", "open-mmlab/mmdetection, configs/fcos/fcos_x101-64x4d_fpn_gn-head_ms-640-800-2x_coco.py",
+    pixel_mean=_RGB_MEAN, pixel_std=_RGB_STD, input_format="RGB",
+)
+_recipe(
+    "mmdet", "mmdet_tricks",
     "open-mmlab/mmdetection, configs/fcos/fcos_r50-caffe_fpn_gn-head-center-normbbox-centeronreg-giou_1x_coco.py",
     assigner={"center_radius": 1.5}, coder={"activation": "relu", "unit": "stride"},
     head={"quality_on": "box", "conv_bias": True}, loss={"box_loss": "giou"}, selector={"nms_threshold": 0.6},
     pixel_mean=(103.53, 116.28, 123.675), solver={"warmup_method": "linear"},
 )
-_mmdet_center = _mmdet.derived(
-    "mmdet_center", "open-mmlab/mmdetection, configs/fcos/fcos_r50-caffe_fpn_gn-head-center_1x_coco.py",
-    assigner={"center_radius": 1.5},
-)
-_mmdet_rgb = _mmdet.derived(
-    "mmdet_rgb", "open-mmlab/mmdetection, configs/fcos/fcos_x101-64x4d_fpn_gn-head_ms-640-800-2x_coco.py",
-    pixel_mean=_RGB_MEAN, pixel_std=_RGB_STD, input_format="RGB",
-)
-_mmdet_tricks_dcnv2 = _mmdet_tricks.derived(
-    "mmdet_tricks_dcnv2",
+_recipe(
+    "mmdet_tricks", "mmdet_tricks_dcnv2",
     "open-mmlab/mmdetection, configs/fcos/fcos_r50-dcn-caffe_fpn_gn-head-center-normbbox-centeronreg-giou_1x_coco.py",
     head={"deformable": True},
 )
-_mmdet_lsj = _mmdet_tricks.derived(
-    "mmdet_lsj",
+_recipe(
+    "mmdet_tricks", "mmdet_lsj",
     "open-mmlab/mmdetection, configs/fcos/"
     "fcos_r50_fpn_gn-head-center-normbbox-centeronreg-giou_8xb8-amp-lsj-200e_coco.py",
     pixel_mean=_RGB_MEAN, pixel_std=_RGB_STD, input_format="RGB",
     solver={"base_lr": 0.04, "warmup_factor": 0.067, "warmup_iters": 1000, "weight_decay_norm": 4e-05},
 )
-_mmdet_hrnet = _mmdet.derived(
-    "mmdet_hrnet", "open-mmlab/mmdetection, configs/hrnet/fcos_hrnetv2p-w18-gn-head_4xb4-1x_coco.py",
+_recipe(
+    "mmdet", "mmdet_hrnet", "open-mmlab/mmdetection, configs/hrnet/fcos_hrnetv2p-w18-gn-head_4xb4-1x_coco.py",
     pixel_mean=(103.53, 116.28, 123.675), pixel_std=(57.375, 57.12, 58.395),
 )
-_mmdet_hrnet_2x = _mmdet_hrnet.derived(
-    "mmdet_hrnet_2x", "open-mmlab/mmdetection, configs/hrnet/fcos_hrnetv2p-w18-gn-head_4xb4-2x_coco.py",
+_recipe(
+    "mmdet_hrnet", "mmdet_hrnet_2x", "open-mmlab/mmdetection, configs/hrnet/fcos_hrnetv2p-w18-gn-head_4xb4-2x_coco.py",
     solver={"warmup_method": "linear", "warmup_factor": 0.001},
 )
-_mmdet_nas_fcos = _mmdet.derived(
-    "mmdet_nas_fcos",
+_recipe(
+    "mmdet", "mmdet_nas_fcos",
     "open-mmlab/mmdetection, configs/nas_fcos/nas-fcos_r50-caffe_fpn_fcoshead-gn-head_4xb4-1x_coco.py",
     selector={"nms_threshold": 0.6}, pixel_mean=(103.53, 116.28, 123.675),
     solver={"warmup_method": "linear", "warmup_factor": 0.001},
 )
-_mmdet_nas_fcos_head = _mmdet_nas_fcos.derived(
-    "mmdet_nas_fcos_head",
+_recipe(
+    "mmdet_nas_fcos", "mmdet_nas_fcos_head",
     "open-mmlab/mmdetection, configs/nas_fcos/nas-fcos_r50-caffe_fpn_nashead-gn-head_4xb4-1x_coco.py",
     head_name="NASFCOSHead",
 )
-_detectron2 = _adelaidet.derived(
-    "detectron2",
+_recipe(
+    "adelaidet", "detectron2",
     "facebookresearch/detectron2, configs/common/models/fcos.py and detectron2/modeling/meta_arch/fcos.py",
     assigner={"range_ends": "open"}, head={"level_scale": False, "norm_shared_affine": True},
     loss={
@@ -236,57 +255,15 @@ _detectron2 = _adelaidet.derived(
     },
     selector={"score_threshold": 0.2, "threshold_on": "score", "max_detections_ties": "cut"},
 )
-_torchvision = _detectron2.derived(
-    "torchvision", "pytorch/vision, torchvision/models/detection/fcos.py", grid={"origin": "corner"},
+_recipe(
+    "detectron2", "torchvision", "pytorch/vision, torchvision/models/detection/fcos.py", grid={"origin": "corner"},
     loss={"class_normalizer": "positives", "box_normalizer": "positives", "quality_normalizer": "positives"},
     selector={"clip": "before"}, pixel_mean=_RGB_MEAN, pixel_std=_RGB_STD, input_format="RGB",
     solver={"weight_decay_norm": 0.0001},
 )
-_small = _adelaidet.derived(
-    "small",
+_recipe(
+    "adelaidet", "small",
     "fcos_d2: AdelaiDet's choices with towers of two convolutions, for small networks that are trained from scratch",
     head={"num_class_convs": 2, "num_box_convs": 2},
 )
-
 # fmt: on
-RECIPES: dict[str, Recipe] = {
-    r.name: r
-    for r in (
-        _original,
-        _improved,
-        _improved_dcnv2,
-        _fcos_plus,
-        _fcos_plus_center,
-        _fcos_plus_center_liou,
-        _fcos_plus_center_giou,
-        _fcos_hrnet,
-        _fcos_hrnet_6l,
-        _fcos_vovnet,
-        _fcos_vovnet_2x,
-        _nas_fcos,
-        _nas_fcos_2x,
-        _nas_fcos_head,
-        _nas_fcos_head_2x,
-        _adelaidet,
-        _adelaidet_iou,
-        _adelaidet_dcnv2,
-        _adelaidet_dcnv2_iou,
-        _realtime,
-        _realtime_shared,
-        _realtime_bn,
-        _realtime_shared_bn,
-        _mmdet,
-        _mmdet_center,
-        _mmdet_rgb,
-        _mmdet_tricks,
-        _mmdet_tricks_dcnv2,
-        _mmdet_lsj,
-        _mmdet_hrnet,
-        _mmdet_hrnet_2x,
-        _mmdet_nas_fcos,
-        _mmdet_nas_fcos_head,
-        _detectron2,
-        _torchvision,
-        _small,
-    )
-}
