@@ -27,7 +27,7 @@ PACKAGES = sorted(path.parent for path in FILES if path.name == "__init__.py")
 LONGEST_FUNCTION = 60  # lines from `def` to the last one, its docstring included
 SHARED_LINES = 6  # so many equal lines in two places are one too many
 SHAPE_TOKENS = 10 * SHARED_LINES  # words and signs of six lines that count whatever their names and values
-MOST_LINES = 20_100  # of the package; it only ever gets smaller, the aim is 18,632, what it had at commit aef350d
+MOST_LINES = 18_632  # of the package, fewer than before it was divided into rooms (commit aef350d)
 
 # What is still to be mended. Empty is the aim; nothing is added.
 KNOWN: dict[str, set[str] | set[tuple[str, str]]] = {

@@ -70,10 +70,13 @@ def dump_config(cfg: Config) -> str:
     return yaml.safe_dump(plain, sort_keys=False, default_flow_style=None, width=120, allow_unicode=True)
 
 
+_SHAPE = ("channels", "height", "width", "stride")
+
+
 def _plain(value: Any, cfg: DictConfig, path: KeyPath) -> Any:
     """Numbers, strings, lists and dicts for a value of `OmegaConf.to_container`; `path` leads to it in `cfg`."""
-    if isinstance(value, ShapeSpec) and hasattr(value, "_asdict"):  # a tuple, as in Detectron2 0.6
-        value = {"_target_": import_path(ShapeSpec), **value._asdict()}
+    if isinstance(value, ShapeSpec) and isinstance(value, tuple):  # in Detectron2 0.6; later a dataclass
+        value = {"_target_": import_path(ShapeSpec), **{k: getattr(value, k) for k in _SHAPE}}
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         value = dump_dataclass(value)
     if isinstance(value, Mapping):

@@ -10,14 +10,13 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
-from detectron2.modeling import Backbone
 from torch import Tensor, nn
 
 from ...options import one_of
 from ..norm import freeze, get_norm
 from ..traits import Traits
 from .fpn import fpn_from_config
-from .network import Network, declare, register_builder, yacs_keys
+from .network import FeatureBackbone, Network, register_builder, yacs_keys
 
 # Depth of the trees level2 to level5, and channels of level0 to level5.
 _BODIES = {"DLA34": ((1, 2, 2, 1), (16, 32, 64, 128, 256, 512))}
@@ -113,7 +112,7 @@ class Tree(nn.Module):
         return self.tree2(x1, [*outer, x1])
 
 
-class DLA(Backbone):
+class DLA(FeatureBackbone):
     """Level i has stride 2**i.
 
     Args:
@@ -141,7 +140,7 @@ class DLA(Backbone):
         depths, channels = _BODIES[conv_body]
         names = [f"level{i}" for i in range(6)]
         strides = {name: 2**i for i, name in enumerate(names)}
-        declare(self, out_features, dict(zip(names, channels)), strides)
+        self.declare(out_features, dict(zip(names, channels)), strides)
         self.base_layer = nn.Sequential(*_conv_norm(in_channels, channels[0], 7, norm), nn.ReLU(inplace=True))
         for i in range(2):
             conv_norm = _conv_norm(channels[0], channels[i], 3, norm, stride=i + 1)

@@ -32,7 +32,7 @@ from ..norm import freeze, norm_layer
 from ..rewrite.fold import conv_norm, folding
 from ..traits import Traits
 from .fpn import plain_pyramid
-from .network import Network, declare, register_builder, yacs_keys
+from .network import FeatureBackbone, Network, register_builder, yacs_keys
 
 BRANCHES = ("branch0", "branch1", "branch2", "branch3")
 """Names of HRNet's features, finest first: strides 4, 8, 16, 32."""
@@ -90,7 +90,7 @@ class HRModule(nn.Module):
         return F.relu(reduce(torch.add, equal))
 
 
-class HRNet(Backbone):
+class HRNet(FeatureBackbone):
     """HRNetV2p: four resolutions at strides 4, 8, 16, 32 with `width` times 1, 2, 4, 8 channels.
 
     Args:
@@ -122,7 +122,7 @@ class HRNet(Backbone):
             self.add_module(f"transition{stage - 1}", self._transition(before, widths, norm))
             self.add_module(f"stage{stage}", nn.Sequential(*(HRModule(widths, norm) for _ in range(num_modules))))
             before = widths
-        declare(self, out_features, dict(zip(BRANCHES, before)), {name: 4 * 2**i for i, name in enumerate(BRANCHES)})
+        self.declare(out_features, dict(zip(BRANCHES, before)), {name: 4 * 2**i for i, name in enumerate(BRANCHES)})
         for module in (self.stem, self.layer1)[: max(freeze_at, 0)]:
             freeze(module)
 
@@ -143,7 +143,7 @@ class HRNet(Backbone):
         return {name: found[name] for name in self._out_features}
 
 
-class HRFPN(Backbone):
+class HRFPN(FeatureBackbone):
     """All branches, enlarged to the finest, meet in one 1x1 convolution, and each level is made from its map.
 
     Level i averages that map over windows of 2**i and has a 3x3 convolution of its own, with bias and without norm. A
@@ -179,7 +179,7 @@ class HRFPN(Backbone):
             weight_init.c2_xavier_fill(conv)
         strides = [shapes[self.in_features[0]].stride * conv_stride * 2**i for i in range(num_levels)]
         levels = {f"p{int(math.log2(s))}": s for s in strides}
-        declare(self, list(levels), dict.fromkeys(levels, out_channels), levels)
+        self.declare(list(levels), dict.fromkeys(levels, out_channels), levels)
 
     @property
     def size_divisibility(self) -> int:

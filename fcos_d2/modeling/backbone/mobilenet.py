@@ -14,14 +14,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 
-from detectron2.modeling import Backbone
 from torch import Tensor, nn
 from torchvision.models.mobilenetv2 import InvertedResidual
 from torchvision.ops import Conv2dNormActivation
 
 from ..norm import get_norm
 from .fpn import fpn_from_config
-from .network import Network, declare, register_builder, yacs_keys
+from .network import FeatureBackbone, Network, register_builder, yacs_keys
 
 # Expansion, channels, repeats and stride of the first, for each group of blocks.
 _GROUPS = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
@@ -29,7 +28,7 @@ _GROUPS = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3
 _OUTPUTS = {3: "res2", 6: "res3", 13: "res4", 17: "res5"}
 
 
-class MobileNetV2(Backbone):
+class MobileNetV2(FeatureBackbone):
     """The network of tianzhi0549/FCOS, fcos_core/modeling/backbone/mobilenet.py.
 
     Args:
@@ -65,7 +64,7 @@ class MobileNetV2(Backbone):
                 channels, stride = out, stride * block_stride
                 if name := _OUTPUTS.get(len(self.features) - 1):
                     widths[name], strides[name] = channels, stride
-        declare(self, out_features, widths, strides)
+        self.declare(out_features, widths, strides)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out")

@@ -33,7 +33,7 @@ from ..rewrite.fold import conv_norm
 from ..traits import Traits
 from .fpn import FEATURES, plain_pyramid, top_block
 from .mobilenet import NETWORK as MOBILENET
-from .network import declare, register_builder
+from .network import FeatureBackbone, register_builder
 from .resnet import NETWORK as RESNET
 
 
@@ -97,7 +97,7 @@ def _resize(x: Tensor, like: Tensor, mode: str) -> Tensor:
     return F.interpolate(x, size=like.shape[-2:], mode=mode, align_corners=False if mode == "bilinear" else None)
 
 
-class NASFPN(Backbone):
+class NASFPN(FeatureBackbone):
     """The found pyramid: p3, p4, p5 and up to two levels from p5.
 
     Args:
@@ -141,7 +141,7 @@ class NASFPN(Backbone):
         )
         self.top_block = top_block(top_levels, out_channels)
         levels = {f"p{i}": 2**i for i in range(3, 6 + top_levels)}
-        declare(self, list(levels), dict.fromkeys(levels, out_channels), levels)
+        self.declare(list(levels), dict.fromkeys(levels, out_channels), levels)
 
     @property
     def size_divisibility(self) -> int:

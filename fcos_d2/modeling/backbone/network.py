@@ -12,7 +12,7 @@ from detectron2.modeling import BACKBONE_REGISTRY, Backbone
 
 from ...options import as_tuple, one_of
 
-__all__ = ["Network", "declare", "register_builder", "yacs_keys"]
+__all__ = ["FeatureBackbone", "Network", "register_builder", "yacs_keys"]
 
 
 @dataclass(frozen=True)
@@ -44,16 +44,19 @@ class Network:
         return self.build(in_channels=in_channels, **values)
 
 
-def declare(net: Any, out_features: Sequence[str], channels: Mapping[str, int], strides: Mapping[str, int]) -> None:
-    """Tell Detectron2's `Backbone` which features a network has and which of them it returns.
+class FeatureBackbone(Backbone):
+    """A Detectron2 backbone that says in one place which features it has."""
 
-    Raises:
-        ValueError: there is no such feature.
-    """
-    net._out_features = list(as_tuple(out_features))
-    net._out_feature_channels, net._out_feature_strides = channels, strides
-    for name in net._out_features:
-        one_of(f"{type(net).__name__}.out_features", name, list(strides))
+    def declare(self, out_features: Sequence[str], channels: Mapping[str, int], strides: Mapping[str, int]) -> None:
+        """Set what `output_shape` and Detectron2's FPN read: channels and strides of all features, and those returned.
+
+        Raises:
+            ValueError: there is no such feature.
+        """
+        self._out_features = list(as_tuple(out_features))
+        self._out_feature_channels, self._out_feature_strides = channels, strides
+        for name in self._out_features:
+            one_of(f"{type(self).__name__}.out_features", name, list(strides))
 
 
 def yacs_keys(node: str, *arguments: str, **others: str) -> dict[str, str]:

@@ -16,7 +16,6 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from detectron2.modeling import Backbone
 from torch import Tensor, nn
 
 from ...options import one_of
@@ -24,7 +23,7 @@ from ..norm import freeze
 from ..rewrite.fold import FoldedConv2d, conv_norm
 from ..traits import Traits
 from .fpn import fpn_from_config
-from .network import Network, declare, register_builder, yacs_keys
+from .network import FeatureBackbone, Network, register_builder, yacs_keys
 
 
 @dataclass(frozen=True)
@@ -118,7 +117,7 @@ class OSABlock(nn.Module):
         return out + x if self.identity else out
 
 
-class VoVNet(Backbone):
+class VoVNet(FeatureBackbone):
     """A stem and the stages 2..5 at strides 4, 8, 16, 32, each a chain of `OSABlock`.
 
     Args:
@@ -159,7 +158,7 @@ class VoVNet(Backbone):
             name = f"stage{i + 2}"
             self.add_module(name, nn.Sequential(*blocks))
             channels[name], strides[name] = out_channels, 4 * 2**i
-        declare(self, out_features, channels, strides)
+        self.declare(out_features, channels, strides)
         for name in list(strides)[: max(freeze_at, 0)]:
             freeze(self.get_submodule(name))
 
