@@ -62,7 +62,7 @@ def mend() -> None:
         # All builds script a few functions while they are imported, which torch has come to call deprecated.
         warnings.filterwarnings("ignore", message=r".*torch\.jit\.script", category=FutureWarning)
         if DETECTRON2_FLAVOUR == "main":
-            importlib.import_module("detectron2.modeling")
+            _import_main()
             return
         with _pillow_linear(), _compiled_ops() as missing:
             for name in ("layers", "structures", "data", "modeling", "evaluation"):
@@ -70,6 +70,22 @@ def mend() -> None:
     if missing is not None:
         _without_compiled_ops(missing)
     _numpy_aliases()
+
+
+def _import_main() -> None:
+    """Import main 02b5c4e2, which goes on without OpenCV only where none is installed: one that lacks a library of the
+    system, as on servers without a screen, counts as absent while Detectron2 is imported.
+    """
+    try:
+        importlib.import_module("detectron2.modeling")
+    except ImportError as error:
+        if "cv2" in sys.modules or isinstance(error, ModuleNotFoundError):
+            raise
+        sys.modules["cv2"] = None  # type: ignore[assignment]
+        try:
+            importlib.import_module("detectron2.modeling")
+        finally:
+            del sys.modules["cv2"]
 
 
 @contextmanager

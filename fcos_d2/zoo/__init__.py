@@ -10,7 +10,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from .._compat import load_lazy_config
 from ..paths import config_root
 from .variants import FAMILIES, VARIANTS, Family, Variant, find, names
 
@@ -41,6 +40,8 @@ def get_config(name: str) -> Any:
     Raises:
         FcosError: there is no such variant.
     """
+    from .._compat import load_lazy_config  # listing the zoo needs no Detectron2
+
     return load_lazy_config(config_file(name))
 
 
