@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 
 import torch
 from detectron2.config import instantiate
@@ -26,10 +27,10 @@ says what it did with them. Code licences are named below each family's title; w
 """
 
 
-def count_costs() -> dict[str, dict[str, float]]:
+def count_costs(variants: Iterable[zoo.Variant] = zoo.VARIANTS) -> dict[str, dict[str, float]]:
     """Full name -> cost of each variant, see `zoo.costs`."""
     table, counted = {}, {}
-    for variant in zoo.VARIANTS:
+    for variant in variants:
         plan, recipe = SCHEDULES[variant.schedule], RECIPES[variant.recipe]
         head = recipe.head_name, tuple(recipe.head.items()), recipe.features, recipe.top_levels
         key = variant.backbone, head, plan.test_size, plan.max_test_size

@@ -31,6 +31,7 @@ hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "dev")
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # tests run beside each other, so everything they start gets one thread
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # processes that tests start need not compile the package anew
 torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS") or 2))
 
 
