@@ -70,8 +70,17 @@ class Selector:
         one_of("Selector.nms_convention", self.nms_convention, ("plain", "plus_one"))
         one_of("Selector.max_detections_ties", self.max_detections_ties, ("cut", "keep"))
         one_of("Selector.clip", self.clip, ("before", "after"))
-        if not 0 <= self.score_threshold < 1:
-            raise ValueError(f"Selector.score_threshold is {self.score_threshold}, but it must be in 0..1, 1 excluded.")
+        for name, valid, range_ in (
+            ("score_threshold", 0 <= self.score_threshold < 1, "in 0..1, 1 excluded"),
+            ("nms_threshold", 0 <= self.nms_threshold <= 1, "in 0..1"),
+            ("topk", isinstance(self.topk, int) and self.topk > 0, "a whole number above 0"),
+            ("max_detections", isinstance(self.max_detections, int) and self.max_detections > 0,
+             "a whole number above 0"),
+            ("clip_margin", 0 <= self.clip_margin < math.inf, "a number of pixels, 0 or more"),
+            ("min_size", math.isfinite(self.min_size), "a number of pixels, negative to keep all boxes"),
+        ):  # fmt: skip
+            if not valid:
+                raise ValueError(f"Selector.{name} is {getattr(self, name)}, but it must be {range_}.")
 
     def __call__(self, predictions: Predictions, coder: LTRBCoder, image_sizes: list[tuple[int, int]]) -> Detections:
         """Detections of a batch.
@@ -105,7 +114,7 @@ class Selector:
         quality = torch.cat([_of_locations(x, points) for x in predictions.quality], dim=1).float().sigmoid()
         least = self._least_logit(quality)
         passes = best >= least
-        if int(passes.sum()) > max(self.topk, 1):
+        if int(passes.sum()) > self.topk:
             least = self._raise(least, best, quality, passes, levels)
             passes &= best >= least
         # 2. the candidates there, level by level, and image by image within a level
@@ -119,12 +128,11 @@ class Selector:
         class_score = logits[place, classes].float().sigmoid()
         image_at, location_at = image[place], location[place]
         product = class_score * quality[image_at, location_at]
-        score = product.sqrt() if self.score_form == "sqrt" else product
-        tested = {"class": class_score, "score": score, "product": product}[self.threshold_on]
+        score = self._score(product)
         chosen: tuple[Tensor, ...] = (
             place, image_at, location_at, classes, score, self._rank(class_score, product)
         )  # fmt: skip
-        passed = tested > self.score_threshold
+        passed = self._tested(class_score, product) > self.score_threshold
         if not bool(passed.all()):
             chosen = tuple(x[passed] for x in chosen)
         # 4. the best of each level of each image
@@ -148,6 +156,15 @@ class Selector:
         least = self.score_threshold**2 if squared else self.score_threshold
         return _logit(least * (1 - _SLACK) / quality)
 
+    def _score(self, product: Tensor) -> Tensor:
+        return product.sqrt() if self.score_form == "sqrt" else product
+
+    def _tested(self, class_score: Tensor, product: Tensor) -> Tensor:
+        """What must be greater than the threshold."""
+        if self.threshold_on == "class":
+            return class_score
+        return product if self.threshold_on == "product" else self._score(product)
+
     def _rank(self, class_score: Tensor, product: Tensor) -> Tensor:
         """What orders candidates before suppression; the square root would not change the order."""
         return product if self.topk_by == "score" else class_score
@@ -155,9 +172,14 @@ class Selector:
     def _raise(
         self, least: Tensor | float, best: Tensor, quality: Tensor, passes: Tensor, levels: Sequence[Level]
     ) -> Tensor:
-        """Raise the logit that candidates must have to that of the `topk` best candidates of their level and image."""
-        most, class_score = max(self.topk, 1), best.sigmoid()
-        rank = self._rank(class_score, class_score * quality) * passes
+        """Raise the logit that candidates must have to that of the `topk` best candidates of their level and image.
+
+        A location that passes by the slack alone may hold no candidate, so it is not among these.
+        """
+        most, class_score = self.topk, best.sigmoid()
+        product = class_score * quality
+        sure = passes & (self._tested(class_score, product) > self.score_threshold * (1 + _SLACK))
+        rank = self._rank(class_score, product) * sure
         raised = least.clone() if isinstance(least, Tensor) else torch.full_like(rank, least)
         for level in levels:
             if level.size > most:

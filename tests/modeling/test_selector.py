@@ -79,6 +79,20 @@ def test_nothing_found() -> None:
     assert found.classes.dtype == found.image.dtype == found.location.dtype == torch.int64
 
 
+@pytest.mark.parametrize(("on", "by"), [("class", "score"), ("score", "class"), ("product", "class")])
+def test_a_location_that_hardly_fails_takes_the_place_of_none(on: str, by: str) -> None:
+    """Location 0 is a millionth below the threshold, and ranks above location 9, which passes."""
+    least = 0.5 * (1 - 2e-6)
+    failing, passing = {
+        "class": ((least, 0.9), (0.6, 0.1)),
+        "score": ((0.9, least**2 / 0.9), (0.6, 0.8)),
+        "product": ((0.9, least / 0.9), (0.8, 0.8)),
+    }[on]
+    entries = [(0, 0, *failing, NEAR), (9, 0, *passing, FAR)]
+    found = select(by_hand(entries), topk=1, topk_by=by, threshold_on=on, score_threshold=0.5)
+    assert found.location.tolist() == [9]
+
+
 @pytest.mark.parametrize(("form", "score"), [("sqrt", 0.45), ("product", 0.2025)])
 def test_score_form(form: str, score: float) -> None:
     found = select(by_hand([(9, 1, 0.81, 0.25, NEAR)]), score_form=form)
@@ -348,6 +362,19 @@ def test_distant_images_and_classes_do_not_meet() -> None:
         ({"clip": "never"}, "Selector.clip is 'never', but it must be one of: 'before', 'after'."),
         ({"score_threshold": 1.0}, "Selector.score_threshold is 1.0, but it must be in 0..1, 1 excluded."),
         ({"score_threshold": -0.1}, "Selector.score_threshold is -0.1, but it must be in 0..1, 1 excluded."),
+        ({"score_threshold": math.nan}, "Selector.score_threshold is nan, but it must be in 0..1, 1 excluded."),
+        ({"nms_threshold": -5}, "Selector.nms_threshold is -5, but it must be in 0..1."),
+        ({"nms_threshold": 1.01}, "Selector.nms_threshold is 1.01, but it must be in 0..1."),
+        ({"nms_threshold": math.nan}, "Selector.nms_threshold is nan, but it must be in 0..1."),
+        ({"topk": 0}, "Selector.topk is 0, but it must be a whole number above 0."),
+        ({"topk": 2.5}, "Selector.topk is 2.5, but it must be a whole number above 0."),
+        ({"max_detections": -1}, "Selector.max_detections is -1, but it must be a whole number above 0."),
+        ({"max_detections": 0}, "Selector.max_detections is 0, but it must be a whole number above 0."),
+        ({"clip_margin": -1.0}, "Selector.clip_margin is -1.0, but it must be a number of pixels, 0 or more."),
+        (
+            {"min_size": math.inf},
+            "Selector.min_size is inf, but it must be a number of pixels, negative to keep all boxes.",
+        ),
     ],
 )
 def test_wrong_options(options: dict[str, Any], message: str) -> None:
