@@ -49,7 +49,8 @@ def focal_loss(
     multiplier = torch.as_tensor(multiplier, dtype=torch.float32, device=label.device).detach()
     if torch.compiler.is_compiling():
         return _plain(predictions, positives, label, alpha, gamma) * multiplier
-    return _FocalLoss.apply(predictions, positives, label, alpha, gamma, multiplier, *predictions.logits)
+    maps = predictions.logits if torch.is_grad_enabled() else [x.detach() for x in predictions.logits]
+    return _FocalLoss.apply(predictions, positives, label, alpha, gamma, multiplier, *maps)
 
 
 def _plain(predictions: Predictions, positives: Positives, label: Tensor, alpha: float, gamma: float) -> Tensor:

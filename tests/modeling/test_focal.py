@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from scenes import CPU, relative
 from torch import Tensor
 
-from fcos_d2.modeling import LocationGrid
+from fcos_d2.modeling import LocationGrid, focal
 from fcos_d2.modeling.focal import focal_loss
 from fcos_d2.structures import Positives, Predictions
 
@@ -200,6 +200,22 @@ def test_only_the_maps_that_ask_get_a_gradient() -> None:
     assert predictions.logits[1].grad.abs().sum() > 0
     with torch.no_grad():
         assert not focal_loss(predictions, positives, label).requires_grad
+
+
+def test_without_gradients_none_are_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    case = problem()
+    assert all(x.requires_grad for x in case[0].logits)
+    whole = focal_loss(*case)
+    made: list[Tensor] = []
+    room = focal._empty_gradient
+    monkeypatch.setattr(focal, "_empty_gradient", lambda x: made.append(x) or room(x))
+    with torch.no_grad():
+        assert focal_loss(*case).item() == whole.item()
+    with torch.inference_mode():
+        assert focal_loss(*case).item() == whole.item()
+    assert made == []
+    focal_loss(*case)
+    assert len(made) == len(case[0].logits)
 
 
 def test_padding_counts_for_nothing() -> None:
