@@ -39,7 +39,7 @@ class Source:
 
 
 def expand(words: Sequence[str]) -> list[Source]:
-    """The images that the words on the command line stand for; a folder is all images in it and below.
+    """The images that the words on the command line stand for; a folder is all its images but hidden ones.
 
     Raises:
         FcosError: a folder has no image.
@@ -50,11 +50,17 @@ def expand(words: Sequence[str]) -> list[Source]:
         if "://" in word or not folder.is_dir():
             found.append(word if "://" in word else str(folder))
             continue
-        files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file())
+        files = sorted(path for path in folder.rglob("*") if _is_image(path, path.relative_to(folder).parts))
         if not files:
             raise FcosError(f"The folder {word} holds no image ({', '.join(IMAGE_SUFFIXES)}).")
         found += map(str, files)
     return [Source(where) for where in found]
+
+
+def _is_image(path: Path, parts: Sequence[str]) -> bool:
+    """Whether a file is an image by its name; hidden files and what a Mac adds to archives only look like images."""
+    left = any(part.startswith(".") or part == "__MACOSX" for part in parts)
+    return not left and path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()
 
 
 def read(source: Source, limit: int, timeout: float) -> np.ndarray:

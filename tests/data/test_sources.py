@@ -123,6 +123,21 @@ def test_folder_is_its_images_in_order(tmp_path):
     assert found == [*(str(tmp_path / name) for name in ("a.jpg", "b.PNG", "deep/c.jpeg")), "http://x/y.jpg", "z.jpg"]
 
 
+def test_files_that_systems_leave_behind_are_no_images(tmp_path):
+    """A Mac's resource forks, a Windows folder's thumbnails, hidden caches: what an archive carries along."""
+    left = ("._a.jpg", "__MACOSX/a.jpg", "__MACOSX/deep/._a.jpg", "Thumbs.db", ".thumbnails/a.png", "deep/.DS_Store")
+    for name in (*left, "a.jpg", "deep/c.jpeg"):
+        path = tmp_path / ".hidden by its owner" / name  # the folder itself is named, so it counts
+        path.parent.mkdir(exist_ok=True, parents=True)
+        path.write_bytes(png())
+    folder = tmp_path / ".hidden by its owner"
+    assert [source.where for source in expand([str(folder)])] == [str(folder / "a.jpg"), str(folder / "deep/c.jpeg")]
+    (folder / "a.jpg").unlink()
+    (folder / "deep/c.jpeg").unlink()
+    with pytest.raises(FcosError, match="holds no image"):
+        expand([str(folder)])
+
+
 def test_folder_without_images(tmp_path):
     with pytest.raises(FcosError, match="holds no image"):
         expand([str(tmp_path)])
