@@ -56,8 +56,9 @@ def register(
     Args:
         layout: what `find_dataset` returned.
         prefix: start of the names `<prefix>_train`, `<prefix>_val` and `<prefix>_test`.
-        val_fraction: in (0, 1): where the folder has no val part, this share of the training images becomes it. An
-            image's side depends on its file name alone, so neither order nor repetition changes the parts.
+        val_fraction: in (0, 1): where the folder has no val part, about this share of the training images becomes it.
+            An image's side depends on its file name alone (unless a part would be empty), so that neither order nor
+            repetition nor other images change it.
         need: the parts that must be there and be right; another part with an error is left out with a warning.
     Returns:
         The names.

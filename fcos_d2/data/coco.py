@@ -109,6 +109,11 @@ def read(split: Split) -> dict:
         ) from error
 
 
+def _place(name: str) -> float:
+    """A number in 0..1 that depends on a name alone."""
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") / 2**64
+
+
 @dataclass(frozen=True)
 class Prepared:
     """The checked ground truth of one part, ready to register."""
@@ -132,14 +137,17 @@ class Prepared:
             )
 
     def divide(self, val_fraction: float) -> tuple[Prepared, Prepared]:
-        """Divide the images into a train and a val part, of at least one each, by the hash of their file names."""
+        """Divide the images into a train and a val part by the hash of their file names, so that images which are added
+        later move no other. Where that leaves a part empty, it gets the image that is nearest to it.
+        """
         if not 0 < val_fraction < 1:
             raise FcosError(f"val_fraction is {val_fraction}; it must lie between 0 and 1, for example 0.2.")
-        images = sorted(self.coco["images"], key=lambda image: hashlib.sha256(image["file_name"].encode()).digest())
-        if len(images) < 2:
+        places = {image["id"]: _place(image["file_name"]) for image in self.coco["images"]}
+        if len(places) < 2:
             raise FcosError(f"{self.split.annotations} has one image only, which cannot be both train and val.")
-        count = min(max(round(len(images) * val_fraction), 1), len(images) - 1)
-        val_ids = {image["id"] for image in images[:count]}
+        val_ids = {i for i, place in places.items() if place < val_fraction} or {min(places, key=places.__getitem__)}
+        if len(val_ids) == len(places):
+            val_ids.remove(max(places, key=places.__getitem__))
 
         def share(side: str, inside: bool) -> Prepared:
             rows = {

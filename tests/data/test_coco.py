@@ -387,13 +387,38 @@ def test_val_share(tmp_path):
         register(find_dataset(root), "x", val_fraction=1.5)
     names = register(find_dataset(root), "x", val_fraction=0.25)
     parts = [{record["file_name"] for record in DatasetCatalog.get(name)} for name in (names.train, names.val)]
-    assert [len(part) for part in parts] == [15, 5]
+    assert [len(part) for part in parts] == [12, 8]
     assert not parts[0] & parts[1]
     assert perfect_ap(names.val, tmp_path / "out")["AP"] == pytest.approx(100)
     # The order of the file does not matter.
     write(root / "train.json", {**content, "images": content["images"][::-1]})
     again = register(find_dataset(root), "y", val_fraction=0.25)
     assert {record["file_name"] for record in DatasetCatalog.get(again.val)} == parts[1]
+
+
+def test_an_image_stays_on_its_side_when_others_come_and_go(tmp_path):
+    def val(first, last):
+        root = tmp_path / f"{first}_{last}"
+        content = coco(last, [annotation(n + 1, image=n + 1) for n in range(last)])
+        content["images"] = content["images"][first:]
+        content["annotations"] = content["annotations"][first:]
+        write(root / "train.json", content, root / "images")
+        names = register(find_dataset(root), f"sides_{first}_{last}", val_fraction=0.3)
+        return {Path(record["file_name"]).name for record in DatasetCatalog.get(names.val)}
+
+    whole = val(0, 40)
+    for first, last in ((0, 39), (0, 23), (11, 40)):
+        here = {row["file_name"] for row in coco(last, [])["images"][first:]}
+        assert val(first, last) == whole & here
+    assert 6 <= len(whole) <= 18  # 0.3 of 40, as far as chance has it
+
+
+def test_neither_side_is_empty(tmp_path):
+    for i, fraction in enumerate((0.001, 0.999)):
+        root = tmp_path / str(i)
+        write(root / "train.json", coco(3, [annotation(n + 1, image=n + 1) for n in range(3)]), root / "images")
+        names = register(find_dataset(root), f"few_{i}", val_fraction=fraction)
+        assert sorted(len(DatasetCatalog.get(name)) for name in (names.train, names.val)) == [1, 2]
 
 
 # Real data
