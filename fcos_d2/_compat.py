@@ -277,7 +277,7 @@ def load_lazy_config(path: Path, name: str | None = None) -> Any:
 
     imports = builtins.__import__
     try:
-        return LazyConfig.load(str(path), name) if name else LazyConfig.load(str(path))
+        return LazyConfig.load(str(path), name)
     finally:
         builtins.__import__ = imports
 

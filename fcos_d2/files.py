@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
@@ -13,9 +14,18 @@ from typing import Any
 
 from .errors import FcosError
 
-__all__ = ["IMAGE_SUFFIXES", "os_error", "plain", "temporary_folder", "write_atomically", "write_json"]
+__all__ = ["IMAGE_SUFFIXES", "os_error", "plain", "sha256_of", "temporary_folder", "write_atomically", "write_json"]
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".ppm", ".pgm")
+
+
+def sha256_of(path: str | Path) -> str:
+    """The hexadecimal SHA-256 of a file's bytes; a large file does not fill the memory."""
+    digest = hashlib.sha256()
+    with Path(path).open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def write_atomically(path: str | Path, write: Any) -> None:

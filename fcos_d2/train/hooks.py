@@ -75,6 +75,9 @@ class WeightAverage:
             self.weights[name].copy_(value)
 
 
+NO_BETTER = "no better "  # how the reason begins why `EvaluationHook` ends training; checkpoints keep it
+
+
 class EvaluationHook(HookBase):
     """Evaluates and writes checkpoints, keeps the best weights, and ends training that no longer improves.
 
@@ -129,7 +132,7 @@ class EvaluationHook(HookBase):
         comm.synchronize()
         self.pending, self._evaluated = False, iteration
         if self.patience and comm.all_gather(self.since_best >= self.patience)[0]:
-            trainer.stop(f"no better {self.metric} in {self.patience} evaluations")
+            trainer.stop(f"{NO_BETTER}{self.metric} in {self.patience} evaluations")
 
     def _compare(self, flat: dict[str, float]) -> float:
         """Keep the weights if they are the best; returns the metric, 0 if nothing was detected."""

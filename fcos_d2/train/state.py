@@ -6,7 +6,6 @@ the iteration and the process, and the buffers of other processes arrive with ea
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from pathlib import Path
 from typing import Any
@@ -17,10 +16,12 @@ from fvcore.common.param_scheduler import ParamScheduler
 from torch import Tensor
 
 from ..errors import FcosError
+from ..files import sha256_of
 from ..weights.fit import Policy, fit
 from ..weights.read import read
 from .buffers import own_buffers
 from .building import BuildingTrainer
+from .hooks import NO_BETTER
 
 __all__ = ["State"]
 
@@ -74,7 +75,7 @@ class State:
             if checkpointer.has_checkpoint():
                 path = checkpointer.get_checkpoint_file()
                 if comm.get_world_size() > 1:
-                    said = f"{Path(path).name}, SHA-256 {hashlib.sha256(Path(path).read_bytes()).hexdigest()[:8]}..."
+                    said = f"{Path(path).name}, SHA-256 {sha256_of(path)[:8]}..."
         except (FcosError, OSError) as error:  # which the others must hear of
             said, fault = str(error), error
         if len(set(found := comm.all_gather(said))) > 1:
@@ -122,7 +123,7 @@ class State:
             trainer.average.updates = state.get("ema_updates", 0)
         trainer.stop_reason = reason = state.get("stopped", "")
         patience, waited = trainer.options.early_stop.patience, self.evaluation.get("since_best", 0)
-        if reason.startswith("no better ") and waited and not 0 < patience <= waited:  # the reason of EvaluationHook
+        if reason.startswith(NO_BETTER) and waited and not 0 < patience <= waited:
             logger.info("Training had ended (%s); train.early_stop.patience=%d lets it go on.", reason, patience)
             trainer.stop_reason = ""
 

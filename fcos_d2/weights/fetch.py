@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from difflib import get_close_matches
 from pathlib import Path
@@ -13,6 +12,7 @@ from detectron2.utils.file_io import PathManager
 from iopath.common.file_io import get_cache_dir
 
 from ..errors import FcosError
+from ..files import sha256_of
 from ..zoo.addresses import ADDRESSES, Address
 
 __all__ = ["fetch", "is_address", "is_backbone_only"]
@@ -65,18 +65,10 @@ def fetch(path: str | Path) -> Path:
             f"The weights {shown} cannot be fetched ({type(error).__name__}): pass "
             "train.init_checkpoint= (MODEL.WEIGHTS= with YAML keys) to train from scratch, or the path of a local file."
         ) from error
-    if row.sha256 and not (found := _digest(file)).startswith(row.sha256):
+    if row.sha256 and not (found := sha256_of(file)).startswith(row.sha256):
         file.unlink()
         raise FcosError(
             f"The weights from {row.url} have the SHA-256 {found[: max(8, len(row.sha256))]}, but {row.sha256} was "
             "published: the file was deleted; try again, or pass the path of a local file."
         )
     return file
-
-
-def _digest(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
