@@ -87,12 +87,25 @@ class GroundTruth:
     num_images: int
 
     @classmethod
-    def from_instances(cls, instances: Sequence, device: torch.device) -> GroundTruth:
-        """Join Detectron2 `Instances` with `gt_boxes` and `gt_classes`, one for each image."""
+    def from_instances(
+        cls, instances: Sequence, device: torch.device, pixels: Sequence[tuple[float, float]] | None = None
+    ) -> GroundTruth:
+        """Join Detectron2 `Instances` with `gt_boxes` and `gt_classes`, one for each image.
+
+        Args:
+            instances: of the images; boxes end at the right and lower border of their last pixel.
+            device: where the result goes.
+            pixels: (width, height) of what boxes shall end before, for each image: a pixel, to let them end at the near
+                border of the last one. A box narrower than that becomes one without area.
+        """
         counts = torch.tensor([len(x) for x in instances])
         boxes = torch.cat([x.gt_boxes.tensor.reshape(-1, 4) for x in instances])
         classes = torch.cat([x.gt_classes.reshape(-1) for x in instances])
         image = torch.repeat_interleave(torch.arange(len(instances)), counts)
+        if pixels is not None:
+            near, far = boxes.split(2, dim=1)
+            far = far - torch.tensor(pixels)[image].to(boxes.device, non_blocking=True)
+            boxes = torch.cat((near, torch.maximum(near, far)), dim=1)
         return cls(
             boxes.to(device, torch.float32, non_blocking=True),
             classes.to(device, torch.int64, non_blocking=True),

@@ -109,6 +109,40 @@ def lay_points(
     return Points(*(np.array(v, np.float32) for v in (x, y, stride)), np.array(level))
 
 
+# ---------------------------------------------------------------------------------------- boxes of the original's tools
+def original_truth(
+    boxes: Sequence[Sequence[float]], size: tuple[int, int], resized: tuple[int, int], flip: bool = False
+) -> np.ndarray:
+    """COCO's boxes on their way to the loss of tianzhi0549/FCOS (fcos_core/data, fcos_core/structures/bounding_box.py).
+
+    Args:
+        boxes: x, y, width, height in pixels of the image.
+        size, resized: (height, width) of the image and of the network input.
+        flip: from left to right, after resizing, with one pixel of the network input between a side and its mirror.
+    Returns:
+        (M, 4) float32 xyxy, pixels of the network input; those without area are left out.
+    """
+    kept = []
+    height, width = size
+    across, down = resized[1] / width, resized[0] / height
+    for x, y, w, h in boxes:
+        corners = [x, y, x + max(w - 1, 0), y + max(h - 1, 0)]
+        x0, y0, x1, y1 = (min(max(v, 0), limit) for v, limit in zip(corners, (width - 1, height - 1) * 2))
+        if x1 > x0 and y1 > y0:
+            x0, x1 = x0 * across, x1 * across
+            if flip:
+                x0, x1 = resized[1] - x1 - 1, resized[1] - x0 - 1
+            kept.append([x0, y0 * down, x1, y1 * down])
+    return np.array(kept, np.float32).reshape(-1, 4)
+
+
+def original_result(box: Sequence[float], size: tuple[int, int], resized: tuple[int, int]) -> list[float]:
+    """A detection of the network input as x, y, width, height of the image, as the original's evaluation takes it."""
+    across, down = size[1] / resized[1], size[0] / resized[0]
+    x0, y0, x1, y1 = (v * scale for v, scale in zip(box, (across, down) * 2))
+    return [x0, y0, x1 - x0 + 1, y1 - y0 + 1]
+
+
 # --------------------------------------------------------------------------------------------------------- assignment
 def assign(
     points: Points,

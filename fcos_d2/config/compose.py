@@ -91,6 +91,7 @@ def _model(recipe: Recipe, row: BackboneRow) -> DictConfig:
         pixel_mean=list(mean),
         pixel_std=list(std),
         input_format=recipe.input_format,
+        **recipe.detector,
     )
 
 

@@ -52,7 +52,8 @@ _TRANSLATED: dict[str, Any] = {
     "IN_FEATURES": ["p3", "p4", "p5", "p6", "p7"], "TOP_LEVELS": 2,
     "FPN_STRIDES": [8, 16, 32, 64, 128],  # checked against the backbone
     "SIZES_OF_INTEREST": [64, 128, 256, 512],  # upper ends of all levels but the last
-    "CENTER_SAMPLE": True, "POS_RADIUS": 1.5, "BATCH_INVARIANT": False,
+    "CENTER_SAMPLE": True, "POS_RADIUS": 1.5,
+    "INCLUSIVE_FAR_CORNER": False, "KEEP_EMPTY": False, "BATCH_INVARIANT": False,  # of the detector
     "BOX_QUALITY": "ctrness", "LOSS_NORMALIZER_CLS": "fg", "MOVING_START": 100.0,
     "BOX_WEIGHT": "auto",  # "centerness", or "none" with BOX_QUALITY "iou"
     "LOSS_NORMALIZER_LOC": "auto",  # "mean_weights", or "mean_positives" with BOX_QUALITY "iou"
@@ -165,6 +166,7 @@ def yaml_of_recipe(recipe: Recipe) -> dict[str, Any]:
         "THRESHOLD_ON": selector.get("threshold_on", "class"),
         "INFERENCE_TH_TRAIN": threshold,
         "INFERENCE_TH_TEST": threshold,
+        **{name.upper(): value for name, value in recipe.detector.items()},
     }
     add_fcos_config(defaults := CN({"MODEL": {}}))
     return {key: value for key, value in keys.items() if defaults.MODEL.FCOS[key] != value}
@@ -215,7 +217,7 @@ def fcos_arguments(cfg: CN) -> dict[str, Any]:
         "backbone": backbone, "dense": dense, "num_classes": cfg.MODEL.FCOS.NUM_CLASSES,
         "in_features": cfg.MODEL.FCOS.IN_FEATURES, "pixel_mean": cfg.MODEL.PIXEL_MEAN,
         "pixel_std": cfg.MODEL.PIXEL_STD, "input_format": cfg.INPUT.FORMAT,
-        "batch_invariant": cfg.MODEL.FCOS.BATCH_INVARIANT,
+        **{name.lower(): cfg.MODEL.FCOS[name] for name in ("INCLUSIVE_FAR_CORNER", "KEEP_EMPTY", "BATCH_INVARIANT")},
     }  # fmt: skip
 
 

@@ -46,13 +46,30 @@ def _sent(image: torch.Tensor, device: torch.device) -> torch.Tensor:
     return image.to(device, non_blocking=True)
 
 
-def ground_truth(batched_inputs: Sequence[dict[str, Any]], num_classes: int, device: torch.device) -> GroundTruth:
+def pixel_size(inputs: dict[str, Any]) -> tuple[float, float]:
+    """(width, height) that a pixel of the original image has in the network input, in its pixels.
+
+    Args:
+        inputs: "image" (C, H, W), and the original's "height" and "width" where they differ. Where an augmentation
+            has cut a part out of the image, the part counts as the whole.
+    """
+    height, width = inputs["image"].shape[-2:]
+    return width / inputs.get("width", width), height / inputs.get("height", height)
+
+
+def ground_truth(
+    batched_inputs: Sequence[dict[str, Any]],
+    num_classes: int,
+    device: torch.device,
+    inclusive_far_corner: bool = False,
+) -> GroundTruth:
     """Check the annotations of a batch on the device they are on, and join them without waiting for another device.
 
     Args:
         batched_inputs: each with `instances` (Detectron2 `Instances` with `gt_boxes` and `gt_classes`).
         num_classes: K.
         device: where the result goes.
+        inclusive_far_corner: let boxes end one pixel of the original image earlier, see `FCOS`; needs each "image".
     Raises:
         ValueError: annotations are missing, a box is not finite, or a class is not in 0..K-1.
     """
@@ -72,4 +89,5 @@ def ground_truth(batched_inputs: Sequence[dict[str, Any]], num_classes: int, dev
                 f"{num_classes} classes (0..{num_classes - 1}): set num_classes to that of the data set."
             )
         instances.append(x)
-    return GroundTruth.from_instances(instances, device)
+    pixels = list(map(pixel_size, batched_inputs)) if inclusive_far_corner else None
+    return GroundTruth.from_instances(instances, device, pixels)

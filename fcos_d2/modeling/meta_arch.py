@@ -9,12 +9,11 @@ import torch
 from detectron2.config import configurable
 from detectron2.modeling import META_ARCH_REGISTRY, Backbone
 from detectron2.modeling.meta_arch.dense_detector import DenseDetector
-from detectron2.modeling.postprocessing import detector_postprocess
 from detectron2.structures import Boxes, ImageList, Instances
 from torch import Tensor
 
 from ..options import read_config
-from ..structures import Detections
+from ..structures import Detections, GroundTruth
 from .dense import DenseFCOS
 from .inputs import check_images, ground_truth, without_waiting
 from .rewrite import rewrite, rewrites_of
@@ -35,6 +34,11 @@ class FCOS(DenseDetector):
         in_features: names of the feature maps to predict on, finest first; by default all that the backbone has.
         pixel_mean, pixel_std: of the channels, in the range 0..255 and the order of `input_format`.
         input_format: "BGR" or "RGB"; used by those who read images for the model.
+        inclusive_far_corner: boxes end at x + w - 1, as those of the original FCOS do, instead of at x + w: at its far
+            corner, ground truth loses a pixel of the original image on the way in, and detections gain one on the way
+            out.
+        keep_empty: report detections without area, too, which Detectron2 drops. A detection that has gained a pixel
+            always has one.
         batch_invariant: padding never changes a detection: an image has the same boxes alone and in any batch (see
             `rewrite/invariant.py`). Backbone and head are then prepared copies that share the tensors of the given
             ones. Training is as without it.
@@ -59,6 +63,8 @@ class FCOS(DenseDetector):
         pixel_mean: Sequence[float] = (103.53, 116.28, 123.675),
         pixel_std: Sequence[float] = (1.0, 1.0, 1.0),
         input_format: str = "BGR",
+        inclusive_far_corner: bool = False,
+        keep_empty: bool = False,
         batch_invariant: bool = False,
         one_by_one: bool | None = None,
     ) -> None:
@@ -74,6 +80,7 @@ class FCOS(DenseDetector):
             raise ValueError(
                 f"The model has num_classes={num_classes}, but its head has {head_classes}: set only model.num_classes."
             )
+        self.inclusive_far_corner, self.keep_empty = inclusive_far_corner, keep_empty
         self.batch_invariant = batch_invariant
         self.one_by_one = one_by_one
 
@@ -107,8 +114,7 @@ class FCOS(DenseDetector):
         if not hasattr(self.dense.loss, "count"):
             return None
         check_images(batched_inputs)
-        truth = ground_truth(batched_inputs, self.num_classes, self.device)
-        return WholeBatch(padded_size(batched_inputs, self.backbone), truth)
+        return WholeBatch(padded_size(batched_inputs, self.backbone), self._ground_truth(batched_inputs))
 
     def forward(
         self, batched_inputs: list[dict[str, Any]], whole: WholeBatch | None = None
@@ -138,16 +144,31 @@ class FCOS(DenseDetector):
             features = self.backbone(self._laid_out(images.tensor))
             predictions = self.dense([features[name] for name in self.head_in_features], self.strides, size)
         if self.training:
-            return self.dense.losses(predictions, ground_truth(batched_inputs, self.num_classes, self.device), whole)
+            return self.dense.losses(predictions, self._ground_truth(batched_inputs), whole)
         if padding is not None:
             hide_padding(padding, predictions.logits)
         found = self.dense.detect(predictions, images.image_sizes)
         xy = predictions.locations.xy[found.location]
-        results = []
-        for x, inputs in zip(as_instances(found, xy, images.image_sizes), batched_inputs):
-            height, width = inputs.get("height", x.image_size[0]), inputs.get("width", x.image_size[1])
-            results.append({"instances": detector_postprocess(x, height, width)})
-        return results
+        found_in_each = as_instances(found, xy, images.image_sizes)
+        return [{"instances": self._of_original(x, inputs)} for x, inputs in zip(found_in_each, batched_inputs)]
+
+    def _ground_truth(self, batched_inputs: list[dict[str, Any]]) -> GroundTruth:
+        return ground_truth(batched_inputs, self.num_classes, self.device, self.inclusive_far_corner)
+
+    def _of_original(self, found: Instances, inputs: dict[str, Any]) -> Instances:
+        """Detections of a network input in pixels of the original image: Detectron2's `detector_postprocess`, and what
+        the options say.
+        """
+        (height, width), boxes = found.image_size, found.pred_boxes
+        size: Any = (inputs.get("height", height), inputs.get("width", width))
+        boxes.scale(size[1] / width, size[0] / height)
+        if isinstance(size[0], Tensor):  # a traced input
+            size = torch.stack(size)
+        boxes.clip(size)
+        if self.inclusive_far_corner:
+            boxes.tensor[:, 2:] += 1.0
+        found = Instances(size, **found.get_fields())
+        return found if self.keep_empty else found[boxes.nonempty()]
 
     def optimize(self, precision: str | Mapping[str, str] = "fp32", compile: bool = False) -> FCOS:
         """A copy that detects the same, faster, but can be neither trained nor saved: `rewrite` with `fuse`.

@@ -23,6 +23,8 @@ from .selector import Selector
 class FCOSProposals(nn.Module):
     """Proposals from the same `DenseFCOS` that `FCOS` uses.
 
+    Boxes end at x + w for every recipe, as those of Detectron2's ROI heads, which share them, do.
+
     Args:
         dense: head, assigner, losses and selection; its selector serves inference.
         train_selector: used while training.

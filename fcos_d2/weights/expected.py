@@ -178,7 +178,7 @@ def _detects(target: Target) -> str:
     arguments = {k: v for k, v in row.arguments.items() if k not in ("norm", "freeze_at") and "init" not in k}
     head = {k: v for k, v in recipe.head.items() if k != "prior_prob"}
     network = (row.bottom_up, row.pyramid, arguments, row.features, row.channels, repr(target.pixels))
-    dense = (recipe.grid, recipe.coder, head, recipe.selector, recipe.features, recipe.top_levels, recipe.head_name)
+    dense = (recipe.grid, recipe.coder, head, recipe.selector, recipe.detector, recipe.features, recipe.head_name)
     return json.dumps((network, dense), sort_keys=True, default=str)
 
 

@@ -21,6 +21,7 @@ class Recipe:
         source: repository and file that the choices were read from.
         grid, assigner, coder, head, loss, selector: arguments of `LocationGrid`, `PointAssigner`, `LTRBCoder`,
             `FCOSHead`, `FCOSLoss` and `Selector`.
+        detector: conventions of boxes, arguments of `FCOS`.
         head_name: class of the head, by its name in `FCOS_HEAD_REGISTRY`.
         features: names of the feature maps, finest first.
         top_levels: levels above p5.
@@ -38,6 +39,7 @@ class Recipe:
     head: Mapping[str, Any] = field(default_factory=dict)
     loss: Mapping[str, Any] = field(default_factory=dict)
     selector: Mapping[str, Any] = field(default_factory=dict)
+    detector: Mapping[str, Any] = field(default_factory=dict)
     head_name: str = "FCOSHead"
     features: tuple[str, ...] = ("p3", "p4", "p5", "p6", "p7")
     top_levels: int = 2
@@ -97,6 +99,7 @@ _recipe(
     coder={"activation": "exp", "unit": "pixel"}, head={"quality_on": "class"},
     loss={"box_loss": "iou", "iou_rule": "plus_one"},
     selector={"nms_convention": "plus_one", "clip": "before", "clip_margin": 1.0},
+    detector={"inclusive_far_corner": True},
     pixel_mean=(102.9801, 115.9465, 122.7717), solver=_CAFFE_SOLVER,
 )
 _recipe(
@@ -198,6 +201,7 @@ _recipe(
         "score_form": "product", "topk_by": "class", "nms_threshold": 0.5, "nms_convention": "plain",
         "max_detections_ties": "cut", "clip_margin": 0.0, "min_size": 0.0,
     },
+    detector={"inclusive_far_corner": False},
 )
 _recipe(
     "mmdet", "mmdet_center", "open-mmlab/mmdetection, configs/fcos/fcos_r50-caffe_fpn_gn-head-center_1x_coco.py",
@@ -258,8 +262,8 @@ _recipe(
 _recipe(
     "detectron2", "torchvision", "pytorch/vision, torchvision/models/detection/fcos.py", grid={"origin": "corner"},
     loss={"class_normalizer": "positives", "box_normalizer": "positives", "quality_normalizer": "positives"},
-    selector={"clip": "before"}, pixel_mean=_RGB_MEAN, pixel_std=_RGB_STD, input_format="RGB",
-    solver={"weight_decay_norm": 0.0001},
+    selector={"clip": "before"}, detector={"keep_empty": True},
+    pixel_mean=_RGB_MEAN, pixel_std=_RGB_STD, input_format="RGB", solver={"weight_decay_norm": 0.0001},
 )
 _recipe(
     "adelaidet", "small",

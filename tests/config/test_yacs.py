@@ -228,6 +228,15 @@ KEYS: list[tuple[str, Any, str, str, Any]] = [
 ]
 
 
+DETECTOR_KEYS = ("INCLUSIVE_FAR_CORNER", "KEEP_EMPTY", "BATCH_INVARIANT")
+
+
+@pytest.mark.parametrize("key", DETECTOR_KEYS)
+def test_conventions_of_the_detector(key: str) -> None:
+    assert getattr(build(), key.lower()) is False
+    assert getattr(build(**{key: True}), key.lower()) is True
+
+
 @pytest.mark.parametrize(("key", "value", "part", "field", "expected"), KEYS)
 def test_every_key_reaches_its_part(key: str, value: Any, part: str, field: str, expected: Any) -> None:
     dense, plain = dense_from(**{key: value}), dense_from()
@@ -240,7 +249,7 @@ def test_every_key_reaches_its_part(key: str, value: Any, part: str, field: str,
 
 def test_no_key_without_effect_is_forgotten_here() -> None:
     """All keys of the plain parts are in the table above, but for those that other tests turn."""
-    elsewhere = {"IN_FEATURES", "FPN_STRIDES", "TOP_LEVELS", "USE_RELU", "USE_DEFORMABLE", "BATCH_INVARIANT"}
+    elsewhere = {"IN_FEATURES", "FPN_STRIDES", "TOP_LEVELS", "USE_RELU", "USE_DEFORMABLE", *DETECTOR_KEYS}
     in_training = {"INFERENCE_TH_TRAIN", "PRE_NMS_TOPK_TRAIN", "POST_NMS_TOPK_TRAIN"}
     names = {key for key in config().MODEL.FCOS if key.endswith("_NAME") or key.startswith(("NAS_", "YIELD_"))}
     assert set(config().MODEL.FCOS) == {key for key, *_ in KEYS} | elsewhere | in_training | names
