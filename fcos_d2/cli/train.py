@@ -112,7 +112,7 @@ def _view(summary: dict[str, Any], job: TrainingJob, output: Path) -> Any:
         "curves.png": "losses, learning rate and AP",
         "summary.json": "these numbers",
         "metrics.json": "the course of training",
-        "evaluation.json": "the last evaluation, in percent",
+        "evaluation.json": "the last evaluation, AP from 0 to 1 here, too",
     }
     needed = [] if summary["holds_config"] else ["--model", str(job.model)]  # of classes that the config file defines
     needed += [word for name in summary["plugins"] for word in ("--plugin", name)]

@@ -144,6 +144,8 @@ def dataloader_of_yacs(cfg: CfgNode) -> DictConfig:
         train.sampler = sampler
     if cfg.TEST.KEYPOINT_OKS_SIGMAS:
         nodes.evaluator.kpt_oks_sigmas = list(cfg.TEST.KEYPOINT_OKS_SIGMAS)
+    if limits := cfg.TEST.get("MAX_DETS_PER_IMAGE"):
+        nodes.evaluator.max_dets_per_image = list(limits)
     return nodes
 
 

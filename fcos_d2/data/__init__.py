@@ -63,7 +63,7 @@ def register(
     Returns:
         The names.
     Raises:
-        FcosError: a needed part is missing or wrong, or the parts have different classes.
+        FcosError: a needed part is missing or wrong, or has a class that the train part lacks.
     """
     reader = next(row.read for row in FORMATS if row.name == layout.format)
     parts: dict[str, coco.Prepared] = {}
@@ -75,7 +75,7 @@ def register(
             if part == "train":
                 found.require_boxes()
             for first in tuple(parts.values())[:1]:
-                coco.check_same_classes(first, found)
+                found = coco.match_classes(first, found)
         except FcosError as error:
             if part in need:
                 raise

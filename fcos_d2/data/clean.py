@@ -1,9 +1,9 @@
-"""Checks a COCO JSON object, and corrects what would break training or evaluation.
+"""Checks a COCO JSON object, and corrects what would break or bend training and evaluation.
 
-pycocotools evaluates only annotations that have `area` and `iscrowd`, and counts a detection of the annotation with
-id 0 as wrong (`COCOeval.evaluateImg` stores the matched id and reads it as a truth value). Detectron2's
-`load_coco_json` stops at repeated annotation ids and at `ignore`, and leaves out objects whose polygons have fewer than
-three points.
+pycocotools evaluates only annotations that have `area` and `iscrowd`, takes no notice of those whose area is below 0
+or above 1e10, and counts a detection of the annotation with id 0 as wrong (`COCOeval.evaluateImg` stores the matched id
+and reads it as a truth value). Detectron2's `load_coco_json` stops at repeated annotation ids, at `ignore` and at ids
+of several types, and leaves out objects whose polygons have fewer than three points.
 """
 
 from __future__ import annotations
@@ -11,64 +11,176 @@ from __future__ import annotations
 import functools
 import logging
 import math
-import textwrap
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ..errors import FcosError
+from .meant import LARGEST_ID, flag, identity, number, shown
 
-__all__ = ["clean"]
+__all__ = ["Report", "clean"]
 
 logger = logging.getLogger("fcos_d2")
 
+_LARGEST_SIDE = 1e6  # pixels; float32 is exact to a sixteenth there, and infinite soon after float64's 1e38
+_LARGEST_AREA = 1e10  # of what pycocotools counts
+_ENOUGH = 10  # boxes can show that a whole file is written in another way
 
-def clean(coco: Any, source: Path) -> bool:
-    """Check a COCO JSON object and mend it in place, so that it both loads and evaluates; whether anything was changed.
+# What is told about annotations, each with a few ids.
+_TOLD = {
+    "no box": "annotations have no box ('bbox' is absent, null or empty) and count as no object",
+    "degenerate": "boxes are degenerate (no width or height, not finite, or outside the image) and are left out of "
+    "training and evaluation",
+    "area": "annotations have an area that cannot be (0 or less, or more than the image's); that of the box is taken",
+}
 
-    Boxes whose width or height is not above 0, is not finite, or that lie outside their image are dropped, and one
-    warning a file says how many. Absent `area` becomes the box's, absent `iscrowd` becomes 0, `ignore` becomes
-    `iscrowd`, and annotation ids that are absent, repeated or 0 make all of them 1, 2, ...
+
+@dataclass
+class Report:
+    """What became of a file's annotations: `annotations` is the sum of `objects`, `crowds` and all of `left_out`."""
+
+    annotations: int
+    objects: int = 0  # boxes to train on
+    crowds: int = 0  # regions (`iscrowd` 1, or `ignore`) in which detections count as neither right nor wrong
+    left_out: dict[str, int] = field(default_factory=lambda: {"no box": 0, "degenerate": 0})
+    mended: dict[str, int] = field(default_factory=dict)  # field -> in how many annotations, images and categories
+
+    @property
+    def changed(self) -> bool:
+        """Whether the file on disk says something else."""
+        return any(self.left_out.values()) or bool(self.mended)
+
+    def put(self, row: dict, **values: Any) -> None:
+        """Write values into an object of the file, and count those that were not there or were written otherwise."""
+        for key, value in values.items():
+            if key not in row or type(row[key]) is not type(value) or row[key] != value:
+                row[key] = value
+                self.count(key)
+
+    def count(self, key: str) -> None:
+        """A field of one more object was mended."""
+        self.mended[key] = self.mended.get(key, 0) + 1
+
+
+def clean(coco: Any, source: Path) -> Report:
+    """Check a COCO JSON object and mend it in place, so that it loads and evaluates as it was meant.
+
+    Numbers, flags and ids may be written as text or as 1.0. Boxes that are absent, null or empty, whose width or height
+    is not above 0, is not finite, or that lie outside their image are left out. An `area` that is absent, or cannot be,
+    becomes the box's, `ignore` becomes `iscrowd`, masks and keypoints that cannot be read go, and annotation ids that
+    are absent, repeated or not whole numbers above 0 make all of them 1, 2, ... One warning of a kind says how many.
 
     Raises:
-        FcosError: a key is missing, there is no image or category, ids repeat, or an annotation refers to nothing.
+        FcosError: a key is missing, there is no image or category, ids repeat, an annotation refers to nothing, or a
+            value has no meaning, such as a box of three numbers.
     """
     if not isinstance(coco, dict):
         raise FcosError(f"{source} is not a COCO file: it holds a JSON {type(coco).__name__} instead of an object.")
-    held = ", ".join(f"'{key}'" for key in list(coco)[:6]) or "no keys"
+    held = ", ".join(f"'{shown(key)}'" for key in list(coco)[:6]) or "no keys"
     for key in ("images", "annotations", "categories"):
         if not isinstance(coco.get(key), list):
             raise FcosError(f"{source} is not a COCO file: the list '{key}' is missing; it has {held}.")
         if any(not isinstance(row, dict) for row in coco[key]):
             raise FcosError(f"{source} is not a COCO file: an entry of '{key}' is not an object.")
-    sizes = _image_sizes(coco["images"], source)
-    categories = _category_ids(coco["categories"], source)
+    report = Report(len(coco["annotations"]))
+    images = _images(coco["images"], source, report)
+    categories = _categories(coco["categories"], source, report)
+    coco["annotations"] = _annotations(coco["annotations"], images, categories, source, report)
+    _check_convention(coco["annotations"], {row["id"]: row for row in coco["images"]}, source)
+    return report
 
-    for key, known, listed in (("image_id", sizes, "images"), ("category_id", categories, "categories")):
-        if rows := [row for row in coco["annotations"] if _hashable(row.get(key)) not in known]:
+
+def _images(images: list[dict], source: Path, report: Report) -> dict[int | str, dict]:
+    """The images by their ids as these were meant; the ids themselves get one type, which sorting needs."""
+    if not images:
+        raise FcosError(f"{source} lists no images.")
+    found: dict[int | str, dict] = {}
+    for image in images:
+        for key in ("id", "file_name", "width", "height"):
+            if key not in image:
+                raise FcosError(f"An image in {source} has no '{key}': {shown(image)}.")
+        name, meant = image["file_name"], identity(image["id"])
+        if not isinstance(name, str) or not name:
+            raise FcosError(f"Image {shown(image['id'])} in {source} has the file_name {name!r}, which is not a name.")
+        if meant is None:
             raise FcosError(
-                f"{len(rows)} of {len(coco['annotations'])} annotations in {source} have no known {key}; the first: "
-                f"annotation {rows[0].get('id')}, {key} {rows[0].get(key)!r}, which is not in '{listed}'."
+                f"Image {shown(name)} in {source} has the id {shown(image['id'])}: neither number nor text."
             )
-    kept, dropped, changed = [], [], False
-    for annotation in coco["annotations"]:
-        if _is_degenerate(annotation, sizes[_hashable(annotation.get("image_id"))], source):
-            dropped.append(annotation.get("id"))
+        if meant in found:
+            raise FcosError(f"{source} lists the image id {shown(meant)} twice; the second time for {shown(name)}.")
+        sides = [number(image[key]) for key in ("width", "height")]
+        if not all(side is not None and 0 < side < _LARGEST_SIDE and side == int(side) for side in sides):
+            size = " x ".join(shown(image[key]) for key in ("width", "height"))
+            raise FcosError(f"Image {shown(name)} in {source} has the size {size}; both must be whole numbers above 0.")
+        report.put(image, **dict(zip(("width", "height"), (int(side or 0) for side in sides))))
+        found[meant] = image
+    whole = all(isinstance(meant, int) and abs(meant) <= LARGEST_ID for meant in found)
+    for meant, image in found.items():
+        report.put(image, id=meant if whole else str(meant))
+    return found
+
+
+def _categories(categories: list[dict], source: Path, report: Report) -> dict[int | str, dict]:
+    """The categories by their ids as these were meant."""
+    if not categories:
+        raise FcosError(f"{source} lists no categories, so there is no class to detect.")
+    found: dict[int | str, dict] = {}
+    names = set()
+    for category in categories:
+        meant, name = identity(category.get("id")), category.get("name")
+        if isinstance(name, (int, float)) and not isinstance(name, bool) and name == name:  # classes such as 0 to 9
+            name = str(name)
+        if not isinstance(meant, int) or abs(meant) > LARGEST_ID or not isinstance(name, str):
+            raise FcosError(f"A category in {source} lacks an integer 'id' or a 'name': {shown(category)}.")
+        if meant in found:
+            raise FcosError(f"{source} lists the category id {meant} twice.")
+        if name in names:
+            logger.warning("%s has two categories named '%s'; they stay two classes.", source, shown(name))
+        report.put(category, id=meant, name=name)
+        found[meant] = category
+        names.add(name)
+    return found
+
+
+def _annotations(rows: list[dict], images: Mapping, categories: Mapping, source: Path, report: Report) -> list[dict]:
+    """The mended annotations that stay; the report accounts for all of them."""
+    kept: list[dict] = []
+    told: dict[str, list] = {kind: [] for kind in _TOLD}
+    unknown: dict[str, list] = {"image_id": [], "category_id": []}
+    for row in rows:
+        box = _box(row, source)
+        image, category = images.get(identity(row.get("image_id"))), categories.get(identity(row.get("category_id")))
+        if box is None or not _has_area(box):
+            told["no box" if box is None else "degenerate"].append(row.get("id"))
+        elif image is None or category is None:
+            unknown["image_id" if image is None else "category_id"].append(row)
+        elif box[0] >= image["width"] or box[1] >= image["height"] or box[0] + box[2] <= 0 or box[1] + box[3] <= 0:
+            told["degenerate"].append(row.get("id"))
         else:
-            changed |= _mend(annotation)
-            kept.append(annotation)
-    if dropped:
-        ids = ", ".join(map(str, dropped[:5])) + (", ..." if len(dropped) > 5 else "")
-        _warn_once(
-            f"{source}: {len(dropped)} of {len(coco['annotations'])} boxes are degenerate (no width or height, "
-            f"not finite, or outside the image) and are left out of training and evaluation; annotation ids: {ids}."
-        )
-    coco["annotations"] = kept
-    numbers = [annotation.get("id") for annotation in kept]
-    if not all(type(number) is int and number > 0 for number in numbers) or len(set(numbers)) < len(numbers):
-        changed = True
-        for number, annotation in enumerate(kept, start=1):
-            annotation["id"] = number
-    return changed or bool(dropped)
+            if _mend(row, box, image, source, report):
+                told["area"].append(row.get("id"))
+            report.put(row, image_id=image["id"], category_id=category["id"])
+            kept.append(row)
+    for (key, there), listed in zip(unknown.items(), ("images", "categories")):
+        if there:
+            raise FcosError(
+                f"{len(there)} of {len(rows)} annotations in {source} have no known {key}; the first: annotation "
+                f"{shown(there[0].get('id'))}, {key} {shown(there[0].get(key))}, which is not in '{listed}'."
+            )
+    for kind, ids in told.items():
+        if kind in report.left_out:
+            report.left_out[kind] = len(ids)
+        if ids:
+            some = ", ".join(map(shown, ids[:5])) + (", ..." if len(ids) > 5 else "")
+            _warn_once(f"{source}: {len(ids)} of {len(rows)} {_TOLD[kind]}; annotation ids: {some}.")
+    report.crowds = sum(row["iscrowd"] for row in kept)
+    report.objects = len(kept) - report.crowds
+    numbers = [row.get("id") for row in kept]
+    if not all(type(one) is int and 0 < one <= LARGEST_ID for one in numbers) or len(set(numbers)) < len(numbers):
+        for one, row in enumerate(kept, start=1):
+            report.put(row, id=one)
+    return kept
 
 
 @functools.cache
@@ -76,92 +188,89 @@ def _warn_once(message: str) -> None:
     logger.warning(message)
 
 
-def _image_sizes(images: list[dict], source: Path) -> dict[object, tuple[float, float]]:
-    """(width, height) of every image id."""
-    if not images:
-        raise FcosError(f"{source} lists no images.")
-    sizes: dict[object, tuple[float, float]] = {}
-    for image in images:
-        for key in ("id", "file_name", "width", "height"):
-            if key not in image:
-                raise FcosError(f"An image in {source} has no '{key}': {_short(image)}.")
-        name, number, width, height = image["file_name"], _hashable(image["id"]), image["width"], image["height"]
-        if not isinstance(name, str) or not name:
-            raise FcosError(f"Image {number} in {source} has the file_name {name!r}, which is not a name.")
-        if not all(_is_number(side) and 0 < side < math.inf for side in (width, height)):
-            raise FcosError(f"Image {name} in {source} has the size {width!r} x {height!r}; both must be above 0.")
-        if number in sizes:
-            raise FcosError(f"{source} lists the image id {number!r} twice; the second time for {name}.")
-        sizes[number] = (width, height)
-    return sizes
-
-
-def _category_ids(categories: list[dict], source: Path) -> set[int]:
-    if not categories:
-        raise FcosError(f"{source} lists no categories, so there is no class to detect.")
-    ids, names = set(), set()
-    for category in categories:
-        number, name = category.get("id"), category.get("name")
-        if type(number) is not int or not isinstance(name, str):
-            raise FcosError(f"A category in {source} lacks an integer 'id' or a 'name': {_short(category)}.")
-        if number in ids:
-            raise FcosError(f"{source} lists the category id {number} twice.")
-        if name in names:
-            logger.warning("%s has two categories named '%s'; they stay two classes.", source, name)
-        ids.add(number)
-        names.add(name)
-    return ids
-
-
-def _is_degenerate(annotation: dict, size: tuple[float, float], source: Path) -> bool:
-    """Whether nothing of a box lies in an image of a size (width, height)."""
-    bbox = annotation.get("bbox")
-    if not isinstance(bbox, list) or len(bbox) != 4 or not all(map(_is_number, bbox)):
+def _box(row: dict, source: Path) -> list[int | float] | None:
+    """x, y, width and height as they were meant, NaN where one is null; None where there is no box."""
+    given = row.get("bbox")
+    if given is None or given == [] or given == "":
+        return None
+    box = [number(value) for value in given] if isinstance(given, list) else []
+    if len(box) != 4 or None in box:
         raise FcosError(
-            f"Annotation {annotation.get('id')} in {source} has the bbox {bbox!r}; it must be four numbers, "
-            "x, y, width and height in pixels."
+            f"Annotation {shown(row.get('id'))} in {source} has the bbox {shown(given)}; it must be four numbers, x, "
+            "y, width and height in pixels."
         )
-    x, y, width, height = bbox
-    if not all(map(math.isfinite, bbox)) or width <= 0 or height <= 0:
-        return True
-    return x >= size[0] or y >= size[1] or x + width <= 0 or y + height <= 0
+    return box  # type: ignore[return-value]
 
 
-def _mend(annotation: dict) -> bool:
-    """Give an annotation what pycocotools and Detectron2 ask for; say whether it lacked anything."""
-    area: Any = annotation.get("area")
-    crowd = annotation.get("iscrowd")
-    mended = not _is_number(area) or not math.isfinite(area)
-    if mended:
-        annotation["area"] = float(annotation["bbox"][2] * annotation["bbox"][3])
-    if "ignore" in annotation:
-        crowd = crowd or annotation.pop("ignore")
-        mended = True
-    mended |= type(crowd) is not int or crowd not in (0, 1) or "iscrowd" not in annotation
-    annotation["iscrowd"] = int(bool(crowd))
-    segmentation = annotation.get("segmentation")
-    if segmentation is not None and not _is_usable(segmentation):
-        del annotation["segmentation"]
-        mended = True
-    return mended
+def _has_area(box: list[int | float]) -> bool:
+    return box[2] > 0 and box[3] > 0 and all(abs(value) < _LARGEST_SIDE for value in box)
 
 
-def _is_usable(segmentation: object) -> bool:
-    """Whether it is run lengths, or has a polygon of at least three points."""
+def _mend(row: dict, box: list[int | float], image: dict, source: Path, report: Report) -> bool:
+    """Give an annotation what pycocotools and Detectron2 ask for; whether it had an area that cannot be."""
+    area, of_box = number(row.get("area")), float(box[2] * box[3])
+    fits = area is not None and 0 < area <= min(max(of_box, image["width"] * image["height"]), _LARGEST_AREA)
+    placeholder = not fits and row.get("area") is not None
+    crowd = 0
+    for key in ("iscrowd", "ignore"):
+        meant = flag(row.get(key))
+        if meant is None:
+            raise FcosError(
+                f"Annotation {shown(row.get('id'))} in {source} has {key} {shown(row[key])}; it must be 0 or 1."
+            )
+        crowd = max(crowd, meant)
+    report.put(row, bbox=box, iscrowd=crowd, area=area if fits else min(of_box, _LARGEST_AREA))
+    segmentation = _usable_masks(row.get("segmentation"))
+    useless = {"ignore"} | ({"segmentation"} if segmentation is None and row.get("segmentation") is not None else set())
+    if row.get("keypoints") and not (len(_numbers(row["keypoints"])) % 3 == 0 < len(_numbers(row["keypoints"]))):
+        useless |= {"keypoints", "num_keypoints"}
+    for key in useless & row.keys():
+        del row[key]
+        report.count(key)
+    if segmentation is not None:
+        report.put(row, segmentation=segmentation)
+    return placeholder
+
+
+def _usable_masks(segmentation: Any) -> Any:
+    """Run lengths, or the polygons of at least three points; None where there is neither."""
     if isinstance(segmentation, dict):
-        return {"counts", "size"} <= segmentation.keys()
-    return isinstance(segmentation, list) and any(
-        isinstance(polygon, list) and len(polygon) >= 6 and len(polygon) % 2 == 0 for polygon in segmentation
-    )
+        size, counts = segmentation.get("size"), segmentation.get("counts")
+        sound = len(_numbers(size)) == 2 and all(type(side) is int and side > 0 for side in size)
+        if isinstance(counts, list):
+            sound = sound and all(type(run) is int and run >= 0 for run in counts)
+            return segmentation if sound and sum(counts) == math.prod(size) else None
+        return segmentation if sound and isinstance(counts, str) else None
+    polygons = segmentation if isinstance(segmentation, list) else []
+    return [polygon for polygon in polygons if len(_numbers(polygon)) >= 6 and len(polygon) % 2 == 0] or None
 
 
-def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
+def _numbers(values: Any) -> list:
+    """A list of finite numbers; empty for anything else."""
+    sound = isinstance(values, list) and {int, float}.issuperset(map(type, values))
+    return values if sound and all(-1e300 < value < 1e300 for value in values) else []
 
 
-def _hashable(value: object) -> object:
-    return value if isinstance(value, (int, str, type(None))) else repr(value)
-
-
-def _short(row: dict) -> str:
-    return textwrap.shorten(repr(row), 120, placeholder="...")
+def _check_convention(rows: list[dict], images: Mapping[int | str, dict], source: Path) -> None:
+    """Raise FcosError if all boxes can be corners and many cannot be sizes, or if all are shares of the image."""
+    corners = shares = True
+    beyond = 0
+    for row in rows:
+        (x, y, width, height), image = row["bbox"], images[row["image_id"]]
+        shares = shares and max(x + width, y + height) <= 1
+        corners = corners and x < width <= image["width"] + 1 and y < height <= image["height"] + 1
+        if not corners and not shares:
+            return
+        beyond += x + width > 1.1 * image["width"] or y + height > 1.1 * image["height"]
+    if len(rows) < _ENOUGH:
+        return
+    if corners and beyond >= len(rows) / 4:
+        raise FcosError(
+            f"The boxes in {source} seem to be corners (x1, y1, x2, y2), since {beyond} of {len(rows)} would reach far "
+            "beyond their image; COCO's 'bbox' is x, y, width and height in pixels."
+        )
+    if shares:
+        raise FcosError(
+            f"The boxes in {source} seem to be shares of the image, since none reaches beyond its first pixel; COCO's "
+            "'bbox' is x, y, width and height in pixels."
+        )

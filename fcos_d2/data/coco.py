@@ -7,11 +7,13 @@ import functools
 import hashlib
 import itertools
 import json
+import locale
+import logging
 import os
 import re
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
@@ -19,13 +21,15 @@ from detectron2.data.datasets import load_coco_json
 
 from ..errors import FcosError
 from ..files import temporary_folder, write_atomically
-from .clean import clean
+from .clean import Report, clean
 from .layout import Split
+from .meant import shown
 
 __all__ = [
-    "LOOKS_FOR", "Prepared", "check_same_classes", "class_names", "find", "prepare", "read", "register_coco",
-    "shortened",
+    "LOOKS_FOR", "Prepared", "class_names", "find", "match_classes", "prepare", "read", "register_coco", "shortened",
 ]  # fmt: skip
+
+logger = logging.getLogger("fcos_d2")
 
 # Names of a part, the usual one first; the others are COCO's own, Roboflow's and Keras'.
 _ALIASES = {
@@ -95,10 +99,10 @@ def _first_file_name(path: Path) -> str | None:
 
 
 def read(split: Split) -> dict:
-    """Read a COCO file; raises FcosError if it is missing or not JSON (a truncated one is not)."""
+    """Read a COCO file in UTF-8, UTF-16 or UTF-32; raises FcosError if it is missing or not JSON, e.g. truncated."""
     path = split.annotations
     try:
-        return json.loads(path.read_text(encoding="utf-8-sig"))
+        return json.loads(path.read_bytes())
     except OSError as error:
         raise FcosError(f"The annotation file {path} cannot be read: {error.strerror or error}.") from error
     except UnicodeDecodeError as error:
@@ -107,6 +111,16 @@ def read(split: Split) -> dict:
         raise FcosError(
             f"{path} is not valid JSON: {error.msg} at line {error.lineno}, column {error.colno}; it may be cut off."
         ) from error
+    except (ValueError, RecursionError) as error:  # a number of more than 4,300 digits; lists in lists without end
+        raise FcosError(f"{path} is not a COCO file: it cannot be read as JSON ({error}).") from error
+
+
+def _is_read_alike(path: Path) -> bool:
+    """Whether pycocotools, which names no encoding, reads the same text."""
+    data = path.read_bytes()
+    if data.startswith(codecs.BOM_UTF8) or json.detect_encoding(data) != "utf-8":
+        return False
+    return data.isascii() or codecs.lookup(locale.getpreferredencoding(False)).name == "utf-8"
 
 
 def _place(name: str) -> float:
@@ -120,6 +134,7 @@ class Prepared:
 
     split: Split
     coco: dict
+    report: Report  # of the whole file
     as_read: bool  # whether the file on disk says the same, so that no copy is needed
     share: str = ""  # which share of the file this is; "" for all of it
 
@@ -185,6 +200,7 @@ class Prepared:
             thing_dataset_id_to_contiguous_id={number: index for index, number in enumerate(ids)},
             fcos_source=source,
             fcos_stamp=_stamp(self.split.annotations),
+            fcos_report=asdict(self.report),
         )
         return name
 
@@ -197,19 +213,15 @@ def prepare(split: Split, reader: Callable[[Split], dict] = read) -> Prepared:
     """
     source = split.annotations
     coco = reader(split)
-    changed = clean(coco, source)
+    report = clean(coco, source)
     names = [row["file_name"] for row in coco["images"]]
     missing = [name for name in names if not os.path.isfile(split.images / name)]
     if missing:
         raise FcosError(
             f"{len(missing)} of {len(names)} images named in {source} are missing from {split.images}, "
-            f"the first: {missing[0]}."
+            f"the first: {shown(missing[0])}."
         )
-    as_read = reader is read and not changed
-    if as_read:
-        with source.open("rb") as file:
-            as_read = file.read(3) != codecs.BOM_UTF8  # which pycocotools does not read
-    return Prepared(split, coco, as_read)
+    return Prepared(split, coco, report, reader is read and not report.changed and _is_read_alike(source))
 
 
 def register_coco(name: str, json_file: str | Path, image_root: str | Path) -> str:
@@ -217,8 +229,10 @@ def register_coco(name: str, json_file: str | Path, image_root: str | Path) -> s
 
     The catalog's records are those of Detectron2's `load_coco_json`, without degenerate boxes, with crowd regions
     (`iscrowd` 1) and with images that have no annotation. Where the file lacks what evaluation needs (`area`,
-    `iscrowd`, ids from 1) or has degenerate boxes, the metadata's `json_file` is a mended copy in the cache folder
-    (`$FCOS_D2_CACHE`, else `~/.cache/fcos_d2`).
+    `iscrowd`, ids from 1), writes it in another way ("12", "0", 1.0) or has degenerate boxes, the metadata's
+    `json_file` is a mended copy in the cache folder (`$FCOS_D2_CACHE`, else `~/.cache/fcos_d2`). The metadata's
+    `fcos_report` says what became of each annotation: `annotations` = `objects` + `crowds` + those `left_out`; and what
+    was `mended`.
 
     Args:
         name: the data set's name in the catalog; the same name with the same files again is fine.
@@ -254,22 +268,40 @@ def class_names(name: str) -> list[str]:
     raise FcosError(f"The data set '{name}' has no class names ('thing_classes' of its metadata).")
 
 
-def check_same_classes(one: Prepared, other: Prepared) -> None:
-    """Raise FcosError unless two parts have the same class names in the same order."""
+def match_classes(one: Prepared, other: Prepared) -> Prepared:
+    """The other part with the category ids of the first, found by the classes' names.
+
+    It may lack some of the names.
+
+    Raises:
+        FcosError: it has other names, or names that stand for several classes in another order.
+    """
     mine, theirs = one.class_names, other.class_names
     if mine == theirs:
-        return
-    extras = ("first", [x for x in mine if x not in theirs]), ("second", [x for x in theirs if x not in mine])
-    differences = [f"only in the {which}: {shortened(names)}" for which, names in extras if names]
-    raise FcosError(
-        f"{one.split.annotations} ({len(mine)} categories) and {other.split.annotations} ({len(theirs)}) must have the "
-        f"same categories in the same order of ids; {'; '.join(differences) or 'the order differs'}."
-    )
+        return other
+    extra = [name for name in theirs if name not in mine]
+    if extra or len(set(mine)) < len(mine) or len(set(theirs)) < len(theirs):
+        lacking = [name for name in mine if name not in theirs]
+        extras = (("first", lacking), ("second", extra))
+        differences = [f"only in the {which}: {shortened(names)}" for which, names in extras if names]
+        raise FcosError(
+            f"{one.split.annotations} ({len(mine)} categories) and {other.split.annotations} ({len(theirs)}) must have "
+            f"the same categories; {'; '.join(differences) or 'some names repeat, and the order differs'}."
+        )
+    logger.warning(
+        "The categories of %s are matched with those of %s by name, since their ids differ or some are missing.",
+        other.split.annotations, one.split.annotations,
+    )  # fmt: skip
+    numbers = {category["name"]: category["id"] for category in one.coco["categories"]}
+    by_id = {category["id"]: numbers[category["name"]] for category in other.coco["categories"]}
+    rows = [{**row, "category_id": by_id[row["category_id"]]} for row in other.coco["annotations"]]
+    matched = {**other.coco, "categories": one.coco["categories"], "annotations": rows}
+    return replace(other, coco=matched, as_read=False)
 
 
 def shortened(names: list[str]) -> str:
     """Some names for a message, not all of a long list."""
-    return ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "")
+    return ", ".join(map(shown, names[:6])) + (f" and {len(names) - 6} more" if len(names) > 6 else "")
 
 
 def _source(split: Split, share: str) -> tuple[str, str, str]:

@@ -1,15 +1,18 @@
 """COCO's box metrics by hotcoco: pycocotools' numbers to the bit, in a fraction of its time and memory.
 
-hotcoco is used where its numbers are known to be pycocotools': for boxes, COCO's own limits of detections, and data
-sets whose numbering is sound. All else (masks, keypoints, other limits, odd data sets), and all of it where hotcoco is
-not installed, is pycocotools' work. Detectron2's compiled `COCOeval_opt` is not used: its last bits differ.
+hotcoco is used where its numbers are known to be pycocotools': for boxes, and data sets whose numbering is sound. All
+else (masks, keypoints, odd data sets, what hotcoco refuses), and all of it where hotcoco is not installed, is
+pycocotools' work. Detectron2's compiled `COCOeval_opt` is not used: its last bits differ.
 """
 
 from __future__ import annotations
 
+import contextlib
+import io
 import itertools
 import json
 import logging
+import warnings
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
@@ -25,17 +28,25 @@ from detectron2.structures import Instances
 from detectron2.utils import comm
 from detectron2.utils.file_io import PathManager
 from detectron2.utils.logger import create_small_table
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
 from tabulate import tabulate
 
 from ..config.targets import target
+from ..errors import FcosError
+from .scores import distinct
 
 __all__ = ["FastCOCOEvaluator", "evaluate_boxes"]
 
 logger = logging.getLogger("fcos_d2")
 
-_LIMIT = 100  # detections of an image that COCO's metrics look at
+_LIMITS = (1, 10, 100)  # numbers of best detections of an image and class that COCO's metrics look at
 _LARGEST_ID = 2**53  # detections go to hotcoco as a table of float64
-_METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl")
+_ALL = slice(None)
+_METRICS = {  # Detectron2's names -> indices into COCO's ten IoU thresholds from 0.5 on, and four ranges of areas
+    "AP": (_ALL, 0), "AP50": (0, 0), "AP75": (5, 0), "APs": (_ALL, 1), "APm": (_ALL, 2), "APl": (_ALL, 3),
+}  # fmt: skip
+_AREAS = ("all", "small", "medium", "large")
 _BOX_FIELDS = ("pred_boxes", "scores", "pred_classes")
 _OTHER_TASKS = {"pred_masks": "segm", "pred_keypoints": "keypoints"}  # by the field that asks for them
 
@@ -44,11 +55,15 @@ _OTHER_TASKS = {"pred_masks": "segm", "pred_keypoints": "keypoints"}  # by the f
 class FastCOCOEvaluator(DatasetEvaluator):
     """Detectron2's `COCOEvaluator`, its arguments and results, with the numbers of pycocotools whatever computes them.
 
-    Boxes are kept as tensors and evaluated here where hotcoco knows how. For the rest there is a `COCOEvaluator`, made
-    when a prediction first asks for it.
+    Boxes are kept as tensors and evaluated here, by hotcoco where it knows how. For the rest there is a
+    `COCOEvaluator`, made when a prediction first asks for it. As Detectron2's, results are from 0 to 100.
 
     Args:
+        max_dets_per_image: how many detections of an image and class count: all limits, such as [1, 10, 300], of which
+            AP takes the largest, or the last of them, n for [1, 10, n]. The detector must be asked for as many, too.
         use_fast_impl: has no effect; the others are those of `COCOEvaluator`.
+    Raises:
+        FcosError: a limit is not a whole number above 0.
     """
 
     def __init__(
@@ -58,13 +73,13 @@ class FastCOCOEvaluator(DatasetEvaluator):
         distributed: bool = True,
         output_dir: str | None = None,
         *,
-        max_dets_per_image: int | None = None,
+        max_dets_per_image: int | Sequence[int] | None = None,
         use_fast_impl: bool = True,
         kpt_oks_sigmas: Sequence[float] = (),
     ) -> None:
         self.dataset_name, self.distributed, self.output_dir = dataset_name, distributed, output_dir
         self.tasks = None if tasks is None else tuple(tasks)
-        self.max_dets_per_image, self.kpt_oks_sigmas = max_dets_per_image, kpt_oks_sigmas
+        self.limits, self.kpt_oks_sigmas = _limits(max_dets_per_image), kpt_oks_sigmas
         self.metadata = MetadataCatalog.get(dataset_name)
         self._boxes: list[tuple[Any, Instances]] = []
         self._others: COCOEvaluator | None = None
@@ -89,7 +104,11 @@ class FastCOCOEvaluator(DatasetEvaluator):
                 self._boxes.append((given["image_id"], Instances(found.image_size, **fields)))
 
     def evaluate(self, img_ids: Sequence[int] | None = None) -> dict[str, Any]:
-        """The metrics of all predictions, or of those of some images, as `COCOEvaluator` gives them."""
+        """The metrics of all predictions, or of those of some images, as `COCOEvaluator` gives them: from 0 to 100.
+
+        Raises:
+            FcosError: the data set has fewer classes than the detector, or its annotations cannot be evaluated.
+        """
         results: dict[str, Any] = OrderedDict()
         others = comm.all_gather(self._others is not None) if self.distributed else [self._others is not None]
         if any(others):
@@ -110,30 +129,42 @@ class FastCOCOEvaluator(DatasetEvaluator):
         return OrderedDict(sorted(results.items()))
 
     def _evaluate_boxes(self, boxes: list[tuple[Any, Instances]], img_ids: Sequence[int] | None) -> dict[str, Any]:
-        if self.max_dets_per_image in (None, _LIMIT) and _hotcoco() is not None:
-            truth = json.loads(Path(PathManager.get_local_path(self.metadata.json_file)).read_text(encoding="utf-8"))
-            detections = [{"image_id": i, "instances": instances_to_coco_json(x, i)} for i, x in boxes]
-            rows = [dict(row) for x in detections for row in x["instances"]]
-            if (known := self.metadata.get("thing_dataset_id_to_contiguous_id")) is not None:
-                ids = {number: category for category, number in known.items()}
-                for row in rows:  # the categories of the file instead of classes
-                    number = row["category_id"]
-                    assert number in ids, f"A prediction has class {number}, but the data set {len(ids)} classes."
-                    row["category_id"] = ids[number]
-            found = evaluate_boxes(truth, rows, img_ids) if rows and "annotations" in truth else None
-            if found is not None:
-                self._write(detections, rows)
-                found.summarize()
-                return {"bbox": self._derive(found)}
-        evaluator = self._detectron2s(("bbox",), distributed=False)
-        for image_id, instances in boxes:
-            evaluator.process([{"image_id": image_id}], [{"instances": instances}])
-        return evaluator.evaluate(img_ids)
+        truth = json.loads(Path(PathManager.get_local_path(self.metadata.json_file)).read_bytes())
+        detections = [{"image_id": i, "instances": instances_to_coco_json(x, i)} for i, x in boxes]
+        rows = [dict(row) for x in detections for row in x["instances"]]
+        if (known := self.metadata.get("thing_dataset_id_to_contiguous_id")) is not None:
+            ids = {number: category for category, number in known.items()}
+            for row in rows:  # the categories of the file instead of classes
+                if (number := row["category_id"]) not in ids:
+                    raise FcosError(
+                        f"The detector found class {number}, but the data set {self.dataset_name} has {len(ids)} "
+                        "classes: evaluate it on data of the classes that it was trained for."
+                    )
+                row["category_id"] = ids[number]
+        self._write(detections, rows)
+        if "annotations" not in truth:
+            logger.info("%s has no annotations, so detections are written and not evaluated.", self.dataset_name)
+            return {}
+        if not rows:
+            logger.warning("Nothing was detected in %s.", self.dataset_name)
+            return {"bbox": dict.fromkeys(_METRICS, float("nan"))}
+        found = evaluate_boxes(truth, rows, img_ids, self.limits)
+        if found is None:
+            try:
+                found = _by_pycocotools(truth, rows, img_ids, self.limits)
+            except (AssertionError, AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+                raise FcosError(
+                    f"The annotations of the data set {self.dataset_name} cannot be evaluated "
+                    f"({type(error).__name__}: {error}): register them with fcos_d2.data.register_coco, which mends "
+                    "what can be mended."
+                ) from error
+        return {"bbox": self._derive(found.eval)}
 
-    def _detectron2s(self, tasks: tuple[str, ...] | None = None, distributed: bool | None = None) -> COCOEvaluator:
+    def _detectron2s(self, tasks: tuple[str, ...] | None = None) -> COCOEvaluator:
         evaluator = COCOEvaluator(
-            self.dataset_name, tasks, self.distributed if distributed is None else distributed, self.output_dir,
-            max_dets_per_image=self.max_dets_per_image, use_fast_impl=False, kpt_oks_sigmas=self.kpt_oks_sigmas,
+            self.dataset_name, tasks, self.distributed, self.output_dir,
+            max_dets_per_image=None if self.limits == _LIMITS else self.limits[-1], use_fast_impl=False,
+            kpt_oks_sigmas=self.kpt_oks_sigmas,
         )  # fmt: skip
         evaluator.reset()
         return evaluator
@@ -147,48 +178,103 @@ class FastCOCOEvaluator(DatasetEvaluator):
             with PathManager.open(str(Path(self.output_dir) / "coco_instances_results.json"), "w") as file:
                 file.write(json.dumps(rows))
 
-    def _derive(self, found: Any) -> dict[str, float]:
-        """Detectron2's names for COCO's numbers, and the AP of each class."""
-        results = {name: float(x * 100 if x >= 0 else "nan") for name, x in zip(_METRICS, found.stats)}
-        logger.info("Evaluation results for bbox:\n%s", create_small_table(results))
+    def _derive(self, curves: Mapping[str, Any]) -> dict[str, float]:
+        """Detectron2's names for COCO's numbers, and the AP of each class; all by the largest limit of detections."""
+        precision, recall = curves["precision"], curves["recall"]  # IoU, (recall,) class, area range, limit
+        results = {name: 100 * _mean(precision[iou, ..., area, -1]) for name, (iou, area) in _METRICS.items()}
+        for name, (_, area) in _METRICS.items():
+            print(_line("Average Precision", "AP", name[2:4], _AREAS[area], self.limits[-1], results[name]))
+        lines = [(i, 0) for i in range(len(self.limits))] + [(-1, area) for area in (1, 2, 3)]
+        for limit, area in lines:
+            found = 100 * _mean(recall[..., area, limit])
+            print(_line("Average Recall", "AR", "", _AREAS[area], self.limits[limit], found))
+        logger.info("Evaluation results for bbox, from 0 to 100:\n%s", create_small_table(results))
         names = self.metadata.get("thing_classes") or []
         if len(names) <= 1:
             return results
-        precision = found.eval["precision"]  # IoU, recall, class, area range (0: all), limit of detections
         assert len(names) == precision.shape[2]
-        per_class = {}
-        for i, name in enumerate(names):
-            known = precision[:, :, i, 0, -1]
-            known = known[known > -1]
-            per_class[name] = float((np.mean(known) if known.size else float("nan")) * 100)
+        per_class = {name: 100 * _mean(precision[:, :, i, 0, -1]) for i, name in enumerate(distinct(names))}
         table = tabulate(per_class.items(), ("category", "AP"), "pipe", floatfmt=".3f")
-        logger.info("Per-category bbox AP:\n%s", table)
+        logger.info("Per-category bbox AP, from 0 to 100:\n%s", table)
         return results | {f"AP-{name}": ap for name, ap in per_class.items()}
 
 
+def _mean(values: np.ndarray) -> float:
+    """The mean of what is known, NaN if nothing is."""
+    known = values[values > -1]
+    return float(np.mean(known)) if known.size else float("nan")
+
+
+def _line(title: str, short: str, iou: str, area: str, limit: int, percent: float) -> str:
+    """A line of pycocotools' summary, in which -1 means that there is nothing of the kind."""
+    share = -1.0 if np.isnan(percent) else percent / 100
+    overlap = f"0.{iou}" if iou.isdigit() else "0.50:0.95"
+    return f" {title:<18} ({short}) @[ IoU={overlap:<9} | area={area:>6} | maxDets={limit:>3} ] = {share:.3f}"
+
+
+def _limits(given: int | Sequence[int] | None) -> tuple[int, ...]:
+    """The limits of detections of an image, rising."""
+    if given is None:
+        return _LIMITS
+    several = list(given) if isinstance(given, Sequence) else [*_LIMITS[:-1], given]
+    if not several or not all(type(limit) is int and limit > 0 for limit in several):
+        raise FcosError(f"max_dets_per_image is {given}; it must be a number above 0, or several such as [1, 10, 300].")
+    return tuple(sorted(set(several)))
+
+
 def evaluate_boxes(
-    truth: Mapping[str, Any], results: Sequence[Mapping[str, Any]], img_ids: Sequence[int] | None = None
+    truth: Mapping[str, Any],
+    results: Sequence[Mapping[str, Any]],
+    img_ids: Sequence[int] | None = None,
+    limits: Sequence[int] = _LIMITS,
 ) -> Any:
-    """Evaluate detections by hotcoco.
+    """Evaluate detections by hotcoco, which is given what the numbers depend on and nothing else.
 
     Args:
         truth: COCO's JSON object: "images", "categories", "annotations".
         results: COCO's result format: "image_id", "category_id", "bbox" (xywh, pixels), "score".
         img_ids: of the images to look at; all by default.
+        limits: numbers of best detections of an image and class to look at.
     Returns:
         An object with `eval` and `summarize()`, then `stats`, as pycocotools' `COCOeval` has them after `accumulate`;
-        `None` if hotcoco is not installed or might give other numbers for these data than pycocotools.
+        `None` if hotcoco is not installed, refuses these data or might give other numbers for them than pycocotools.
     """
     hotcoco = _hotcoco()
     if hotcoco is None or (columns := _columns(truth, results)) is None:
         return None
     truths, detections = columns
-    gt = hotcoco.COCO.from_arrays(list(truth["images"]), list(truth["categories"]), **truths)
-    found = hotcoco.COCOeval(gt, gt.load_res(detections), "bbox")
-    if img_ids is not None:
-        found.params.imgIds = [int(i) for i in img_ids]
-    found.evaluate()
-    found.accumulate()
+    images = [{"id": int(row["id"])} for row in truth["images"]]
+    categories = [{"id": int(row["id"]), "name": str(row["id"])} for row in truth["categories"]]
+    try:
+        gt = hotcoco.COCO.from_arrays(images, categories, **truths)
+        found = hotcoco.COCOeval(gt, gt.load_res(detections), "bbox")
+        found.params.maxDets = list(limits)
+        if img_ids is not None:
+            found.params.imgIds = [int(i) for i in img_ids]
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "hotcoco: max_dets")  # of its summary, which is not printed
+            found.evaluate()
+        found.accumulate()
+    except Exception as error:
+        logger.warning("hotcoco refuses the data (%s), so pycocotools evaluates them.", error)
+        return None
+    return found
+
+
+def _by_pycocotools(
+    truth: Mapping[str, Any], results: list[dict[str, Any]], img_ids: Sequence[int] | None, limits: Sequence[int]
+) -> COCOeval:
+    """The same by pycocotools, for all that COCO's format allows."""
+    with contextlib.redirect_stdout(io.StringIO()):
+        gt = COCO()
+        gt.dataset = {"info": {}, **{key: truth[key] for key in ("images", "categories", "annotations")}}
+        gt.createIndex()
+        found = COCOeval(gt, gt.loadRes(results), "bbox")
+        found.params.maxDets = list(limits)
+        if img_ids is not None:
+            found.params.imgIds = list(img_ids)
+        found.evaluate()
+        found.accumulate()
     return found
 
 

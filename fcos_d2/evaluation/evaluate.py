@@ -19,6 +19,7 @@ from .._compat import wrap_mapper
 from ..data.loader import NamedMapper
 from ..errors import FcosError
 from ..files import write_json
+from .scores import shares
 
 __all__ = [
     "build_evaluator", "build_loader", "build_test_loader", "data_class_names", "evaluate", "test_sets",
@@ -43,8 +44,8 @@ def evaluate(
         loader_of, evaluator_of: make the loader and the evaluator of one of them.
         evaluators: instead of `evaluator_of`, one for each data set.
     Returns:
-        E.g. {"bbox": {"AP": 31.4, "AP50": ...}}, in percent; with several data sets, that for each name. Empty in
-        processes other than the first.
+        E.g. {"bbox": {"AP": 31.4, "AP50": ...}}, from 0 to 100 as Detectron2 has it; with several data sets, that for
+        each name. Empty in processes other than the first.
     Raises:
         FcosError: the data cannot be loaded, or an image cannot be read.
     """
@@ -68,9 +69,9 @@ def evaluate(
 
 
 def write_results(results: dict[str, Any], output_dir: str, iteration: int | None) -> None:
-    """Let the first process write evaluation.json, with the iteration of the weights if it is known."""
+    """Let the first process write evaluation.json, AP from 0 to 1, with the iteration of the weights if it is known."""
     if comm.is_main_process() and output_dir:
-        write_json(Path(output_dir) / "evaluation.json", {"iteration": iteration, **results})
+        write_json(Path(output_dir) / "evaluation.json", {"iteration": iteration, **shares(results)})
 
 
 # The nodes of a LazyConfig

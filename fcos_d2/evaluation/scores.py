@@ -4,25 +4,25 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
-__all__ = ["scores", "true_boxes"]
+__all__ = ["distinct", "scores", "shares", "true_boxes"]
 
 
 def scores(results: Mapping[str, Any], dataset: str) -> dict[str, Any]:
     """The COCO numbers of an evaluation, from 0 to 1; None where there is nothing to find.
 
     Args:
-        results: of Detectron2's `COCOEvaluator`, in percent; not a number where nothing was found.
+        results: of Detectron2's `COCOEvaluator`, from 0 to 100; not a number where nothing was found.
         dataset: name in Detectron2's catalog of what was evaluated on.
     Returns:
         AP, AP50, AP75, AP_small, AP_medium, AP_large, and `per_class` {name: AP}.
     """
     boxes = results.get("bbox", {})
-    names = MetadataCatalog.get(dataset).get("thing_classes") or []
+    names = distinct(MetadataCatalog.get(dataset).get("thing_classes") or [])
     objects = Counter(names[box["category_id"]] for record in DatasetCatalog.get(dataset) for box in true_boxes(record))
 
     def share(key: str, count: int) -> float | None:
@@ -37,6 +37,20 @@ def scores(results: Mapping[str, Any], dataset: str) -> dict[str, Any]:
     if len(names) == 1:  # which Detectron2 does not list
         found["per_class"] = {names[0]: found["AP"]}
     return found
+
+
+def distinct(names: Sequence[str]) -> list[str]:
+    """The names of classes, a repeated one with its number: cat, dog, cat (2)."""
+    return [name if (nth := names[:i].count(name)) == 0 else f"{name} ({nth + 1})" for i, name in enumerate(names)]
+
+
+def shares(results: Mapping[str, Any]) -> dict[str, Any]:
+    """Detectron2's results with each AP and AR, there from 0 to 100, from 0 to 1; all else stays."""
+    return {
+        key: shares(value) if isinstance(value, Mapping)
+        else value / 100 if key.startswith(("AP", "AR")) and isinstance(value, (int, float)) else value
+        for key, value in results.items()
+    }  # fmt: skip
 
 
 def true_boxes(record: Mapping[str, Any]) -> list[Mapping[str, Any]]:

@@ -168,6 +168,12 @@ def test_options_that_detectron2_has_no_key_for():
         options("TRAIN.EMA.DECAI=0.5")
 
 
+def test_limits_of_detections_have_a_key():
+    evaluator = dataloader_of_yacs(options("TEST.MAX_DETS_PER_IMAGE=(1,10,300)")).evaluator
+    assert list(evaluator.max_dets_per_image) == [1, 10, 300]
+    assert "max_dets_per_image" not in dataloader_of_yacs(options()).evaluator
+
+
 @pytest.mark.parametrize(
     ("overrides", "words"),
     [

@@ -241,10 +241,22 @@ def test_ignored_annotations_become_crowd(tmp_path):
     assert [row["iscrowd"] for row in DatasetCatalog.get(name)[0]["annotations"]] == [0, 1]
 
 
-def test_byte_order_mark(tmp_path):
-    path = write(tmp_path / "a.json", coco(1), tmp_path / "images")
-    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
-    assert len(DatasetCatalog.get(register_coco("marked", path, tmp_path / "images"))) == 1
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-le", "utf-32"])
+def test_other_encodings_of_unicode(tmp_path, encoding):
+    path = write(tmp_path / "a.json", coco(1, names=("café", "dog")), tmp_path / "images")
+    path.write_bytes(path.read_text(encoding="utf-8").encode(encoding))
+    name = register_coco("marked", path, tmp_path / "images")
+    assert len(DatasetCatalog.get(name)) == 1 and class_names(name) == ["café", "dog"]
+    assert perfect_ap(name, tmp_path / "out")["AP"] == pytest.approx(100)
+
+
+def test_names_on_a_system_that_is_not_utf_8(tmp_path, monkeypatch):
+    """pycocotools opens files in the system's encoding, so it gets a copy that is ASCII."""
+    monkeypatch.setattr("locale.getpreferredencoding", lambda *_: "ISO-8859-1")
+    write(tmp_path / "a.json", json.dumps(coco(1, names=("café", "dog")), ensure_ascii=False))
+    Image.new("RGB", (32, 24)).save(tmp_path / "0.png")
+    name = register_coco("latin", tmp_path / "a.json", tmp_path)
+    assert Path(MetadataCatalog.get(name).json_file).read_bytes().isascii() and class_names(name)[0] == "café"
 
 
 def test_unwritable_cache_falls_back_to_a_temporary_folder(tmp_path, monkeypatch):
@@ -300,7 +312,7 @@ def with_images(**values):
         ({**coco(), "categories": [1]}, "entry of 'categories' is not an object"),
         (coco(0, []), "lists no images"),
         (coco(names=()), "lists no categories"),
-        ({**coco(), "categories": [{"id": "1", "name": "cat"}]}, "lacks an integer 'id'"),
+        ({**coco(), "categories": [{"id": "one", "name": "cat"}]}, "lacks an integer 'id'"),
         ({**coco(), "categories": [{"id": 1, "name": "a"}] * 2}, "category id 1 twice"),
         (without("width", "images"), "image in .* has no 'width'"),
         (with_images(width=0), "size 0 x 24"),
@@ -309,7 +321,7 @@ def with_images(**values):
         (coco(annotations=[annotation(1), annotation(7, image=99)]), r"1 of 2 .* known image_id; .* 7, image_id 99"),
         (coco(annotations=[annotation(8, category=3)]), "annotation 8, category_id 3, which is not in 'categories'"),
         (coco(annotations=[annotation(4, bbox=(1, 2, 3))]), r"Annotation 4 .* bbox \[1, 2, 3\]; it must be four"),
-        (coco(annotations=[annotation(4, bbox="1234")]), "must be four numbers"),
+        (coco(annotations=[annotation(4, bbox=["a"] * 4)]), "must be four numbers"),
     ],
 )
 def test_wrong_files_are_named_in_one_sentence(tmp_path, content, message):
@@ -353,8 +365,37 @@ def test_parts_must_have_the_same_classes(tmp_path):
     layout = two_parts(tmp_path / "data", val=coco(names=("cat", "cow", "sow")))
     with pytest.raises(FcosError, match=r"train\.json \(2 .*val\.json \(3\).* first: dog; .* second: cow, sow"):
         register(layout, "x")
-    layout = two_parts(tmp_path / "data", val=coco(names=NAMES[::-1]))
-    with pytest.raises(FcosError, match="the order differs"):
+    layout = two_parts(tmp_path / "data", coco(names=("cat", "cat", "dog")), coco(names=("dog", "cat", "cat")))
+    with pytest.raises(FcosError, match="some names repeat, and the order differs"):
+        register(layout, "x")
+
+
+def test_parts_are_matched_by_the_names_of_classes(tmp_path, caplog):
+    val = coco(1, [annotation(1, category=7), annotation(2, category=9, bbox=(1, 1, 5, 5))])
+    val["categories"] = [{"id": 7, "name": "dog"}, {"id": 9, "name": "cat"}]  # in another order, too
+    layout = two_parts(tmp_path / "data", val=val)
+    with caplog.at_level(logging.WARNING, "fcos_d2"):
+        names = register(layout, "x")
+    assert caplog.text.count("matched with those of") == 1
+    assert class_names(names.train) == class_names(names.val) == list(NAMES)
+    assert [row["category_id"] for row in DatasetCatalog.get(names.val)[0]["annotations"]] == [1, 0]
+    assert {row["category_id"] for row in json.loads(Path(MetadataCatalog.get(names.val).json_file).read_text())[
+        "annotations"]} == {1, 2}  # fmt: skip
+    assert perfect_ap(names.val, tmp_path / "out")["AP"] == pytest.approx(100)
+
+
+def test_a_part_may_lack_classes(tmp_path):
+    val = coco(1, [annotation(1, category=1)], names=("dog",))
+    names = register(two_parts(tmp_path / "data", val=val), "x")
+    assert class_names(names.val) == list(NAMES)
+    assert [row["category_id"] for row in DatasetCatalog.get(names.val)[0]["annotations"]] == [1]
+    found = perfect_ap(names.val, tmp_path / "out")
+    assert found["AP-dog"] == pytest.approx(100) and np.isnan(found["AP-cat"])
+
+
+def test_equal_ids_of_other_names_are_a_sentence(tmp_path):
+    layout = two_parts(tmp_path / "data", val=coco(names=("car", "bus")))
+    with pytest.raises(FcosError, match="only in the first: cat, dog; only in the second: car, bus"):
         register(layout, "x")
 
 

@@ -18,9 +18,11 @@ from detectron2.evaluation import COCOEvaluator, coco_evaluation
 from detectron2.structures import Boxes, Instances
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from omegaconf import ListConfig
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from fcos_d2.errors import FcosError
 from fcos_d2.evaluation import coco as module
 from fcos_d2.evaluation.coco import FastCOCOEvaluator, evaluate_boxes
 
@@ -210,6 +212,11 @@ def evaluated(cls, dataset, img_ids=None, **options):
     return results, printed.getvalue()
 
 
+def summary(printed):
+    """The lines of pycocotools' summary."""
+    return [line for line in printed.splitlines() if "Average" in line]
+
+
 class Watch:
     """Counts what pycocotools evaluates."""
 
@@ -232,8 +239,7 @@ def test_evaluator(dataset, monkeypatch, tmp_path):
     results, printed = evaluated(FastCOCOEvaluator, dataset, output_dir=str(tmp_path / "out"))
     np.testing.assert_equal(results, expected)  # exactly; NaN is NaN
     assert watch.count == 0 and coco_evaluation._evaluate_predictions_on_coco is theirs
-    summary = [[line.split() for line in x.splitlines() if "Average" in line] for x in (printed, text)]
-    assert [line[-1] for line in summary[0]] == [line[-1] for line in summary[1]] and len(summary[0]) == 12
+    assert summary(printed) == summary(text) and len(summary(text)) == 12
     assert (tmp_path / "out" / "coco_instances_results.json").is_file()
     some = [1, 4, 7]
     np.testing.assert_equal(
@@ -252,12 +258,129 @@ def test_evaluator_without_hotcoco(dataset, monkeypatch, without_hotcoco, caplog
     assert caplog.text.count("pip install hotcoco") == 1
 
 
-def test_other_limits_and_tasks_are_pycocotools_work(dataset, monkeypatch):
-    expected, _ = evaluated(COCOEvaluator, dataset, use_fast_impl=False, max_dets_per_image=2)
-    watch = Watch(monkeypatch)
-    results, _ = evaluated(FastCOCOEvaluator, dataset, max_dets_per_image=2)
+@pytest.mark.parametrize("limit", [2, 30])
+def test_one_limit_means_what_it_does_in_detectron2(dataset, limit):
+    """Of [1, 10, 2], too, AP takes the largest."""
+    expected, text = evaluated(COCOEvaluator, dataset, use_fast_impl=False, max_dets_per_image=limit)
+    results, printed = evaluated(FastCOCOEvaluator, dataset, max_dets_per_image=limit)
     np.testing.assert_equal(results, expected)
-    assert watch.count == 1
+    assert summary(printed) == summary(text)
+
+
+@pytest.fixture
+def crowded(tmp_path):
+    """150 objects of a class in an image and 10 of another, all of them found."""
+    left, top = torch.arange(160) % 16 * 40.0, torch.arange(160) // 16 * 40.0
+    boxes = torch.stack((left, top, left + 30, top + 30), 1)
+    kinds = (torch.arange(160) >= 150).long()
+    truth = {"images": [{"id": 1}], "categories": [{"id": 1, "name": "many"}, {"id": 2, "name": "few"}]}
+    truth["annotations"] = [
+        {"id": n + 1, "image_id": 1, "category_id": kind + 1, "bbox": [x, y, 30, 30], "area": 900, "iscrowd": 0}
+        for n, ((x, y, *_), kind) in enumerate(zip(boxes.tolist(), kinds.tolist()))
+    ]
+    (tmp_path / "crowded.json").write_text(json.dumps(truth))
+    found = Instances((480, 640), pred_boxes=Boxes(boxes), scores=torch.linspace(1, 0.1, 160), pred_classes=kinds)
+    name = "coco_evaluation_crowded"
+    MetadataCatalog.get(name).set(
+        json_file=str(tmp_path / "crowded.json"), thing_classes=["many", "few"],
+        thing_dataset_id_to_contiguous_id={1: 0, 2: 1},
+    )  # fmt: skip
+    yield name, [({"image_id": 1}, {"instances": found})]
+    MetadataCatalog.remove(name)
+
+
+@pytest.mark.parametrize(
+    "limits", [[1, 10, 300], (300, 10, 1), [300], 300, [1, 10, 100, 300], ListConfig([10, 300])], ids=str
+)
+def test_ap_counts_as_many_detections_as_the_largest_limit(crowded, monkeypatch, limits):
+    usual, _ = evaluated(FastCOCOEvaluator, crowded)
+    assert usual["bbox"]["AP-few"] == pytest.approx(100) and usual["bbox"]["AP-many"] == pytest.approx(67, abs=1)
+    fast, printed = evaluated(FastCOCOEvaluator, crowded, max_dets_per_image=limits)
+    assert fast["bbox"]["AP"] == fast["bbox"]["AP-many"] == fast["bbox"]["APs"] == pytest.approx(100)
+    several = [1, 10, limits] if isinstance(limits, int) else sorted(limits)
+    assert [line.split("maxDets=")[1].split("]")[0].strip() for line in summary(printed) if "area=   all" in line] == [
+        *["300"] * 3, *map(str, several)
+    ]  # fmt: skip
+    np.testing.assert_equal(fast, evaluated(COCOEvaluator, crowded, use_fast_impl=False, max_dets_per_image=300)[0])
+    monkeypatch.setattr(module, "_hotcoco", lambda: None)
+    slow, text = evaluated(FastCOCOEvaluator, crowded, max_dets_per_image=limits)
+    np.testing.assert_equal(slow, fast)
+    assert text == printed
+
+
+@pytest.mark.parametrize("limits", [0, -1, 2.5, "300", [], [1, "10"], True, [1, None]], ids=str)
+def test_limits_are_whole_numbers(crowded, limits):
+    with pytest.raises(FcosError, match=r"max_dets_per_image is .*; it must be a number above 0, or several"):
+        FastCOCOEvaluator(crowded[0], max_dets_per_image=limits)
+
+
+@needs_hotcoco
+def test_other_limits_are_equal_on_scenes():
+    for seed in range(5):
+        truth, results = scene(seed, images=2, classes=2, detections=300)
+        found, expected = (
+            f(truth, copy.deepcopy(results), None, (5, 50, 200)) for f in (evaluate_boxes, module._by_pycocotools)
+        )
+        for key in ("precision", "recall", "scores"):
+            assert np.array_equal(found.eval[key], expected.eval[key]), key
+
+
+ODD_FIELDS = {
+    "CVAT": lambda truth: [row.update(date_captured=0, license="", flickr_url=None) for row in truth["images"]],
+    "sizes": lambda truth: [row.update(width="640", height=480.5, file_name=3) for row in truth["images"]],
+    "no sizes": lambda truth: [(row.pop("width"), row.pop("height")) for row in truth["images"]],
+    "categories": lambda truth: [row.update(name=None, supercategory=7, keypoints="x") for row in truth["categories"]],
+    "masks": lambda truth: [row.update(segmentation="x", keypoints={}, attributes=[]) for row in truth["annotations"]],
+    "NaN": lambda truth: [row.update(score=float("nan"), track=float("inf")) for row in truth["annotations"]],
+    "info": lambda truth: truth.update(info=[None], licenses="none", videos=3),
+}
+
+
+@needs_hotcoco
+@pytest.mark.parametrize("name", ODD_FIELDS)
+def test_fields_that_boxes_do_not_need_change_nothing(dataset, name, monkeypatch):
+    """Here in a file that Detectron2 registered, which nobody has mended."""
+    expected, _ = evaluated(FastCOCOEvaluator, dataset)
+    file = Path(MetadataCatalog.get(dataset[0]).json_file)
+    truth = json.loads(file.read_text())
+    ODD_FIELDS[name](truth)
+    file.write_text(json.dumps(truth))
+    watch = Watch(monkeypatch)
+    np.testing.assert_equal(evaluated(FastCOCOEvaluator, dataset)[0], expected)
+    assert watch.count == 0  # nor does it get slow
+    monkeypatch.setattr(module, "_hotcoco", lambda: None)
+    np.testing.assert_equal(evaluated(FastCOCOEvaluator, dataset)[0], expected)
+
+
+def test_pycocotools_takes_over_where_hotcoco_refuses(dataset, monkeypatch, caplog):
+    expected, _ = evaluated(FastCOCOEvaluator, dataset)
+
+    class Refusing:
+        class COCO:
+            @staticmethod
+            def from_arrays(*args, **kwargs):
+                raise ValueError("images[0]: field 'license'")
+
+    monkeypatch.setattr(module, "_hotcoco", lambda: Refusing)
+    np.testing.assert_equal(evaluated(FastCOCOEvaluator, dataset)[0], expected)
+    assert "hotcoco refuses the data (images[0]: field 'license')" in caplog.text
+
+
+def test_what_cannot_be_evaluated_is_a_sentence(dataset):
+    file = Path(MetadataCatalog.get(dataset[0]).json_file)
+    truth = json.loads(file.read_text())
+    for row in truth["annotations"]:
+        del row["area"]
+    file.write_text(json.dumps(truth))
+    with pytest.raises(FcosError, match=r"coco_evaluation_test cannot be evaluated \(KeyError: 'area'\): register"):
+        evaluated(FastCOCOEvaluator, dataset)
+    MetadataCatalog.get(dataset[0]).thing_dataset_id_to_contiguous_id.popitem()
+    with pytest.raises(FcosError, match=r"found class 3, but the data set coco_evaluation_test has 3 classes"):
+        evaluated(FastCOCOEvaluator, dataset)
+
+
+def test_masks_are_pycocotools_work(dataset, monkeypatch):
+    watch = Watch(monkeypatch)
     masks = dataset[0], [(i, {"instances": with_masks(o["instances"])}) for i, o in dataset[1]]
     file = Path(MetadataCatalog.get(dataset[0]).json_file)
     truth = json.loads(file.read_text())

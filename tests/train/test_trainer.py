@@ -72,7 +72,7 @@ def test_what_a_training_leaves(small):
     ].keys()
     assert all(("bbox/AP" in row) == (row["iteration"] in (2, 5)) for row in lines(folder))
     results = json.loads((folder / "evaluation.json").read_text())
-    assert results["iteration"] == 5 and results["bbox"]["AP"] == pytest.approx(trainer.results["bbox"]["AP"])
+    assert results["iteration"] == 5 and 100 * results["bbox"]["AP"] == pytest.approx(trainer.results["bbox"]["AP"])
     assert "Training from iteration 0 to 6" in (folder / "log.txt").read_text()
 
     final, best = load(folder / "model_final.pth"), load(folder / "model_best.pth")
