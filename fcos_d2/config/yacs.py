@@ -89,7 +89,8 @@ def add_fcos_config(cfg: CN) -> None:
         node = cfg.MODEL.setdefault(name, CN())
         for key, value in backbone.items():
             node.setdefault(key, copy.deepcopy(value))
-    cfg.TEST.setdefault("MAX_DETS_PER_IMAGE", ())  # limits of detections for AP, such as (1, 10, 300); (): COCO's
+    test = cfg.setdefault("TEST", CN())
+    test.setdefault("MAX_DETS_PER_IMAGE", ())  # limits of detections for AP, such as (1, 10, 300); (): COCO's
     node = cfg.setdefault("TRAIN", CN())
     options = TrainOptions().as_dict()
     del options["checkpointer"]["period"], options["amp"]["enabled"]

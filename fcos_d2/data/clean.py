@@ -235,7 +235,8 @@ def _mend(row: dict, box: list[int | float], image: dict, source: Path, report: 
 def _usable_masks(segmentation: Any) -> Any:
     """Run lengths, or the polygons of at least three points; None where there is neither."""
     if isinstance(segmentation, dict):
-        size, counts = segmentation.get("size"), segmentation.get("counts")
+        size: Any = segmentation.get("size")
+        counts: Any = segmentation.get("counts")
         sound = len(_numbers(size)) == 2 and all(type(side) is int and side > 0 for side in size)
         if isinstance(counts, list):
             sound = sound and all(type(run) is int and run >= 0 for run in counts)

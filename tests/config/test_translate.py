@@ -20,7 +20,7 @@ from fcos_d2.config.load import load_config
 from fcos_d2.config.overrides import apply_yacs, yacs_keys
 from fcos_d2.config.stored import build, dump_config, parse_config
 from fcos_d2.config.train_options import TrainOptions
-from fcos_d2.config.translate import lazy_of_yacs, optimizer_of_yacs, train_of_yacs
+from fcos_d2.config.translate import dataloader_of_yacs, lazy_of_yacs, optimizer_of_yacs, train_of_yacs
 from fcos_d2.config.yacs import add_fcos_config
 from fcos_d2.errors import FcosError
 from fcos_d2.paths import config_root
