@@ -14,7 +14,10 @@ from typing import Any
 
 from .errors import FcosError
 
-__all__ = ["IMAGE_SUFFIXES", "os_error", "plain", "sha256_of", "temporary_folder", "write_atomically", "write_json"]
+__all__ = [
+    "IMAGE_SUFFIXES", "os_error", "plain", "require_writable", "sha256_of", "temporary_folder", "write_atomically",
+    "write_json",
+]  # fmt: skip
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".ppm", ".pgm")
 
@@ -97,6 +100,18 @@ def _sync_folder(folder: Path) -> None:
         pass
     finally:
         os.close(descriptor)
+
+
+def require_writable(folder: Path) -> None:
+    """Raise FcosError if nothing can be written to an output folder, which need not exist yet."""
+    there = next(path for path in (folder.expanduser(), *folder.expanduser().absolute().parents) if path.exists())
+    if not there.is_dir():
+        is_file = "is a file" if there == folder.expanduser() else f"cannot be written: {there} is a file"
+        raise FcosError(f"The output folder {folder} {is_file}: choose another --output.")
+    try:
+        tempfile.TemporaryFile(dir=there).close()
+    except OSError as error:
+        raise FcosError(f"The output folder {folder} cannot be written: {error.strerror or error}.") from error
 
 
 def temporary_folder() -> Path:

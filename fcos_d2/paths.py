@@ -1,8 +1,16 @@
-"""Where the config files are, in a clone and in an installed package."""
+"""Where config files are, and what a word that names a config or a checkpoint stands for; PyTorch is not needed."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from urllib.parse import urlparse
+
+from .errors import FcosError
+
+__all__ = ["CHECKPOINTS", "CONFIGS", "config_root", "is_address", "require_checkpoint", "require_config"]
+
+CHECKPOINTS = (".pth", ".pt", ".pkl", ".pyth", ".bin", ".safetensors")
+CONFIGS = (".py", ".yaml", ".yml")
 
 
 def config_root() -> Path:
@@ -16,3 +24,27 @@ def config_root() -> Path:
         if (folder / "common" / "train.py").is_file():
             return folder
     raise FileNotFoundError(f"No config files beside {package}: install fcos_d2 again, or run it from a clone.")
+
+
+def is_address(path: str) -> bool:
+    """Whether it names something to download (https://, detectron2://, torchvision://, ...) rather than a file."""
+    return len(urlparse(path).scheme) > 1
+
+
+def require_checkpoint(path: str | Path) -> Path:
+    """The file, with ~ expanded; raises FcosError if there is none."""
+    file = Path(path).expanduser()
+    if file.is_dir():
+        raise FcosError(f"The checkpoint {file} is a folder: name the file in it.")
+    if not file.is_file():
+        raise FcosError(f"The checkpoint {file} does not exist.")
+    return file
+
+
+def require_config(path: str | Path) -> Path:
+    """The config file or checkpoint, with ~ expanded; raises FcosError if there is none."""
+    file = Path(path).expanduser()
+    if not file.is_file():
+        kind = "config" if file.suffix.lower() in CONFIGS else "checkpoint"
+        raise FcosError(f"The {kind} file {path} does not exist.")
+    return file

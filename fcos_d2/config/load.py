@@ -14,6 +14,7 @@ from .. import zoo
 from .._compat import load_lazy_config
 from ..errors import FcosError
 from ..modeling.backbone import BACKBONES
+from ..paths import CHECKPOINTS, require_config
 from .overrides import apply_lazy, apply_yacs
 from .plain import nodes
 from .stored import Config, parse_config
@@ -22,7 +23,6 @@ from .yacs import read_text, sentence
 
 __all__ = ["CHECKPOINTS", "TEXT_OF", "is_code", "is_data", "is_file", "load_config"]
 
-CHECKPOINTS = (".pth", ".pt", ".pkl", ".pyth", ".bin", ".safetensors")
 _YAML = (".yaml", ".yml")
 # How to get the stored config out of a file, by its suffix; rooms that read such files fill it.
 TEXT_OF: dict[str, Callable[[Path], str]] = {}
@@ -74,8 +74,7 @@ def _read(source: str) -> Config:
     path = Path(source).expanduser()
     if not is_code(source) and not is_data(source):
         return zoo.get_config(source)
-    if not path.is_file():
-        raise FcosError(f"The {'config' if is_file(source) else 'checkpoint'} file {source} does not exist.")
+    require_config(source)
     if is_code(source):
         return _python(path)
     if not is_file(source):

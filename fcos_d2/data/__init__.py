@@ -19,7 +19,7 @@ from .layout import DatasetFormat, DatasetLayout, DatasetNames, Split
 
 __all__ = [
     "FORMATS", "DatasetFormat", "DatasetLayout", "DatasetNames", "Split", "class_names", "find_dataset", "register",
-    "register_coco",
+    "register_coco", "require_parts",
 ]  # fmt: skip
 
 logger = logging.getLogger("fcos_d2")
@@ -46,6 +46,20 @@ def find_dataset(folder: str | Path) -> DatasetLayout:
             return DatasetLayout(row.name, root, splits)
     looked_for = "; ".join(f"{row.name}: {row.looks_for}" for row in FORMATS)
     raise FcosError(f"No data set found in {root}, which holds {coco.shortened(entries)}; looked for {looked_for}.")
+
+
+def require_parts(root: Path, there: Collection[str], need: Collection[str]) -> None:
+    """Raise FcosError if a data set lacks a part; the message says what it has, and what to do."""
+    for part in need:
+        if part in there:
+            continue
+        advice = "; found: " + (", ".join(there) or "nothing")
+        if part == "val" and "train" in there:
+            advice = (
+                ": add one (for example val.json beside train.json), or ask for a share of the training images "
+                "with val_fraction (--val-fraction 0.2)"
+            )
+        raise FcosError(f"The data set {root} has no {part} part{advice}.")
 
 
 def register(
@@ -86,13 +100,5 @@ def register(
     if "val" not in parts and "train" in parts and val_fraction is not None:
         parts["train"], parts["val"] = parts["train"].divide(val_fraction)
         parts["train"].require_boxes()
-    for part in need:
-        if part not in parts:
-            advice = "; found: " + (", ".join(parts) or "nothing")
-            if part == "val" and "train" in parts:
-                advice = (
-                    ": add one (for example val.json beside train.json), or ask for a share of the training images "
-                    "with val_fraction (--val-fraction 0.2)"
-                )
-            raise FcosError(f"The data set {layout.root} has no {part} part{advice}.")
+    require_parts(layout.root, parts, need)
     return DatasetNames(**{part: prepared.register(f"{prefix}_{part}") for part, prepared in parts.items()})

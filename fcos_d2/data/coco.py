@@ -16,9 +16,6 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from detectron2.data import DatasetCatalog, MetadataCatalog
-from detectron2.data.datasets import load_coco_json
-
 from ..errors import FcosError
 from ..files import temporary_folder, write_atomically
 from .clean import Report, clean
@@ -179,6 +176,9 @@ class Prepared:
         Raises:
             FcosError: the name already stands for something else.
         """
+        from detectron2.data import DatasetCatalog, MetadataCatalog  # commands look at folders before PyTorch is there
+        from detectron2.data.datasets import load_coco_json
+
         source = _source(self.split, self.share)
         if name in DatasetCatalog.list():
             registered = MetadataCatalog.get(name).get("fcos_source")
@@ -243,6 +243,8 @@ def register_coco(name: str, json_file: str | Path, image_root: str | Path) -> s
     Raises:
         FcosError: the file is wrong, images are missing, or the name stands for another data set.
     """
+    from detectron2.data import DatasetCatalog, MetadataCatalog
+
     split = Split(Path(json_file).expanduser(), Path(image_root).expanduser())
     if name in DatasetCatalog.list():
         metadata = MetadataCatalog.get(name)
@@ -258,6 +260,8 @@ def class_names(name: str) -> list[str]:
     Raises:
         FcosError: the name is not in Detectron2's catalog, or has no classes.
     """
+    from detectron2.data import DatasetCatalog, MetadataCatalog
+
     if name not in DatasetCatalog.list():
         raise FcosError(f"There is no data set named '{name}' in Detectron2's catalog; register it first.")
     metadata = MetadataCatalog.get(name)

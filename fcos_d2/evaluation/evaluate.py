@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -16,14 +17,15 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from torch import nn
 
 from .._compat import wrap_mapper
+from ..config.overrides import suggestion
 from ..data.loader import NamedMapper
 from ..errors import FcosError
 from ..files import write_json
 from .scores import shares
 
 __all__ = [
-    "build_evaluator", "build_loader", "build_test_loader", "data_class_names", "evaluate", "test_sets",
-    "write_results",
+    "build_evaluator", "build_loader", "build_test_loader", "check_evaluation", "data_class_names", "evaluate",
+    "test_sets", "write_results",
 ]  # fmt: skip
 
 logger = logging.getLogger("fcos_d2")
@@ -83,7 +85,7 @@ def test_sets(cfg: DictConfig) -> list[str | None]:
     Several names are one data set each if `dataloader.evaluator` names them, too; else the loader joins them.
     """
     nodes = cfg.get("dataloader", {})
-    if "test" not in nodes or "evaluator" not in nodes:
+    if nodes.get("test") is None or nodes.get("evaluator") is None:
         logger.warning("The config has no dataloader.test or no dataloader.evaluator: nothing is evaluated.")
         return []
     names = OmegaConf.select(cfg, "dataloader.test.dataset.names")
@@ -104,7 +106,10 @@ def build_test_loader(cfg: DictConfig, name: str | None) -> Any:
 
 def build_evaluator(cfg: DictConfig, name: str | None) -> Any:
     """The evaluator of a data set, as `dataloader.evaluator` says, or several."""
-    return instantiate(_for(cfg, name).evaluator)
+    node = _for(cfg, name).evaluator
+    for one in node if isinstance(node, ListConfig) else [node]:
+        _require_registered(isinstance(one, DictConfig) and one.get("dataset_name"))
+    return instantiate(node)
 
 
 def _for(cfg: DictConfig, name: str | None) -> DictConfig:
@@ -121,8 +126,10 @@ def build_loader(node: DictConfig) -> Any:
     """Instantiate a data loader; what is wrong with the data is one sentence.
 
     Raises:
-        FcosError: a file of the data set is missing, no image is usable, or the batch cannot be shared among processes.
+        FcosError: there is no such data set, a file of it is missing, no image is usable, or the batch cannot be shared
+            among processes.
     """
+    _require_registered(OmegaConf.select(node, "dataset.names"))
     try:
         return instantiate(node)
     except FileNotFoundError as error:
@@ -148,8 +155,54 @@ def data_class_names(cfg: DictConfig | CfgNode, parts: Sequence[str] = ("train",
         name = names[0] if isinstance(names, (ListConfig, list, tuple)) and names else names
         if not isinstance(name, str):
             continue
-        if name not in DatasetCatalog.list():
-            raise FcosError(f"There is no data set named {name!r} in Detectron2's catalog; register it first.")
+        _require_registered(name)
         if known := MetadataCatalog.get(name).get("thing_classes"):
             return list(known)
     return None
+
+
+def _require_registered(names: Any) -> None:
+    """Raise FcosError if Detectron2's catalog lacks a data set, or one of several."""
+    known = DatasetCatalog.list()
+    for name in [names] if isinstance(names, str) else names or ():
+        if name not in known:
+            end = suggestion(name, known)
+            hint = "; register it first." if end == "." else end
+            raise FcosError(f"There is no data set named {name!r} in Detectron2's catalog{hint}")
+
+
+def check_evaluation(
+    names: Sequence[str | None],
+    loader_of: Callable[[Any], Any],
+    evaluator_of: Callable[[Any], Any],
+    class_names: Sequence[str] | None = None,
+) -> None:
+    """Build what `evaluate` will need, and read the first image of each data set: before training, not after it.
+
+    Args:
+        names, loader_of, evaluator_of: as of `evaluate`.
+        class_names: of the training data.
+    Raises:
+        FcosError: a data set is unknown, has no images or other classes, or its evaluator cannot be built.
+    """
+    for name in names:
+        data: Any = getattr(loader_of(name), "dataset", None)
+        if hasattr(data, "__getitem__") and hasattr(data, "__len__") and len(data):
+            _ = data[0]
+        try:
+            evaluator_of(name)
+        except FcosError:
+            raise
+        except NotImplementedError:  # `evaluate` passes over it
+            continue
+        except Exception as error:  # whatever an evaluator of the user's does
+            reason = " ".join(str(error).split()).rstrip(".")
+            raise FcosError(f"The evaluator of {name} cannot be built ({type(error).__name__}: {reason}).") from error
+        theirs = (name and MetadataCatalog.get(name).get("thing_classes")) or ()
+        if class_names and theirs and (len(theirs) != len(class_names) or set(theirs) == set(class_names)):
+            for i, (there, here) in enumerate(itertools.zip_longest(theirs, class_names)):
+                if there != here:
+                    raise FcosError(
+                        f"The test set {name} has {len(theirs)} classes, the training data {len(class_names)}; number "
+                        f"{i} is {there!r} there and {here!r} here: evaluation needs the same ones in the same order."
+                    )

@@ -21,6 +21,7 @@ from ..config.load import CHECKPOINTS, is_data, is_file, load_config
 from ..config.plugins import load_plugins
 from ..config.stored import build
 from ..data.images import ImageLike, to_array
+from ..devices import find_device
 from ..errors import FcosError
 from ..modeling import Selector
 from ..visualize import draw_boxes
@@ -76,7 +77,7 @@ class Predictor:
         if score_threshold is not None and not 0 <= score_threshold < 1:
             raise FcosError(f"score_threshold is {score_threshold}; it must be in 0..1, 1 excluded, for example 0.3.")
         load_plugins(plugins)
-        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self.device: torch.device = find_device(device, "device")
         self.cfg = load_config(source, overrides, allow_py=allow_py)
         path = _weights_path(str(source), self.cfg, None if weights is None else str(weights))
         weights_read = read(fetch(path)) if path else None

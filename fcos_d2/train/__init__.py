@@ -3,8 +3,26 @@
 What may be changed here: what happens between two iterations. What an iteration computes is the business of `modeling`.
 """
 
-from .distributed import main_of_script, run
-from .interrupt import TrainingInterrupted
-from .trainer import LazyTrainer
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .distributed import main_of_script as main_of_script
+    from .distributed import run as run
+    from .interrupt import TrainingInterrupted as TrainingInterrupted
+    from .trainer import LazyTrainer as LazyTrainer
+
+_HOMES = {
+    "LazyTrainer": "trainer", "TrainingInterrupted": "interrupt", "main_of_script": "distributed", "run": "distributed",
+}  # fmt: skip
 
 __all__ = ["LazyTrainer", "TrainingInterrupted", "main_of_script", "run"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a part when it is asked for: commands look at folders (`workspace`) before they wait for PyTorch."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f".{_HOMES[name]}", __name__), name)

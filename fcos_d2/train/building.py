@@ -28,7 +28,14 @@ from ..config.stored import Config, dump_config
 from ..config.train_options import TrainOptions
 from ..config.translate import dataloader_of_yacs, lr_multiplier_of_yacs, optimizer_of_yacs, train_of_yacs
 from ..errors import FcosError
-from ..evaluation.evaluate import build_evaluator, build_loader, build_test_loader, evaluate, test_sets
+from ..evaluation.evaluate import (
+    build_evaluator,
+    build_loader,
+    build_test_loader,
+    check_evaluation,
+    evaluate,
+    test_sets,
+)
 from ..files import write_atomically
 from .hooks import EvaluationHook
 from .settings import switches
@@ -85,7 +92,9 @@ class BuildingTrainer(TrainerBase):
 
     @classmethod
     def build_train_loader(cls, cfg: Config) -> Any:
-        return build_loader(_data(cfg).dataloader.train)
+        if (node := OmegaConf.select(_data(cfg), "dataloader.train")) is None:
+            raise FcosError("The config has no dataloader.train, so there is nothing to train on.")
+        return build_loader(node)
 
     @classmethod
     def build_test_loader(cls, cfg: Config, dataset_name: str | None) -> Any:
@@ -105,6 +114,13 @@ class BuildingTrainer(TrainerBase):
             return evaluate(model, test_sets(_data(cfg)), loader, evaluator, evaluators)
 
     test: Any = classmethod(_test)
+
+    def check_evaluation(self, cfg: Config) -> None:
+        """Raise FcosError if `test` would fail on a config's data: before training, not after it."""
+        make = type(self)
+        if getattr(make.test, "__func__", None) is BuildingTrainer._test:  # who evaluates otherwise may need other data
+            loader, evaluator = (functools.partial(f, cfg) for f in (make.build_test_loader, make.build_evaluator))
+            check_evaluation(test_sets(_data(cfg)), loader, evaluator, self.class_names)
 
 
 def options_of(cfg: Config) -> TrainOptions:
@@ -132,12 +148,12 @@ def _data(cfg: Config) -> DictConfig:
 
 
 def store_config(cfg: Config, folder: str) -> str | None:
-    """The text that checkpoints hold, which the first process writes to config.yaml, too; None if there is none."""
+    """The text that checkpoints hold; the first process writes it to config.yaml in a folder. None if there is none."""
     try:
         text = dump_config(cfg)
     except FcosError as error:
         logger.warning("%s Checkpoints will hold no config: predictions will need the config file.", error)
         return None
-    if comm.is_main_process():
+    if folder and comm.is_main_process():
         write_atomically(Path(folder) / "config.yaml", lambda file: file.write(text.encode()))
     return text

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -89,7 +88,7 @@ class EvaluationHook(HookBase):
         period: iterations between evaluations; 0: after the last one only.
         metric: that decides what is best, higher being better, e.g. "bbox/AP"; of several data sets, the first counts.
         patience: evaluations without a new best after which training ends; 0: never.
-        checkpoints: iterations between them, and how many of the numbered ones stay.
+        checkpoints: iterations between them, and how many stay, model_final.pth included.
     """
 
     def __init__(self, period: int, metric: str, patience: int, checkpoints: CheckpointerOptions | None = None) -> None:
@@ -104,19 +103,24 @@ class EvaluationHook(HookBase):
         due = trainer.is_last or (self.period > 0 and (iteration + 1) % self.period == 0)
         if self.pending or (due and self._evaluated != iteration):
             self._evaluate(iteration)
-        numbered = (iteration + 1) % self.checkpoints.period == 0
-        file = Path(trainer.output_dir) / f"model_{iteration:07d}.pth"
         if trainer.is_last:
             trainer.save("model_final")
-            if not numbered and comm.is_main_process():  # what was written before an evaluation that ended the training
-                file.unlink(missing_ok=True)
-        elif numbered or self._evaluated == iteration:
-            trainer.save(file.stem)
-            if comm.is_main_process() and self.checkpoints.max_to_keep:
-                found = [re.fullmatch(r"model_(\d{7,})\.pth", path.name) for path in file.parent.glob("model_*.pth")]
-                numbers = sorted(int(match[1]) for match in found if match and int(match[1]) <= iteration)
-                for number in numbers[: -self.checkpoints.max_to_keep]:
-                    file.with_name(f"model_{number:07d}.pth").unlink(missing_ok=True)
+        elif (iteration + 1) % self.checkpoints.period == 0 or self._evaluated == iteration:
+            trainer.save(f"model_{iteration:07d}")
+        else:
+            return
+        self._remove_old(iteration)
+
+    def _remove_old(self, iteration: int) -> None:
+        """Remove this training's oldest checkpoints; the one before an evaluation that was the last has its twin."""
+        written, most, last = self.trainer.state.written, self.checkpoints.max_to_keep, self.trainer.is_last
+        old = {iteration} & written if last and (iteration + 1) % self.checkpoints.period else set()
+        if most is not None:
+            rest = sorted(written - old)
+            old.update(rest[: max(0, len(rest) + last - most)])
+        for number in old if comm.is_main_process() else ():
+            (Path(self.trainer.output_dir) / f"model_{number:07d}.pth").unlink(missing_ok=True)
+        written -= old
 
     def _evaluate(self, iteration: int) -> None:
         trainer = self.trainer
@@ -143,12 +147,17 @@ class EvaluationHook(HookBase):
         value = float(value) if math.isfinite(value) else 0.0  # COCOEvaluator says NaN
         if (best := self.best) is not None and value <= best:
             self.since_best += 1
-            logger.info("%s %.3f; the best is %.3f of iteration %d.", self.metric, value, best, self.best_iteration)
+            shown = self.metric, self._shown(value), self._shown(best), self.best_iteration + 1
+            logger.info("%s %s; the best is %s of iteration %d.", *shown)
         else:
             self.best, self.best_iteration, self.since_best = value, self.trainer.iter, 0
             self.trainer.save_best(value)
-            logger.info("%s %.3f is the best so far: model_best.pth.", self.metric, value)
+            logger.info("%s %s is the best so far: model_best.pth.", self.metric, self._shown(value))
         return value
+
+    def _shown(self, value: float) -> str:
+        """The metric in words: COCO's, which evaluators give in percent, from 0 to 1 as everywhere else."""
+        return f"{value / 100 if self.metric.rpartition('/')[2].startswith('AP') else value:.3f}"
 
     def state_dict(self) -> dict[str, Any]:
         return {key: vars(self)[key] for key in ("best", "best_iteration", "since_best", "pending")}

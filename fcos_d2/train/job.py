@@ -33,7 +33,9 @@ from ..visualize import Drawable, draw_comparison, draw_curves
 from ..weights.read import load
 from ..zoo import get_config
 from . import own_data
+from .building import options_of
 from .settings import start_threads, without_denormals
+from .state import finished
 from .trainer import LazyTrainer
 from .workspace import DEMO_IMAGES, Workspace
 
@@ -129,13 +131,29 @@ def _tell(progress: Any, trainer: LazyTrainer) -> None:
     progress.update(trainer.iter + 1, "  ".join(notes))
 
 
-def _draw(trainer: LazyTrainer, folder: Path, dataset: str, title: str, metrics: str = "metrics.json") -> None:
+def _evaluated_on(cfg: DictConfig) -> str | None:
+    """The first of the data sets that a config evaluates on, by its name in Detectron2's catalog."""
+    names = OmegaConf.select(cfg, "dataloader.test.dataset.names")
+    first = names if isinstance(names, str) else next(iter(names or ()), None)
+    return first if OmegaConf.select(cfg, "dataloader.evaluator") else None
+
+
+def _scores(results: dict[str, Any], dataset: str | None) -> dict[str, Any]:
+    """`scores`, of the first data set where there are several; all None where nothing is evaluated."""
+    if dataset is None:
+        return {**dict.fromkeys(("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large")), "per_class": {}}
+    return scores(results.get(dataset, results), dataset)
+
+
+def _draw(trainer: LazyTrainer, folder: Path, dataset: str | None, title: str, metrics: str = "metrics.json") -> None:
     """The course of training as curves.png, and detections.png: what is there beside what is found, in six images.
 
     The images are spread evenly over a registered data set; those with objects are preferred.
     """
     if (folder / metrics).is_file():
         draw_curves(folder / metrics, folder / "curves.png", title)
+    if dataset is None or "mapper" not in trainer.cfg.dataloader.test:
+        return
     records = DatasetCatalog.get(dataset)
     records = [record for record in records if true_boxes(record)] or records
     count = min(6, len(records))
@@ -163,6 +181,10 @@ def train_job(job: TrainingJob, workspace: Workspace, audience: Audience) -> Non
     output = workspace.target
     cfg, data = job.config(output)
     first = comm.is_main_process()
+    if job.resume and all(comm.all_gather(_is_finished(workspace, cfg))):
+        more = "--iterations with a higher number trains longer"
+        audience.say(f"The training in {output} is complete, so --resume changes nothing; {more}.")
+        return
     if data and first:
         audience.say(data.described() + f" {cfg.train.max_iter} iterations.")
         names = [name for name in (data.names.train, data.names.val) if name]
@@ -178,19 +200,34 @@ def train_job(job: TrainingJob, workspace: Workspace, audience: Audience) -> Non
             audience.say(f"{output} stays as it is until the new training is complete; that is written to {folder}.")
         comm.synchronize()
         trainer, seconds = _train(audience, cfg, folder, job.resume)
-        evaluated_on = str(cfg.dataloader.test.dataset.names)
+        evaluated_on = _evaluated_on(cfg)
         title = data.folder.resolve().name if data else str(job.model)
         _draw(trainer, folder, evaluated_on, title)
-        best = load(folder / "model_best.pth") if (folder / "model_best.pth").is_file() else {}
         summary = {
-            **scores(trainer.results, evaluated_on),
-            "best": {"iteration": best.get("iteration"), "AP": best.get("metrics", {}).get("bbox/AP", math.nan) / 100},
-            "classes": trainer.class_names, "images": data.images if data else None, "iterations": trainer.done + 1,
-            "seconds": round(seconds, 1), "device": cfg.train.device, "output": output,
+            **_scores(trainer.results, evaluated_on), "best": _best(folder), "dataset": evaluated_on,
+            "image": _image(evaluated_on), "classes": trainer.class_names, "images": data.images if data else None,
+            "iterations": trainer.done + 1, "seconds": round(seconds, 1), "device": cfg.train.device, "output": output,
             "checkpoint": output / "model_final.pth", "plugins": modules_of(cfg),
             "holds_config": trainer.checkpointer.extra["config"] is not None,
         }  # fmt: skip
         write_json(folder / "summary.json", summary)
+
+
+def _is_finished(workspace: Workspace, cfg: DictConfig) -> bool:
+    """Whether a folder holds all that a training leaves."""
+    there = not workspace.replaces and (workspace.folder / "summary.json").is_file()
+    return there and finished(workspace.folder, options_of(cfg)) is not None
+
+
+def _best(folder: Path) -> dict[str, Any]:
+    """Iteration and AP (0 to 1) of model_best.pth; not a number where there is none."""
+    best = load(folder / "model_best.pth") if (folder / "model_best.pth").is_file() else {}
+    return {"iteration": best.get("iteration"), "AP": best.get("metrics", {}).get("bbox/AP", math.nan) / 100}
+
+
+def _image(dataset: str | None) -> str | None:
+    """An image to try a detector on."""
+    return next((record["file_name"] for record in DatasetCatalog.get(dataset)), None) if dataset else None
 
 
 def evaluate_job(
@@ -204,6 +241,11 @@ def evaluate_job(
     """
     cfg = own_data.lazy_config(model or str(weights), overrides, allow_py=allow_py)
     own_data.require_nodes(cfg, ("model", "dataloader", "train"))
+    for node in ("test", "evaluator"):
+        if OmegaConf.select(cfg, f"dataloader.{node}") is None:
+            raise FcosError(
+                f"The config has no dataloader.{node}, so it cannot be evaluated: add one, as its variant has."
+            )
     if weights is not None:
         cfg.train.init_checkpoint = weights
     if data is not None:
@@ -217,13 +259,16 @@ def evaluate_job(
     cfg.train.device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     cfg.train.output_dir = str(workspace.target)
     cfg = apply_lazy(cfg, [text for text in overrides if not own_data.is_yacs_key(text)])
-    dataset = str(cfg.dataloader.test.dataset.names)
+    if (dataset := _evaluated_on(cfg)) is None:
+        raise FcosError(
+            "The config names no data set to evaluate on in dataloader.test.dataset.names: give --data DIR."
+        )
     with workspace.writing() as folder:
         trainer = LazyTrainer(cfg, eval_only=True, console=False, folder=str(folder))
         with audience.waiting("evaluating"), audience.no_tables():
             results = trainer.test()
         summary = {
-            **scores(results, dataset), "dataset": dataset, "images": len(DatasetCatalog.get(dataset)),
+            **_scores(results, dataset), "dataset": dataset, "images": len(DatasetCatalog.get(dataset)),
             "weights": weights, "output": workspace.target,
         }  # fmt: skip
         write_json(folder / "summary.json", summary)
@@ -272,9 +317,10 @@ def run_demo(settings: DemoSettings, device: str | None, workspace: Workspace, a
             (folder / "metrics.json").replace(folder / "training.jsonl")
             _draw(trainer, folder, evaluated_on, "FCOS on synthetic shapes", "training.jsonl")
             summary = {
-                **scores(trainer.results, evaluated_on), "seconds": round(time.monotonic() - started, 1),
-                "seconds_training": round(seconds, 1), "device": cfg.train.device,
-                "checkpoint": workspace.target / "model_final.pth", "settings": vars(settings),
+                **scores(trainer.results, evaluated_on), "best": _best(folder),
+                "seconds": round(time.monotonic() - started, 1), "seconds_training": round(seconds, 1),
+                "device": cfg.train.device, "settings": vars(settings),
+                "checkpoint": workspace.target / "model_final.pth",
             }  # fmt: skip
             write_json(folder / "metrics.json", summary)
         finally:

@@ -39,6 +39,7 @@ __all__ = [
 ]  # fmt: skip
 
 DEFAULT_MODEL = "fcos_R_18_FPN_small"
+_PARTS = {"train", "test"}  # of `dataloader`; a config may do without test data
 
 
 @dataclass(frozen=True)
@@ -147,7 +148,8 @@ def configure(
     _edit_data(cfg.dataloader, names, image_size or preset.image_size)
     cfg.dataloader.train.total_batch_size = batch_size
     workers = min(4, cores() // 2 if workers is None else workers)
-    cfg.dataloader.train.num_workers = cfg.dataloader.test.num_workers = workers
+    for part in _PARTS & cfg.dataloader.keys():
+        cfg.dataloader[part].num_workers = workers
     _edit_solver(cfg, preset, batch_size, iterations)
     cfg.train.device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     return cfg
@@ -220,17 +222,18 @@ def _edit_data(dataloader: DictConfig, names: DatasetNames, size: int | None) ->
     """Data sets, and the sizes of the `ResizeShortestEdge` among the augmentations; the aspect ratio stays."""
     dataloader.train.dataset.names = names.train
     dataloader.train.dataset.filter_empty = False  # an image without objects says what objects do not look like
-    dataloader.test.dataset.names = names.val or names.train
+    if "test" in dataloader:
+        dataloader.test.dataset.names = names.val or names.train
     if not size:
         return
     longest = round(size * 5 / 3)
     shorter = sorted({max(32, 8 * round(scale * size / 8)) for scale in (0.8, 0.85, 0.9, 0.95)} | {size})
-    for node, sizes in ((dataloader.train, shorter), (dataloader.test, size)):
-        for augmentation in node.mapper.augmentations:
+    for part in _PARTS & dataloader.keys():
+        for augmentation in dataloader[part].mapper.augmentations:
             if "short_edge_length" in augmentation:
-                augmentation.short_edge_length = sizes
+                augmentation.short_edge_length = shorter if part == "train" else size
                 augmentation.max_size = longest
-                if node is dataloader.train:
+                if part == "train":
                     augmentation.sample_style = "choice"
 
 

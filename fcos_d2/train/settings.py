@@ -15,7 +15,7 @@ from ..config.train_options import TrainOptions
 from ..data.random_state import generators_kept
 from ..errors import FcosError
 
-__all__ = ["Log", "find_device", "process", "start_threads", "switches", "without_denormals"]
+__all__ = ["Log", "process", "start_threads", "switches", "without_denormals"]
 
 _LOGGERS = ("fcos_d2", "detectron2", "fvcore")
 
@@ -111,14 +111,3 @@ class Log:
                 handler.close()
             for logger, level in levels.items():
                 logger.setLevel(level)
-
-
-def find_device(name: str, key: str) -> torch.device:
-    """Raises FcosError if this machine has no such device."""
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise FcosError(f"{key} is {name!r}, which is no device: use cuda or cpu.") from error
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise FcosError(f"{key} is {name!r}, but PyTorch finds no CUDA device here: pass {key}=cpu.")
-    return device

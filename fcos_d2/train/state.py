@@ -6,7 +6,11 @@ the iteration and the process, and the buffers of other processes arrive with ea
 
 from __future__ import annotations
 
+import json
 import logging
+import math
+import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,17 +19,51 @@ from detectron2.utils import comm
 from fvcore.common.param_scheduler import ParamScheduler
 from torch import Tensor
 
+from ..config.train_options import TrainOptions
 from ..errors import FcosError
 from ..files import sha256_of
 from ..weights.fit import Policy, fit
-from ..weights.read import read
+from ..weights.read import load, read
 from .buffers import own_buffers
 from .building import BuildingTrainer
 from .hooks import NO_BETTER
 
-__all__ = ["State"]
+__all__ = ["State", "finished"]
 
 logger = logging.getLogger("fcos_d2")
+
+
+def finished(folder: str | Path, options: TrainOptions) -> dict[str, Any] | None:
+    """The last results of the training in a folder if it is complete, so that resuming has nothing to do; else None."""
+    folder = Path(folder)
+    try:
+        state = load(folder / (folder / "last_checkpoint").read_text(encoding="utf-8").strip())["trainer"]
+        results = json.loads((folder / "evaluation.json").read_text(encoding="utf-8"))
+        done, evaluated = int(state["iteration"]) + 1, results.pop("iteration")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):  # what is wrong is said where it is resumed
+        return None
+    complete = done >= options.max_iter or _stopped(state, options)
+    if not complete or _of_evaluation(state).get("pending", False) or evaluated != done - 1:
+        return None
+    return _with_nan(results)
+
+
+def _with_nan(results: Any) -> Any:
+    if isinstance(results, dict):
+        return {key: _with_nan(value) for key, value in results.items()}
+    return math.nan if results is None else results
+
+
+def _of_evaluation(state: Mapping[str, Any]) -> dict[str, Any]:
+    """What a checkpoint's state says of its `EvaluationHook`."""
+    return state.get("hooks", {}).get("EvaluationHook", {})
+
+
+def _stopped(state: Mapping[str, Any], options: TrainOptions) -> str:
+    """Why a training ended early, as its checkpoint says; empty if it did not, or more patience lets it go on."""
+    reason, waited = state.get("stopped", ""), _of_evaluation(state).get("since_best", 0)
+    patience = options.early_stop.patience
+    return "" if reason.startswith(NO_BETTER) and waited and not 0 < patience <= waited else reason
 
 
 class State:
@@ -40,6 +78,7 @@ class State:
         self.trainer = trainer
         self.resumed: dict[str, Any] = {}  # the state that training begins with, until it does
         self.buffers: dict[str, Tensor] = {}  # of all processes, after the last step
+        self.written: set[int] = set()  # iterations of this training's files model_<iteration>.pth
 
     def state_dict(self) -> dict[str, Any]:
         trainer = self.trainer
@@ -59,9 +98,9 @@ class State:
         return state | {"_trainer": {key: state[key] for key in ("iteration", "optimizer", "grad_scaler")}}
 
     @property
-    def evaluation(self) -> dict[str, Any]:
-        """What the checkpoint says of its `EvaluationHook`."""
-        return self.resumed.get("hooks", {}).get("EvaluationHook", {})
+    def pending(self) -> bool:
+        """Whether the checkpoint was written before an evaluation that is still to be done."""
+        return _of_evaluation(self.resumed).get("pending", False)
 
     def found(self) -> str:
         """The checkpoint to resume from, the same for all processes; empty if there is none.
@@ -103,7 +142,9 @@ class State:
             if weights.averages is None:
                 logger.warning("%s has no averaged weights; the average starts with its weights.", path)
         self.load_state_dict(weights.extra["trainer"])
-        logger.info("Going on from %s, at iteration %d of %d.", path, trainer.start_iter, trainer.max_iter)
+        found = (re.fullmatch(r"model_(\d{7,})\.pth", file.name) for file in Path(path).parent.glob("model_*.pth"))
+        self.written = {int(match[1]) for match in found if match and int(match[1]) <= trainer.done}
+        logger.info("Going on from %s, %d of %d iterations are done.", path, trainer.start_iter, trainer.max_iter)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """What decides where training begins, nothing for the beginning; the rest waits for `restore`."""
@@ -121,11 +162,10 @@ class State:
             trainer.__dict__.pop(name, None)
         if trainer.average is not None:
             trainer.average.updates = state.get("ema_updates", 0)
-        trainer.stop_reason = reason = state.get("stopped", "")
-        patience, waited = trainer.options.early_stop.patience, self.evaluation.get("since_best", 0)
-        if reason.startswith(NO_BETTER) and waited and not 0 < patience <= waited:
+        trainer.stop_reason, reason = _stopped(state, trainer.options), state.get("stopped", "")
+        if reason and not trainer.stop_reason:
+            patience = trainer.options.early_stop.patience
             logger.info("Training had ended (%s); train.early_stop.patience=%d lets it go on.", reason, patience)
-            trainer.stop_reason = ""
 
     def restore(self) -> None:
         """Put optimizer, scaler, data and hooks, which are built, to where the resumed training was."""

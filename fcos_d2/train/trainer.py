@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import re
 import signal
 import statistics
 import time
@@ -24,6 +25,7 @@ from ..config.stored import Config, check_complete
 from ..config.translate import class_key, model_of_yacs
 from ..data.random_state import generators_kept, seed_generators, seeded
 from ..data.stream import SampleStream
+from ..devices import find_device
 from ..errors import FcosError
 from ..evaluation.evaluate import data_class_names, write_results
 from ..modeling.rewrite import prepare_training
@@ -33,8 +35,8 @@ from .buffers import buffers_of_the_first
 from .building import BuildingTrainer, in_folder, options_of, store_config
 from .hooks import EvaluationHook, WeightAverage
 from .interrupt import Request, TrainingInterrupted, handling
-from .settings import Log, find_device, process
-from .state import State
+from .settings import Log, process
+from .state import State, finished
 from .step import Step
 
 __all__ = ["LazyTrainer", "TrainingInterrupted"]
@@ -92,7 +94,9 @@ class LazyTrainer(BuildingTrainer):
         self._registered: list[HookBase] = []
         self._request, self._asked = Request(), False
         self._norms: list[float] = []  # of the gradient, since the last one that was logged
-        self._log = Log(self.output_dir if comm.is_main_process() else "", self._console)
+        self._kept = finished(self.output_dir, self.options) if resume and not eval_only else None
+        folder = "" if self._kept is not None else self.output_dir  # what is complete is not changed
+        self._log = Log(folder if comm.is_main_process() else "", self._console)
         with self._log.open():
             self.device = find_device(self.options.device, "MODEL.DEVICE" if self._yacs else "train.device")
             self.seed = self.options.seed if self.options.seed >= 0 else comm.shared_random_seed()
@@ -103,7 +107,7 @@ class LazyTrainer(BuildingTrainer):
             parts: dict[str, Any] = {"trainer": self.state}
             if self.options.ema.enabled and not eval_only:
                 parts["ema"] = self.average = WeightAverage(self.bare_model, self.options.ema.decay)
-            extra = {"class_names": self.class_names, "config": store_config(self.cfg, self.output_dir)}
+            extra = {"class_names": self.class_names, "config": store_config(self.cfg, folder)}
             self.checkpointer = Checkpointer(self.bare_model, self.output_dir, extra=extra, **parts)
             self.resume_or_load(resume)
 
@@ -175,6 +179,10 @@ class LazyTrainer(BuildingTrainer):
     def scheduler(self) -> Any:
         return self.build_lr_scheduler(self.cfg, self.optimizer)
 
+    def _here(self) -> Config:
+        """The config, with the folder that is written to."""
+        return self.cfg if self.output_dir == self.options.output_dir else in_folder(self.cfg, self.output_dir)
+
     def _prepare(self) -> None:
         """Everything that training needs, in the state of the checkpoint that is resumed."""
         options = self.options
@@ -182,6 +190,7 @@ class LazyTrainer(BuildingTrainer):
             message = "%s has no method whole_batch: train.grad_accumulation averages losses over the parts."
             logger.warning(message, type(self.bare_model).__name__)
         _ = self.stream, self.scheduler
+        self.check_evaluation(self._here())
         # Without device_ids the model itself takes its inputs to the device: DDP would wait for each of them.
         self.model = create_ddp_model(self.bare_model, **{"device_ids": None, **options.as_dict()["ddp"]})
         self.step = Step(self.model, self.bare_model, self.optimizer, options, self.device)
@@ -202,10 +211,9 @@ class LazyTrainer(BuildingTrainer):
 
     def evaluate(self) -> dict[str, Any]:
         """`test` what checkpoints hold: the averaged weights, if any, and everywhere the first process's buffers."""
-        cfg = self.cfg if self.output_dir == self.options.output_dir else in_folder(self.cfg, self.output_dir)
         averaged = nullcontext() if self.average is None else self.average.in_place()
         with process(self._log, self.options, self.device), averaged, buffers_of_the_first(self.bare_model):
-            self.results = type(self).test(cfg, self.bare_model)
+            self.results = type(self).test(self._here(), self.bare_model)
         self.evaluated = self.done
         write_results(self.results, self.output_dir, self.done if self.done >= 0 else None)
         return self.results
@@ -221,14 +229,18 @@ class LazyTrainer(BuildingTrainer):
             raise FcosError("This trainer has trained already: make another one, with resume=True to go on.")
         with process(self._log, self.options, self.device):
             complete = self.start_iter >= self.max_iter or bool(self.stop_reason)
-            pending = self.state.evaluation.get("pending", False)
+            pending = self.state.pending
             if complete and not pending:
                 self.iter = max(self.done, 0)
-                logger.info("Training is complete: %d of %d iterations are done%s.", self.start_iter, self.max_iter,
-                            f", {self.stop_reason}" if self.stop_reason else "")  # fmt: skip
-                return self.evaluate()
+                logger.info("Training is complete: %d of %d iterations are done%s%s.", self.start_iter, self.max_iter,
+                            f", {self.stop_reason}" if self.stop_reason else "",
+                            "" if self._kept is None else "; nothing is changed")  # fmt: skip
+                if self._kept is None:
+                    return self.evaluate()
+                self.evaluated, self.results = self.done, self._kept if comm.is_main_process() else {}
+                return self.results
             self._prepare()
-            logger.info("Training from iteration %d to %d.", self.start_iter, self.max_iter)
+            logger.info("Training from iteration %d to %d.", self.start_iter + 1, self.max_iter)
             with handling(self._request), EventStorage(self.start_iter) as self.storage:
                 try:
                     self.iter = self.start_iter
@@ -238,7 +250,7 @@ class LazyTrainer(BuildingTrainer):
                     self.stream.close()
                     self.after_train()
             if self.stop_reason:
-                logger.info("Training ended after iteration %d: %s.", self.iter, self.stop_reason)
+                logger.info("Training ended after iteration %d: %s.", self.iter + 1, self.stop_reason)
             return self.results
 
     def _loop(self, pending: bool) -> None:
@@ -261,8 +273,9 @@ class LazyTrainer(BuildingTrainer):
                 self.save(name)
                 comm.synchronize()  # the first process to leave ends the others, so all wait for the checkpoint
                 raise TrainingInterrupted(
-                    f"Interrupted after iteration {iteration} of {self.max_iter}, kept as {self.output_dir}/{name}.pth:"
-                    " run the same command with --resume to go on.", 128 + (self._request.signal or signal.SIGINT),
+                    f"Interrupted after iteration {iteration + 1} of {self.max_iter}, kept as "
+                    f"{self.output_dir}/{name}.pth: run the same command with --resume to go on.",
+                    128 + (self._request.signal or signal.SIGINT),
                 )  # fmt: skip
 
     def _finish_evaluation(self, iteration: int) -> None:
@@ -311,8 +324,8 @@ class LazyTrainer(BuildingTrainer):
         listed = ", ".join(f"{name} {value:g}" for name, value in losses.items())
         rate = "SOLVER.BASE_LR" if self._yacs else "optimizer.lr"
         raise FcosError(
-            f"{what} is not finite at iteration {self.iter} ({listed}; images {images}): lower {rate}, clip gradients, "
-            f"or look at these images; the checkpoints in {self.output_dir} are not affected."
+            f"{what} is not finite at iteration {self.iter + 1} ({listed}; images {images}): lower {rate}, clip "
+            f"gradients, or look at these images; the checkpoints in {self.output_dir} are not affected."
         )
 
     def after_train(self) -> None:
@@ -322,6 +335,8 @@ class LazyTrainer(BuildingTrainer):
 
     def save(self, name: str) -> None:
         """Write a checkpoint to resume from."""
+        if numbered := re.fullmatch(r"model_(\d{7,})", name):
+            self.state.written.add(int(numbered[1]))
         self.checkpointer.save(name, iteration=self.done)
         self._is_final = name == "model_final"
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import FcosError
-from ..files import temporary_folder, write_json
+from ..files import require_writable, temporary_folder, write_json
 
 try:
     import fcntl
@@ -79,8 +79,7 @@ class Workspace:
             FcosError: the folder holds something else, or what the user did not ask to replace.
         """
         target = target.expanduser()
-        if target.exists() and not target.is_dir():
-            raise FcosError(f"The output folder {target} is a file: choose another --output.")
+        require_writable(target)
         fresh = _folder_beside(target)
         # Of the processes that torchrun has started, the first.
         if os.environ.get("RANK", "0") == "0" or not {"WORLD_SIZE", "LOCAL_RANK"} <= os.environ.keys():
@@ -284,7 +283,8 @@ def _exchange(fresh: Path, target: Path) -> None:
         shutil.rmtree(fresh)
     except (OSError, FcosError) as error:
         reason = getattr(error, "strerror", None) or str(error).rstrip(".")
+        how = " with --resume" if note["holds"] == TRAINING.name else ""  # others have no such option
         raise FcosError(
             f"The new {note['holds']} is complete, but cannot be moved from {fresh} to {target}: {reason}; running the "
-            "command again with --resume finishes that."
+            f"command again{how} finishes that."
         ) from error

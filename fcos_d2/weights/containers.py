@@ -22,6 +22,7 @@ from torch import Tensor
 
 from ..errors import FcosError
 from ..files import os_error
+from ..paths import require_checkpoint
 from .pickles import STORAGES, Foreign, Refused, read_pickle
 
 __all__ = ["SUFFIXES", "load"]
@@ -44,11 +45,7 @@ def load(path: str | Path) -> dict[str, Any]:
     Raises:
         FcosError: the file is missing, cut off, damaged, or holds an object that could run code.
     """
-    path = Path(path).expanduser()
-    if path.is_dir():
-        raise FcosError(f"The checkpoint {path} is a folder: name the file in it.")
-    if not path.is_file():
-        raise FcosError(f"The checkpoint {path} does not exist.")
+    path = require_checkpoint(path)
     try:
         with path.open("rb") as file:
             payload = _content(file)

@@ -13,6 +13,7 @@ from iopath.common.file_io import get_cache_dir
 
 from ..errors import FcosError
 from ..files import sha256_of
+from ..paths import is_address
 from ..zoo.addresses import ADDRESSES, Address
 
 __all__ = ["fetch", "is_address", "is_backbone_only"]
@@ -20,11 +21,6 @@ __all__ = ["fetch", "is_address", "is_backbone_only"]
 # Prefixes of ImageNet weights, and of tables that are data here; other names with them cannot be looked up.
 _IMAGENET = ("detectron2://ImageNetPretrained/", "catalog://ImageNetPretrained/")
 _TABLES = ("torchvision://", "open-mmlab://")
-
-
-def is_address(path: str) -> bool:
-    """Whether it names something to download (https://, detectron2://, torchvision://, ...) rather than a file."""
-    return len(urlparse(path).scheme) > 1
 
 
 def is_backbone_only(path: str) -> bool:

@@ -80,7 +80,7 @@ def test_killed_interrupted_and_out_of_disk(home):
 
     code, said = stop(*TRAIN, "--resume", *ENDLESS, cwd=home, after=fresh / "model_0000009.pth", by=signal.SIGINT)
     assert code == 130 and snapshot(keep) == before, said
-    done = int(re.search(r"after iteration (\d+)", said)[1])
+    done = int(re.search(r"after iteration (\d+)", said)[1]) - 1
     command = shlex.split(re.search(r"Go on with: (.+)", said)[1])
     assert command[0] == "fcos" and command[-1] == "--resume" and "--overwrite" not in command
 

@@ -88,7 +88,7 @@ def test_yaml_config_on_coco(datasets, tmp_path, processes):
     done = call(*start, *SMALL_YAML, "OUTPUT_DIR", tmp_path, datasets=datasets)
     assert len(table(done)) == 6
     resumed = call(*start, "--resume", *SMALL_YAML, "SOLVER.MAX_ITER", "4", "OUTPUT_DIR", tmp_path, datasets=datasets)
-    assert "Training from iteration 3 to 4" in resumed.stdout + resumed.stderr
+    assert "Training from iteration 4 to 4" in resumed.stdout + resumed.stderr
     file = tmp_path / "model_final.pth"
     weights = [f"MODEL.WEIGHTS={file}", "OUTPUT_DIR", tmp_path / "e"]
     evaluated = call(*start, "--eval-only", *SMALL_YAML, *weights, datasets=datasets)

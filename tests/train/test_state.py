@@ -287,7 +287,7 @@ def test_a_gradient_that_is_not_finite_changes_no_weight(small, options):
     with pytest.raises(FcosError) as error:
         trainer.train()
     text = str(error.value)
-    assert "The gradient is not finite at iteration 2" in text and "loss_fcos_cls nan" not in text
+    assert "The gradient is not finite at iteration 3" in text and "loss_fcos_cls nan" not in text
     assert f"images {seen[0]} (loss_fcos_loc))" in text
     weights = dict(trainer.bare_model.named_parameters())
     assert all(torch.equal(weights[name], trainer.kept[name]) for name in weights)
@@ -314,7 +314,7 @@ def test_a_refused_step_moves_neither_buffers_nor_the_place_in_the_data(small, w
     options = "model.backbone.bottom_up.norm=BN", f"model.dense.loss.class_normalizer={MOVING}"
     trainer = LazyTrainer(small("out", *options), console=False)
     trainer.register_hooks([Do(1, spoil)])
-    with pytest.raises(FcosError, match=f"{what} is not finite at iteration 2"):
+    with pytest.raises(FcosError, match=f"{what} is not finite at iteration 3"):
         trainer.train()
     assert {"dense.loss.average", "backbone.bottom_up.stem.conv1.norm.running_mean"} <= kept.keys()
     assert differing(kept, trainer.bare_model.state_dict()) == []
@@ -376,7 +376,7 @@ def test_training_leaves_the_process_as_it_was(small):
     cfg.train.cudnn_benchmark, cfg.train.float32_precision = True, "high"
     trained(cfg)
     assert state() == before and before[-1] > 0
-    assert "Training from iteration 0 to 1" in (Path(small("out").train.output_dir) / "log.txt").read_text()
+    assert "Training from iteration 1 to 1" in (Path(small("out").train.output_dir) / "log.txt").read_text()
     with without_denormals():  # an application that wants them flushed
         trained(small("again", "train.max_iter=1"))
         assert float(torch.tensor(torch.finfo(torch.float32).tiny) * 0.5) == 0
