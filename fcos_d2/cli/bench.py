@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from . import options as shared
+from .checks import check
 from .session import Result, Session, fcos_command
 
 _WAYS: dict[str, Any] = {"fp32": "fp32", "bf16": "bf16", "bf16-backbone": {"backbone": "bf16"}, "fp16": "fp16"}
@@ -49,7 +50,8 @@ def command(
     Times are those of the network and its post-processing on random images, without reading them. The optimized model
     must find what the plain one finds; the output says whether it does.
     """
-    session.start()
+    check(weights=weights, model=model, device=device)
+    session.start(device)
     import torch
 
     from ..config.load import CHECKPOINTS

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 import click
+from rich.text import Text
 
 from ..errors import FcosError
+from ..files import require_writable
 from . import options as shared
+from .checks import check
 from .session import Result, Session, fcos_command
+
+# The families of checkpoints and their other names, here so that a wrong one is told at once; a test compares them.
+FAMILIES = (
+    "fcos_core", "fcos_plus", "adelaidet", "mmdet", "torchvision", "detectron2", "vovnet", "hrnet", "nas_fcos",
+    "fcos", "tianzhi", "mmdetection", "fcos_d2",
+)  # fmt: skip
 
 
 @fcos_command("convert")
@@ -33,13 +43,24 @@ def command(
     """
     if output.exists() and not overwrite:
         raise FcosError(f"{output} is there already: choose another --output, or replace it with --overwrite.")
+    check(weights=checkpoint, model=variant)
+    require_writable(output.parent)
+    if output.is_dir():
+        raise FcosError(f"{output} is a folder: choose another --output, the name of the file to write.")
+    for name in (family, target):
+        if name is not None and name not in FAMILIES:
+            raise FcosError(f"There is no family {name!r} of checkpoints; choose one of: {', '.join(FAMILIES)}.")
     session.start()
     from ..importers import convert
+    from ..train.own_data import holds_config
 
     report = convert(checkpoint, output, family=family, to=target, config=variant, num_classes=num_classes)
     view = f"{report}\n\nwritten: {output}"
     if target is None:
-        names = " or ".join(report.variants) or "the config it was trained with"
-        model, where = ("", "") if report.config_name else ("--model NAME ", f"\nwhere NAME is {names}")
-        view += f"\n\nNow\n  fcos detect IMAGE {model}--weights {output}{where}"
-    return Result({**report.as_dict(), "output": output}, view)
+        known = holds_config(str(output))
+        models = [[]] if known else [["--model", name] for name in report.variants]
+        lines = [shlex.join(["fcos", "detect", "IMAGE", "--weights", str(output), *model]) for model in models]
+        hint = "" if known else "\nfor the variant that it was trained as" if models else ""
+        advice = "\n".join(f"  {line}" for line in lines)
+        view += f"\n\nNow{hint}\n{advice}" if lines else "\n\nNo variant has these weights: give --model its config."
+    return Result({**report.as_dict(), "output": output}, Text(view, no_wrap=True, overflow="ignore"))

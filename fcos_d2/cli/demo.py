@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 
 from . import options as shared
+from .checks import check
 from .session import Result, Session, fcos_command
 
 _FILES = {
@@ -35,14 +36,16 @@ def command(session: Session, output: Path, seed: int, iterations: int, device: 
     from 0 to 1, seconds, settings), training.jsonl (the course of training), model_final.pth and the images. An earlier
     demo there is replaced when the new one is complete; a folder with anything else is refused.
     """
-    session.start()
+    check(device=device)
+    from ..train.workspace import DEMO, Workspace
+
+    workspace = Workspace.open(output, DEMO, overwrite=True)
+    session.start(device)
     from ..train import TrainingInterrupted
     from ..train.job import DemoSettings, run_demo
-    from ..train.workspace import DEMO, Workspace
     from . import views
 
     settings = dataclasses.replace(DemoSettings(), seed=seed, iterations=iterations)
-    workspace = Workspace.open(output, DEMO, overwrite=True)
     try:
         summary = run_demo(settings, device, workspace, session)
     except TrainingInterrupted as error:
@@ -54,6 +57,6 @@ def command(session: Session, output: Path, seed: int, iterations: int, device: 
         views.view_of_scores(summary, f"{settings.val_images} new images"),
         output,
         _FILES,
-        [shlex.join(["fcos", "detect", str(image), "--weights", str(summary["checkpoint"])])],
+        [shlex.join(["fcos", "detect", str(image), "--weights", views.best_checkpoint(summary, output)])],
     )
     return Result(summary, view)

@@ -12,6 +12,7 @@ from rich.text import Text
 
 from ..errors import FcosError
 from . import options as shared
+from .checks import check
 from .session import Result, Session, fcos_command
 
 
@@ -44,7 +45,8 @@ def command(
             "No detector is given, and published weights are not bundled: pass --weights FILE, a checkpoint of "
             "`fcos train`, `fcos demo` or `fcos convert`."
         )
-    session.start()
+    check(weights=weights, model=model, device=device, images=images, output=output if pictures else None)
+    session.start(device)
     from ..data.sources import expand, read
     from ..predict.predictor import Predictor
     from ..train.own_data import holds_config

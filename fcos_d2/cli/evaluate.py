@@ -10,6 +10,7 @@ from rich.console import Group
 from rich.text import Text
 
 from . import options as shared
+from .checks import check
 from .session import Result, Session, fcos_command
 
 
@@ -40,12 +41,15 @@ def command(session: Session, output: Path, **options: Any) -> Result:
         raise click.UsageError("Give --weights FILE, and --data DIR or --config NAME.")
     if data is None and model is None:
         raise click.UsageError("Give --data DIR, or --config NAME for the data that it names.")
-    session.start()
-    from ..train.job import evaluate_job
+    given = {name: options[name] for name in ("data", "val_fraction", "weights", "model", "device")}
+    check(**given, need=(options["split"],))
     from ..train.workspace import EVALUATION, Workspace
-    from . import views
 
     workspace = Workspace.open(output, EVALUATION)
+    session.start(options["device"])
+    from ..train.job import evaluate_job
+    from . import views
+
     summary = evaluate_job(workspace, session, **options, allow_py=not session.no_py)
     numbers = views.view_of_scores(summary, f"{summary['images']} images of {summary['dataset']}")
     view = Group(numbers, views.ap_by_size(summary), Text(str(output / "summary.json"), "dim"))

@@ -13,7 +13,7 @@ import os
 import sys
 import traceback
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, redirect_stdout, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,6 +41,7 @@ class Result:
     data: Mapping[str, Any]
     view: RenderableType
     exit_code: int = 0
+    piped: str | None = None  # instead of the view where standard output is no terminal
 
 
 @dataclass
@@ -49,6 +50,7 @@ class Session:
 
     json: bool = False
     debug: bool = False
+    options: tuple[str, ...] = ("--batch-size", "--image-size", "--workers")  # those of the command
     plugins: tuple[str, ...] = ()  # modules of other projects, whose parts stored configs may name
     no_py: bool = False  # whether configs that are code are refused
 
@@ -61,14 +63,19 @@ class Session:
         """Tell the user what is going on."""
         self.log.print(text, highlight=False, markup=False, soft_wrap=True)
 
-    def start(self) -> None:
-        """Register all parts, those of plugins too: what a command does once its options have turned out right."""
+    def start(self, device: str | None = None) -> None:
+        """Register all parts, those of plugins too: what a command does once its options have turned out right.
+
+        Raises FcosError if the machine has no such device.
+        """
         import fcos_d2
 
         fcos_d2.register()
         from ..config.plugins import load_plugins
+        from ..devices import find_device
 
         load_plugins(self.plugins)
+        find_device(device, "--device")
 
     def progress(self, title: str, total: int) -> Progress:
         """A bar or lines on standard error; a context with `update(done, note)`."""
@@ -101,12 +108,15 @@ def fcos_command(name: str, **settings: Any) -> Callable[[Callable[..., Result]]
         def run(**options: Any) -> int:
             context = click.get_current_context()
             session = context.ensure_object(Session)
+            session.options = tuple(name for parameter in context.command.params for name in parameter.opts)
             with session.running() as out:
                 result = function(session, **options)
                 if session.json:
                     out.write(json.dumps(plain(result.data), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+                elif result.piped is not None and not out.isatty():
+                    out.write(result.piped)
                 else:
-                    _console(out).print(result.view, markup=False)
+                    _console(out).print(result.view, markup=False, crop=False)  # a command to paste may be long
                 out.flush()
             if result.exit_code:
                 context.exit(result.exit_code)
@@ -195,12 +205,13 @@ def _logs_on(session: Session) -> Iterator[None]:
 
 
 # Errors of libraries that users can do something about: class or a parent of it, text in the message, our sentence.
-_FULL = "The memory is full: lower --batch-size, --image-size or --workers."
+# What stands in braces depends on the options that the command has, see `_advice`.
+_FULL = "The memory is full: {less}."
 _KNOWN = (
-    ("OutOfMemoryError", "", "The GPU's memory is full: lower --batch-size or --image-size."),
+    ("OutOfMemoryError", "", "The GPU's memory is full: {less}."),
     ("RuntimeError", "can't allocate memory", _FULL),
     ("MemoryError", "", _FULL),
-    ("RuntimeError", "bus error", "A data worker ran out of shared memory: try --workers 0."),
+    ("RuntimeError", "bus error", "A data worker ran out of shared memory (/dev/shm): {workers}."),
     ("FloatingPointError", "", "Training diverged: try a lower learning rate, e.g. optimizer.lr=0.0005."),
 )
 
@@ -222,6 +233,8 @@ def report(error: BaseException, session: Session) -> int:
         click.echo(str(error) or "Interrupted.", err=True)
         return getattr(error, "code", 130)
     sentence = _sentence(error)
+    for name, advice in _advice(session.options).items():
+        sentence = sentence.replace(name, advice)
     click.echo(f"error: {sentence}", err=True)
     if session.json:
         click.echo(json.dumps({"error": sentence}, ensure_ascii=False))
@@ -244,6 +257,13 @@ def _sentence(error: BaseException) -> str:
     if isinstance(error, ImportError):
         return f"{text}."
     return f"{type(error).__name__}: {text[:300]} (unexpected; --debug shows where it happened)"
+
+
+def _advice(options: Sequence[str]) -> dict[str, str]:
+    """What to do with a command that needs too much memory; no option is named that it does not have."""
+    there = [name for name in ("--batch-size", "--batch", "--image-size", "--size", "--workers") if name in options]
+    less = f"lower {', '.join(there[:-1])}{' or ' if there[1:] else ''}{there[-1]}" if there else "take a smaller model"
+    return {"{less}": less, "{workers}": "try --workers 0" if "--workers" in options else "let the system have more"}
 
 
 def _is_ours(error: BaseException) -> bool:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from . import options as shared
+from .checks import check
 from .session import Result, Session, fcos_command
 
 if TYPE_CHECKING:
@@ -56,15 +57,20 @@ def command(session: Session, output: Path | None, overwrite: bool, num_gpus: in
         raise click.UsageError(f"--{only.replace('_', '-')} goes with --data; change a config with KEY=VALUE.")
     if options["epochs"] and options["iterations"]:
         raise click.UsageError("Give --epochs or --iterations, not both.")
-    session.start()
-    from ..train import TrainingInterrupted, distributed
-    from ..train.job import TrainingJob
+    given = {name: options[name] for name in ("data", "val_fraction", "weights", "model", "device")}
+    if num_gpus > 1 and ":" in (given["device"] or ""):
+        raise click.UsageError(f"--device {given['device']} is one device: leave the number out with --num-gpus.")
+    check(**given, need=("train", "val"))
     from ..train.workspace import TRAINING, Workspace
 
-    job = TrainingJob(**options, allow_py=not session.no_py)
     output = output or Path("output", data.resolve().name if data else Path(str(model)).stem)
-    inputs = [Path(path) for path in (data, job.weights) if path]
-    workspace = Workspace.open(output, TRAINING, overwrite=overwrite, resume=job.resume, inputs=inputs)
+    inputs = [Path(path) for path in (data, options["weights"]) if path]
+    workspace = Workspace.open(output, TRAINING, overwrite=overwrite, resume=options["resume"], inputs=inputs)
+    session.start(given["device"])
+    from ..train import TrainingInterrupted, distributed
+    from ..train.job import TrainingJob
+
+    job = TrainingJob(**options, allow_py=not session.no_py)
     spawned = num_gpus > 1
     try:
         distributed.run(_train, num_gpus, args=(job, workspace, dataclasses.replace(session), spawned))
@@ -103,24 +109,31 @@ def _how_to_go_on() -> str:
 def _view(summary: dict[str, Any], job: TrainingJob, output: Path) -> Any:
     from . import views
 
-    best, checkpoint = summary["best"], summary["checkpoint"]
+    best, checkpoint = summary["best"], views.best_checkpoint(summary, output)
     files = {"model_final.pth": "the detector, with its class names and config"}
     if best["AP"] is not None and best["AP"] > (summary["AP"] or 0):
         files["model_best.pth"] = f"the weights of iteration {best['iteration'] + 1}, of the best AP, {best['AP']:.3f}"
+    else:
+        files["model_best.pth"] = "the same weights alone, without what --resume needs"
     files |= {
         "detections.png": "ground truth beside detections",
         "curves.png": "losses, learning rate and AP",
         "summary.json": "these numbers",
         "metrics.json": "the course of training",
-        "evaluation.json": "the last evaluation, AP from 0 to 1 here, too",
+        "evaluation.json": "the last evaluation, AP from 0 to 1",
     }
-    needed = [] if summary["holds_config"] else ["--model", str(job.model)]  # of classes that the config file defines
-    needed += [word for name in summary["plugins"] for word in ("--plugin", name)]
-    following = [shlex.join(["fcos", "detect", "IMAGE", "--weights", checkpoint, *needed])]
+    plugins = [word for name in summary["plugins"] for word in ("--plugin", name)]
+    model = ["--model", str(job.model)]
+    needed = [*plugins, *([] if summary["holds_config"] else model)]  # of classes that the config file defines
+    following = [["fcos", "detect", summary["image"] or "IMAGE", "--weights", checkpoint, *needed]]
     if job.data:
-        following.append(shlex.join(["fcos", "eval", "--weights", checkpoint, "--data", str(job.data), *needed]))
+        share = [] if job.val_fraction is None else ["--val-fraction", f"{job.val_fraction:g}"]
+        following.append(["fcos", "eval", "--weights", checkpoint, "--data", str(job.data), *share, *needed])
+    elif summary["dataset"]:
+        following.append(["fcos", "eval", "--weights", checkpoint, *model, *plugins, *job.overrides])
     images = f"{summary['images']['val']} val images" if summary["images"] else "the test images of the config"
     seconds = summary["seconds"]
     time = f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
     title = f"Trained {summary['iterations']} iterations in {time}."
-    return views.view_of_results(title, views.view_of_scores(summary, images), output, files, following)
+    numbers = views.view_of_scores(summary, images if summary["dataset"] else None)
+    return views.view_of_results(title, numbers, output, files, [shlex.join(line) for line in following])

@@ -10,18 +10,27 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-__all__ = ["ap_by_size", "view_of_results", "view_of_scores"]
+__all__ = ["ap_by_size", "best_checkpoint", "view_of_results", "view_of_scores"]
 
 _COLUMNS = 5
 _MOST_CLASSES = 24
 
 
-def view_of_scores(found: Mapping[str, Any], images: str) -> RenderableType:
-    """The numbers of `evaluation.scores` on some images, e.g. "60 val images"."""
+def best_checkpoint(found: Mapping[str, Any], folder: Path) -> str:
+    """The checkpoint of a training to detect with: model_best.pth where that has a higher AP than the last weights."""
+    best = found["best"]["AP"]
+    is_better = best is not None and best == best and best > (found["AP"] or 0)
+    return str(folder / ("model_best.pth" if is_better else "model_final.pth"))
+
+
+def view_of_scores(found: Mapping[str, Any], images: str | None) -> RenderableType:
+    """The numbers of `evaluation.scores`, from 0 to 1, on some images, e.g. "60 val images"; None: on nothing."""
+    if images is None:
+        return Text("Nothing was evaluated: the config has no dataloader.test or no dataloader.evaluator.", "yellow")
     head = Text()
     for key in ("AP", "AP50", "AP75"):
         head.append(f"{key} ", "bold").append(_number(found[key]), "bold green" if key == "AP50" else "").append("   ")
-    head.append(f"on {images}", "dim")
+    head.append(f"(0 to 1) on {images}", "dim")
     if found["AP"] is None:
         return head.append("\nThere is no object in these images, so there is no AP.", "yellow")
     cells = [f"{name} {_number(value)}" for name, value in found["per_class"].items()]

@@ -8,8 +8,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 import click
-from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
-from rich.table import Table
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.text import Text
 
 from ..errors import FcosError
@@ -34,7 +33,8 @@ def command(session: Session, name: str | None, family: str | None) -> Result:
     """List the published variants, or tell how to use the one called NAME.
 
     AP is in percent on COCO (minival or val2017, and test-dev), as its authors published it; GFLOPs are 1e9
-    multiply-adds of the convolutions at the variant's test size.
+    multiply-adds of the convolutions at the variant's test size. A pipe gets a line for each variant, separated by
+    tabs: name, family, AP, AP on test-dev, millions of parameters, GFLOPs, backbone, recipe.
     """
     from .. import zoo
 
@@ -48,7 +48,7 @@ def command(session: Session, name: str | None, family: str | None) -> Result:
         if family not in known:
             raise FcosError(f"There is no family {family!r}; there are {', '.join(known)}.")
         rows = [row for row in rows if row["family"] == family]
-    return Result({"variants": rows}, _Listing(rows))
+    return Result({"variants": rows}, _Listing(rows), piped="".join(map(_tabbed, rows)))
 
 
 def _row(variant: Variant, name: str, costs: Mapping[str, Mapping[str, float]]) -> dict[str, Any]:
@@ -64,6 +64,16 @@ def _row(variant: Variant, name: str, costs: Mapping[str, Mapping[str, float]]) 
     }  # fmt: skip
 
 
+def _numbers(row: Mapping[str, Any]) -> list[str]:
+    """The cells of `_NUMBERS`, "-" for what is not known."""
+    return ["-" if row.get(key) is None else form.format(row[key] / unit) for key, _, _, unit, form in _NUMBERS]
+
+
+def _tabbed(row: Mapping[str, Any]) -> str:
+    numbers = [number.removesuffix("M") for number in _numbers(row)]
+    return "\t".join((row["name"], row["family"], *numbers, row["backbone"], row["recipe"])) + "\n"
+
+
 class _Listing:
     """The rows under their families: numbers first, since names are of all lengths."""
 
@@ -72,16 +82,19 @@ class _Listing:
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         head = "".join(title.rjust(width + 2) for _, title, width, *_ in _NUMBERS)
-        yield Text(f"{head}  name, backbone, recipe", style="bold", no_wrap=True, overflow="crop")
+        yield _line((f"{head}  name, backbone, recipe", "bold"))
         for (title, source), group in groupby(self.rows, lambda row: (row["title"], row["source"])):
             rows = list(group)
-            yield Text.assemble((title, "bold cyan"), (f"  {source}", "dim"), no_wrap=True, overflow="ellipsis")
+            yield _line((title, "bold cyan"), (f"  {source}", "dim"))
             widths = [min(44, max(len(row[key]) for row in rows)) for key in ("name", "backbone")]
             for row in rows:
-                numbers = ""
-                for key, _, width, unit, form in _NUMBERS:
-                    numbers += ("-" if row.get(key) is None else form.format(row[key] / unit)).rjust(width + 2)
-                line = Text.assemble(numbers, "  ", (row["name"], "bold"), no_wrap=True, overflow="fold")
+                cells = (cell.rjust(width + 2) for cell, (_, _, width, *_) in zip(_numbers(row), _NUMBERS))
+                line, name = _line("".join(cells), "  "), (row["name"], "bold")
+                if len(line) + len(row["name"]) > options.max_width:  # the name in a line of its own
+                    yield _line(name)
+                    yield line
+                    continue
+                line.append(*name)
                 gap = " " * (2 + widths[0] - len(row["name"]))
                 backbone = row["backbone"].ljust(widths[1])
                 for more in (f"{gap}{backbone}  {row['recipe']}", f"{gap}{row['backbone']}"):
@@ -98,10 +111,7 @@ class _Listing:
 def _details(row: Mapping[str, Any]) -> RenderableType:
     name = row["name"]
     size = f", for an image of {row['width']}x{row['height']} pixels" if "width" in row else ""
-    grid = Table.grid(padding=(0, 2))
-    grid.add_column(style="bold", no_wrap=True)
-    grid.add_column(overflow="fold")
-    for label, value in (
+    rows = [
         ("name", name),
         ("also called", ", ".join(row["aliases"])),
         ("family", row["title"]),
@@ -113,12 +123,16 @@ def _details(row: Mapping[str, Any]) -> RenderableType:
         ("source", row["source"]),
         ("licence", f"{row['licence']} (of the authors' code; weights are under their terms, none are included)"),
         *((key, str(row[key])) for key in ("config", "yaml")),
-    ):
-        if value:
-            grid.add_row(label, value)
-    grid.add_row()
-    grid.add_row("your data", f"fcos train --data DIR --model {name}")
-    grid.add_row("COCO", f"fcos train --config {name}")
-    grid.add_row("detect", f"fcos detect IMAGE --model {name} --weights FILE")
-    grid.add_row("Python", f'fcos_d2.Predictor("{name}", weights="FILE")')
-    return grid
+        ("", ""),
+        ("your data", f"fcos train --data DIR --model {name}"),
+        ("COCO", f"fcos train --config {name}"),
+        ("detect", f"fcos detect IMAGE --model {name} --weights FILE"),
+        ("Python", f'fcos_d2.Predictor("{name}", weights="FILE")'),
+    ]
+    lines = [_line((label.ljust(13), "bold"), value) for label, value in rows if value or not label]
+    return Group(*lines)
+
+
+def _line(*parts: Any) -> Text:
+    """One line that is never cut: a terminal breaks it where it must, and what is copied is whole."""
+    return Text.assemble(*parts, no_wrap=True, overflow="ignore")

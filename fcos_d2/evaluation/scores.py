@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import NoneType
 from typing import Any
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
-__all__ = ["distinct", "scores", "shares", "true_boxes"]
+__all__ = ["distinct", "percents", "scores", "shares", "true_boxes"]
 
 
 def scores(results: Mapping[str, Any], dataset: str) -> dict[str, Any]:
@@ -46,9 +47,19 @@ def distinct(names: Sequence[str]) -> list[str]:
 
 def shares(results: Mapping[str, Any]) -> dict[str, Any]:
     """Detectron2's results with each AP and AR, there from 0 to 100, from 0 to 1; all else stays."""
+    return _with_ap(results, lambda value: None if value is None else value / 100)
+
+
+def percents(results: Mapping[str, Any]) -> dict[str, Any]:
+    """What `shares` was made of, null being not a number."""
+    return _with_ap(results, lambda value: math.nan if value is None else value * 100)
+
+
+def _with_ap(results: Mapping[str, Any], change: Callable[[Any], Any]) -> dict[str, Any]:
+    """Results whose AP and AR are changed."""
     return {
-        key: shares(value) if isinstance(value, Mapping)
-        else value / 100 if key.startswith(("AP", "AR")) and isinstance(value, (int, float)) else value
+        key: _with_ap(value, change) if isinstance(value, Mapping)
+        else change(value) if key.startswith(("AP", "AR")) and isinstance(value, (int, float, NoneType)) else value
         for key, value in results.items()
     }  # fmt: skip
 

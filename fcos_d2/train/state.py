@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import logging
-import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,6 +20,7 @@ from torch import Tensor
 
 from ..config.train_options import TrainOptions
 from ..errors import FcosError
+from ..evaluation.scores import percents
 from ..files import sha256_of
 from ..weights.fit import Policy, fit
 from ..weights.read import load, read
@@ -45,13 +45,7 @@ def finished(folder: str | Path, options: TrainOptions) -> dict[str, Any] | None
     complete = done >= options.max_iter or _stopped(state, options)
     if not complete or _of_evaluation(state).get("pending", False) or evaluated != done - 1:
         return None
-    return _with_nan(results)
-
-
-def _with_nan(results: Any) -> Any:
-    if isinstance(results, dict):
-        return {key: _with_nan(value) for key, value in results.items()}
-    return math.nan if results is None else results
+    return percents(results)
 
 
 def _of_evaluation(state: Mapping[str, Any]) -> dict[str, Any]:

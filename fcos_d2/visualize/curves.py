@@ -39,36 +39,35 @@ def draw_curves(metrics: str | Path | Iterable[Mapping[str, Any]], path: str | P
     panels = (
         ("loss", {"total_loss": "total", **{key: _loss_name(key) for key in losses}}, None),
         ("learning rate", {"lr": "learning rate"}, None),
-        ("AP on the validation images", {"bbox/AP": "AP", "bbox/AP50": "AP50", "bbox/AP75": "AP75"}, (0, 100)),
+        ("AP on the validation images, 0 to 1", {"bbox/AP": "AP", "bbox/AP50": "AP50", "bbox/AP75": "AP75"}, 100.0),
     )
-    figure = Figure(figsize=(13.5, 4.0), dpi=110, layout="constrained", facecolor="white")
+    figure = Figure(figsize=(13.5, 4.3), dpi=110, layout="constrained", facecolor="white")
     FigureCanvasAgg(figure)
     figure.suptitle(title, fontsize=14, fontweight="bold", color=_hex(INK), x=0.008, ha="left")
-    for axes, (name, keys, limits) in zip(figure.subplots(1, 3), panels, strict=True):
-        _draw_panel(axes, points, name, keys, limits)
+    for axes, (name, keys, whole) in zip(figure.subplots(1, 3), panels, strict=True):
+        _draw_panel(axes, points, name, keys, whole)
     return save(path, lambda file: figure.savefig(file, format="png"))
 
 
-def _draw_panel(axes: Axes, points: Mapping, name: str, keys: Mapping[str, str], limits: tuple | None) -> None:
-    """Draw the curves of some keys; with `limits` of the values, the last value stands beside each curve."""
+def _draw_panel(axes: Axes, points: Mapping, name: str, keys: Mapping[str, str], whole: float | None) -> None:
+    """Draw the curves of some keys; shares of a `whole` go from 0 to 1, and the last one stands beside each curve.
+
+    The first iteration is 1, as in the command line's texts. The legend lies below, where no curve can be.
+    """
     from matplotlib.ticker import MaxNLocator
 
     axes.set_title(name, fontsize=11, color=_hex(INK), loc="left")
     axes.set_xlabel("iteration", color=_hex(FAINT))
-    drawn, highest = 0, 0.0
+    drawn, highest, ends = 0, 0.0, []
     for key, label in keys.items():
-        curve = [(step, row[key]) for step, row in points.items() if _is_finite(row.get(key))]
+        curve = [(step + 1, row[key] / (whole or 1)) for step, row in points.items() if _is_finite(row.get(key))]
         if not curve:
             continue
         x, y = zip(*curve, strict=True)
         color = _hex(INK if key == "total_loss" else class_color((1, 0, 2, 4, 3, 5, 6)[drawn % 7]))
         sparse = len(curve) <= 25
         axes.plot(x, y, color=color, label=label, linewidth=1.8, marker="o" if sparse else None, markersize=4)
-        if limits:
-            axes.annotate(
-                f"{y[-1]:.1f}", (x[-1], y[-1]), xytext=(5, 0), textcoords="offset points", va="center",
-                fontsize=9, color=color, annotation_clip=False,
-            )  # fmt: skip
+        ends.append((y[-1], x[-1], color))
         drawn, highest = drawn + 1, max(highest, *y)
     axes.grid(True, color=_hex(EDGE), linewidth=0.7)
     axes.spines[["top", "right"]].set_visible(False)
@@ -79,11 +78,18 @@ def _draw_panel(axes: Axes, points: Mapping, name: str, keys: Mapping[str, str],
         axes.text(0.5, 0.5, "nothing recorded yet", transform=axes.transAxes, ha="center", color=_hex(FAINT))
         axes.set(xticks=[], yticks=[])
         return
-    axes.set_ylim(limits or (0, highest * 1.08 or 1.0))
+    axes.set_ylim((0, 1) if whole else (0, highest * 1.08 or 1.0))
+    lowest = -math.inf
+    for y, x, color in sorted(ends) if whole else ():  # numbers do not cover each other
+        lowest = max(y, lowest + 0.05)
+        axes.annotate(
+            f"{y:.3f}", (x, lowest), xytext=(5, 0), textcoords="offset points", va="center", fontsize=9, color=color,
+            annotation_clip=False,
+        )  # fmt: skip
     if name == "learning rate":
         axes.yaxis.set_major_formatter("{x:g}")
     else:
-        axes.legend(frameon=False, fontsize=9, loc="lower right" if limits else "upper right")
+        axes.legend(frameon=False, fontsize=9, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=min(drawn, 4))
 
 
 def _read_lines(path: str | Path) -> list[Mapping[str, Any]]:

@@ -1,0 +1,50 @@
+"""What is wrong with paths and names on the command line, told before PyTorch is imported, which takes seconds."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from ..errors import FcosError
+from ..paths import CHECKPOINTS, CONFIGS, is_address, require_checkpoint, require_config
+
+__all__ = ["check"]
+
+_DEVICES = r"(cpu|cuda|mps|xpu|hpu|npu|mtia|xla)(:\d+)?"  # PyTorch's; which of them are here is asked later
+_NO_FILES = ("none", "random")  # what --weights may be besides files and addresses
+
+
+def check(
+    *, data: Path | None = None, need: Sequence[str] = (), val_fraction: float | None = None,
+    weights: str | Path | None = None, model: str | None = None, device: str | None = None,
+    images: Sequence[str] = (), output: Path | None = None,
+) -> None:  # fmt: skip
+    """Look at what several commands are given.
+
+    Args:
+        need: parts that the data set must have.
+        output: folder for results that need not be empty.
+    Raises:
+        ImportError: Detectron2 is not installed.
+        FcosError: a file or a folder is missing or cannot be used, or a name means nothing.
+    """
+    from .. import _compat, zoo  # noqa: F401  # says how to get Detectron2 where there is none
+    from ..data import find_dataset, require_parts
+    from ..files import require_writable
+
+    if data is not None:
+        layout = find_dataset(data)
+        taken = ["val"] if val_fraction is not None and "train" in layout.splits else []
+        require_parts(layout.root, [*layout.splits, *taken], need)
+    if model is not None:
+        suffix = Path(model).suffix.lower()
+        _ = require_config(model) if suffix in (*CHECKPOINTS, *CONFIGS) else zoo.find(model)
+    if weights is not None and str(weights) not in _NO_FILES and not is_address(str(weights)):
+        require_checkpoint(weights)
+    if device is not None and not re.fullmatch(_DEVICES, device):
+        raise FcosError(f"--device is {device!r}, which is no device: use cuda or cpu.")
+    if images and not any(is_address(word) or Path(word).expanduser().exists() for word in images):
+        raise FcosError(f"The image {images[0]} does not exist.")
+    if output is not None:
+        require_writable(output)
