@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from .modeling import FCOSProposals as FCOSProposals
     from .predict import Predictor as Predictor
     from .train import LazyTrainer as LazyTrainer
+    from .train import configure as configure
 
 __version__ = "0.1.0"
 
@@ -26,6 +27,7 @@ _HOMES: dict[str, str] = {
     "FCOSHead": "fcos_d2.modeling",
     "FCOSProposals": "fcos_d2.modeling",
     "add_fcos_config": "fcos_d2.config",
+    "configure": "fcos_d2.train",
     "LazyTrainer": "fcos_d2.train",
     "Predictor": "fcos_d2.predict",
 }

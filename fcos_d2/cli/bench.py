@@ -61,7 +61,7 @@ def command(
 
     source = model or weights or "fcos_imprv_R_50_FPN_1x"
     weights = weights or (None if Path(source).suffix.lower() in CHECKPOINTS else "random")
-    predictor = Predictor(source, weights=weights, device=device, allow_py=not session.no_py)
+    predictor = Predictor(source, weights=weights, device=device, allow_py=not session.no_py, force_recipe=True)
     plain: Any = predictor.model
     noise = torch.rand(batch, 3, size[0] // 16 + 1, size[1] // 16 + 1, generator=torch.Generator().manual_seed(0)) * 255
     inputs = [{"image": image} for image in torch.nn.functional.interpolate(noise, size, mode="bilinear")]

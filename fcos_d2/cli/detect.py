@@ -20,6 +20,7 @@ from .session import Result, Session, fcos_command
 @click.argument("images", nargs=-1, required=True, metavar="IMAGE_OR_URL_OR_FOLDER...")
 @shared.weights()
 @shared.model()
+@shared.force_recipe
 @click.option("--threshold", type=click.FloatRange(0, 1), default=0.5, show_default=True, help="Least score to report.")
 @shared.output(Path("output", "detections"), "Folder for the pictures with boxes.")
 @click.option("--pictures/--no-pictures", default=True, help="Whether to write them.")
@@ -31,8 +32,9 @@ from .session import Result, Session, fcos_command
 @click.option("--limit-mb", type=shared.POSITIVE, default=64, show_default=True, help="Largest download.")
 @click.option("--timeout", type=shared.POSITIVE, default=20, show_default=True, help="Seconds to wait for an address.")
 def command(
-    session: Session, images: tuple[str, ...], weights: str | None, model: str | None, threshold: float, output: Path,
-    pictures: bool, device: str | None, optimize: str | None, limit_mb: float, timeout: float,
+    session: Session, images: tuple[str, ...], weights: str | None, model: str | None, force_recipe: bool,
+    threshold: float, output: Path, pictures: bool, device: str | None, optimize: str | None, limit_mb: float,
+    timeout: float,
 ) -> Result:  # fmt: skip
     """Find objects in images, in all images of a folder, and at http(s) addresses.
 
@@ -57,7 +59,7 @@ def command(
         raise FcosError(f"{weights} does not say what detector it is of: add --model NAME (`fcos zoo` lists them).")
     predictor = Predictor(
         model or str(weights), weights=weights, device=device, score_threshold=threshold, optimize=optimize or False,
-        allow_py=not session.no_py,
+        allow_py=not session.no_py, force_recipe=force_recipe,
     )  # fmt: skip
     found: list[dict[str, Any]] = []
     failed: list[dict[str, str]] = []

@@ -18,6 +18,7 @@ from .session import Result, Session, fcos_command
 @shared.weights("Checkpoint of the detector; by default what the config names.")
 @shared.data
 @shared.model()
+@shared.force_recipe
 @click.option(
     "--split", type=click.Choice(["val", "test", "train"]), default="val", show_default=True, help="Part of --data."
 )

@@ -11,7 +11,8 @@ import click
 from .session import keep
 
 __all__ = [
-    "POSITIVE", "data", "device", "model", "output", "overrides", "path", "val_fraction", "weights", "workers",
+    "POSITIVE", "data", "device", "force_recipe", "model", "output", "overrides", "path", "val_fraction", "weights",
+    "workers",
 ]  # fmt: skip
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
@@ -50,6 +51,9 @@ def _no_folder(context: click.Context, parameter: click.Parameter, values: tuple
     return values
 
 
+force_recipe = click.option(
+    "--force-recipe", is_flag=True, help="Use weights that were trained for another recipe than --model describes."
+)
 POSITIVE = click.FloatRange(0, min_open=True)
 data = path("--data", help="Folder with your images and COCO JSON files.")
 device = click.option("--device", help="cuda or cpu; by default what the machine has.")

@@ -61,9 +61,9 @@ def command(session: Session, output: Path | None, overwrite: bool, num_gpus: in
     if num_gpus > 1 and ":" in (given["device"] or ""):
         raise click.UsageError(f"--device {given['device']} is one device: leave the number out with --num-gpus.")
     check(**given, need=("train", "val"))
-    from ..train.workspace import TRAINING, Workspace
+    from ..train.workspace import TRAINING, Workspace, default_folder
 
-    output = output or Path("output", data.resolve().name if data else Path(str(model)).stem)
+    output = output or default_folder(data, model)
     inputs = [Path(path) for path in (data, options["weights"]) if path]
     workspace = Workspace.open(output, TRAINING, overwrite=overwrite, resume=options["resume"], inputs=inputs)
     session.start(given["device"])

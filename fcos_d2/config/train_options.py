@@ -86,6 +86,8 @@ class TrainOptions:
     init_checkpoint: str = ""  # a detector to fine-tune, or ImageNet weights; empty: from scratch
     # * of another detector's class layer: "check" the names, "drop" the layer, "keep" it
     init_classes: str = _option("check", choices=("check", "drop", "keep"))
+    # * evaluate weights that were trained for another recipe; training from them only warns
+    force_recipe: bool = _option(False, written=False)
     max_iter: int = _option(90000, least=1)
     eval_period: int = _option(5000, least=0)  # iterations; 0: at the end only
     log_period: int = _option(20, least=1)

@@ -17,7 +17,7 @@ from detectron2.structures import Instances
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
-from ..config.load import CHECKPOINTS, is_data, is_file, load_config
+from ..config.load import CHECKPOINTS, is_data, load_config
 from ..config.plugins import load_plugins
 from ..config.stored import build
 from ..data.images import ImageLike, to_array
@@ -25,8 +25,10 @@ from ..devices import find_device
 from ..errors import FcosError
 from ..modeling import Selector
 from ..visualize import draw_boxes
+from ..weights.families.torchvision import COCO_IDS, TORCHVISION, coco_names
 from ..weights.fetch import fetch, is_backbone_only
-from ..weights.fit import fit
+from ..weights.fit import Policy, fit
+from ..weights.published import num_classes_of
 from ..weights.read import Weights, read
 
 __all__ = ["Predictor"]
@@ -45,7 +47,7 @@ class Predictor:
     Args:
         source: the name of a variant, a LazyConfig (.py), a YAML file, or a checkpoint that holds its config.
         weights: a checkpoint; by default the source itself, or what its config starts from; "random" for none. A config
-            file takes its number of classes from them.
+            takes its number of classes from them.
         device: by default "cuda" where there is one, else "cpu".
         overrides: of the config, `key=value` each.
         score_threshold: keep what has a higher score; by default as the config says.
@@ -53,6 +55,7 @@ class Predictor:
             {"backbone": "bf16"} with nearly the same, in less time.
         allow_py: whether the source may be a .py file.
         plugins: modules of other projects whose classes a checkpoint or a YAML file may name.
+        force_recipe: use weights that were trained for another recipe than the source describes.
 
     Attributes:
         model, cfg, device: as built.
@@ -73,6 +76,7 @@ class Predictor:
         *,
         allow_py: bool = True,
         plugins: Sequence[str] = (),
+        force_recipe: bool = False,
     ) -> None:
         if score_threshold is not None and not 0 <= score_threshold < 1:
             raise FcosError(f"score_threshold is {score_threshold}; it must be in 0..1, 1 excluded, for example 0.3.")
@@ -81,16 +85,15 @@ class Predictor:
         self.cfg = load_config(source, overrides, allow_py=allow_py)
         path = _weights_path(str(source), self.cfg, None if weights is None else str(weights))
         weights_read = read(fetch(path)) if path else None
-        names = weights_read and weights_read.class_names
-        if weights_read and is_file(source) and not any("num_classes" in override.lower() for override in overrides):
+        if weights_read and not any("num_classes" in override.lower() for override in overrides):
             _set_classes(self.cfg, weights_read)
         most = 2 * _numbers_in(weights_read.tensors.values()) + 2**24 if weights_read else 2**31
         model, resizes, self._input_format, data_sets = _parts(self.cfg, str(source), self.device, most)
         self.model = model.to(self.device)
         self._resize = T.AugmentationList(resizes)
         if weights_read is not None:
-            fit(self.model, weights_read)
-        self.class_names = list(names or _names_of(data_sets, self.cfg, self.model))
+            fit(self.model, weights_read, Policy(other_recipe="warn" if force_recipe else "refuse"))
+        self.class_names = _names_of(weights_read, data_sets, self.cfg, self.model)
         self.model.eval()
         self.score_threshold = score_threshold
         dense = getattr(self.model, "dense", None)
@@ -244,23 +247,27 @@ def _weights_path(source: str, cfg: DictConfig | CfgNode, weights: str | None) -
 
 
 def _set_classes(cfg: DictConfig | CfgNode, weights: Weights) -> None:
-    """Let a config file have the number of classes of its weights, where they say it."""
-    points = 1 if isinstance(cfg, CfgNode) else OmegaConf.select(cfg, "model.dense.grid.points_per_cell") or 1
-    rows = [
-        len(tensor) // points for name, tensor in weights.tensors.items() if name.endswith("dense.head.cls_logits.bias")
-    ]
-    count = len(weights.class_names or ()) or (rows[0] if rows else 0)
+    """Let a config have the number of classes of its weights, where they say it."""
+    count = num_classes_of(weights) or len(weights.class_names or ())
+    own = cfg.MODEL.FCOS.NUM_CLASSES if isinstance(cfg, CfgNode) else cfg.model.get("num_classes")
+    if weights.kind == TORCHVISION.name and (count, own) == (91, len(COCO_IDS)):
+        return  # of its channels `fit` takes those of COCO's classes
     if count and isinstance(cfg, CfgNode):
         cfg.MODEL.FCOS.NUM_CLASSES = count
     elif count and "num_classes" in cfg.model:
         cfg.model.num_classes = count
 
 
-def _names_of(data_sets: Any, cfg: DictConfig | CfgNode, model: nn.Module) -> list[str]:
-    """Class names of the first data set where they are as many as the model's classes, else numbers."""
+def _names_of(weights: Weights | None, data_sets: Any, cfg: DictConfig | CfgNode, model: nn.Module) -> list[str]:
+    """Class names of the weights, else of the first data set, where they are the model's in number; else numbers."""
     count = getattr(model, "num_classes", 0) or (cfg.MODEL.ROI_HEADS.NUM_CLASSES if isinstance(cfg, CfgNode) else 0)
     first = data_sets if isinstance(data_sets, str) else next(iter(data_sets or ()), None)
     names = list(MetadataCatalog.get(first).get("thing_classes") or []) if first in MetadataCatalog.list() else []
+    known = weights.class_names if weights else None
+    if weights and known is None and weights.kind == TORCHVISION.name and count == 91:
+        known = coco_names(count)
+    if known and len(known) == (count or len(known)):
+        return list(known)
     return names if len(names) == count else [f"class {i}" for i in range(count)]
 
 

@@ -12,13 +12,15 @@ if TYPE_CHECKING:
     from .distributed import main_of_script as main_of_script
     from .distributed import run as run
     from .interrupt import TrainingInterrupted as TrainingInterrupted
+    from .job import configure as configure
     from .trainer import LazyTrainer as LazyTrainer
 
 _HOMES = {
-    "LazyTrainer": "trainer", "TrainingInterrupted": "interrupt", "main_of_script": "distributed", "run": "distributed",
+    "LazyTrainer": "trainer", "TrainingInterrupted": "interrupt", "configure": "job", "main_of_script": "distributed",
+    "run": "distributed",
 }  # fmt: skip
 
-__all__ = ["LazyTrainer", "TrainingInterrupted", "main_of_script", "run"]
+__all__ = ["LazyTrainer", "TrainingInterrupted", "configure", "main_of_script", "run"]
 
 
 def __getattr__(name: str) -> Any:

@@ -27,6 +27,7 @@ from ..config.overrides import apply_lazy
 from ..config.plugins import modules_of
 from ..data.synthetic import generate
 from ..errors import FcosError
+from ..evaluation.evaluate import data_class_names
 from ..evaluation.scores import scores, true_boxes
 from ..files import write_json
 from ..visualize import Drawable, draw_comparison, draw_curves
@@ -37,9 +38,9 @@ from .building import options_of
 from .settings import start_threads, without_denormals
 from .state import finished
 from .trainer import LazyTrainer
-from .workspace import DEMO_IMAGES, Workspace
+from .workspace import DEMO_IMAGES, Workspace, default_folder
 
-__all__ = ["Audience", "DemoSettings", "TrainingJob", "evaluate_job", "run_demo", "train_job"]
+__all__ = ["Audience", "DemoSettings", "TrainingJob", "configure", "evaluate_job", "run_demo", "train_job"]
 
 
 # Who is told how far a job is, like the command line's session: say(text), progress(title, total) -> a context with
@@ -51,19 +52,19 @@ Audience: TypeAlias = Any
 class TrainingJob:
     """What was asked of `fcos train`, the options by their names; each process makes its config from it."""
 
-    model: str | None
-    data: Path | None
-    weights: str | None
-    iterations: int | None
-    epochs: float | None
-    batch_size: int | None
-    image_size: int | None
-    workers: int | None
-    device: str | None
-    val_fraction: float | None
-    new_classes: bool
-    resume: bool
-    overrides: tuple[str, ...]
+    model: str | None = None
+    data: Path | None = None
+    weights: str | None = None
+    iterations: int | None = None
+    epochs: float | None = None
+    batch_size: int | None = None
+    image_size: int | None = None
+    workers: int | None = None
+    device: str | None = None
+    val_fraction: float | None = None
+    new_classes: bool = False
+    resume: bool = False
+    overrides: Sequence[str] = ()
     allow_py: bool = True
 
     def config(self, output: Path) -> tuple[DictConfig, own_data.OwnData | None]:
@@ -82,7 +83,7 @@ class TrainingJob:
                 remedy = "add --new-classes to learn those anew"
                 own_data.check_classes(weights, data.class_names, f"the data set {self.data}", remedy)
             numbers = ("image_size", "batch_size", "iterations", "epochs", "workers", "device")
-            own_data.configure(
+            own_data.adapt(
                 cfg, data.names, data.class_names, train_images=data.images["train"], weights=weights,
                 **{name: getattr(self, name) for name in numbers},
             )  # fmt: skip
@@ -101,6 +102,26 @@ class TrainingJob:
         if self.new_classes:
             cfg.train.init_classes = "drop"
         return apply_lazy(cfg, [text for text in self.overrides if not own_data.is_yacs_key(text)]), data
+
+
+def configure(
+    data: str | Path, model: str | None = None, *, weights: str | None = None, output: str | Path | None = None,
+    **options: Any,
+) -> DictConfig:  # fmt: skip
+    """The config with which `fcos train --data DIR` trains, for `LazyTrainer`.
+
+    Args:
+        data: folder with images and COCO JSON files; its data set is registered in this process.
+        model: a variant, a config file, or a checkpoint; by default that of the weights, else a small ResNet-18.
+        weights: checkpoint to start from; "none": from scratch.
+        output: folder for the results; by default output/NAME.
+        options: those of the command, by their names: epochs, iterations, batch_size, image_size (pixels), workers,
+            device, val_fraction, new_classes, and overrides, a list of `key=value`.
+    Raises:
+        FcosError: the model, the data, the weights, an option or an override is wrong; one sentence.
+    """
+    job = TrainingJob(model=model, data=Path(data), weights=weights, **options)
+    return job.config(default_folder(job.data, model) if output is None else Path(output))[0]
 
 
 def _train(audience: Audience, cfg: DictConfig, folder: Path, resume: bool = False) -> tuple[LazyTrainer, float]:
@@ -233,7 +254,7 @@ def _image(dataset: str | None) -> str | None:
 def evaluate_job(
     workspace: Workspace, audience: Audience, *, weights: str | None, data: Path | None, model: str | None, split: str,
     val_fraction: float | None, workers: int | None, device: str | None, overrides: Sequence[str] = (),
-    allow_py: bool = True,
+    allow_py: bool = True, force_recipe: bool = False,
 ) -> dict[str, Any]:  # fmt: skip
     """What was asked of `fcos eval`, the options by their names: leave summary.json, and return what it says.
 
@@ -251,11 +272,15 @@ def evaluate_job(
     if data is not None:
         own = own_data.open_data(data, val_fraction, need=(split,))
         cfg.dataloader.test.dataset.names = getattr(own.names, split)
-        if weights is not None:
+    if names := data_class_names(cfg, ("test",)):
+        wanted_by = f"the data set {cfg.dataloader.test.dataset.names if data is None else data}"
+        if start := cfg.train.init_checkpoint:
             remedy = "evaluate it on data of its classes, or learn these with `fcos train --new-classes`"
-            own_data.check_classes(weights, own.class_names, f"the data set {data}", remedy)
-        cfg.model.num_classes = len(own.class_names)
-    cfg.dataloader.test.num_workers = min(4, own_data.cores() // 2) if workers is None else workers
+            own_data.check_classes(start, names, wanted_by, remedy, some=True)
+        cfg.model.num_classes = len(names)
+    if force_recipe:
+        cfg.train.force_recipe = True
+    cfg.dataloader.test.num_workers = own_data.default_workers() if workers is None else workers
     cfg.train.device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     cfg.train.output_dir = str(workspace.target)
     cfg = apply_lazy(cfg, [text for text in overrides if not own_data.is_yacs_key(text)])
@@ -307,7 +332,7 @@ def run_demo(settings: DemoSettings, device: str | None, workspace: Workspace, a
     with workspace.writing() as folder:
         data = own_data.open_data(_demo_images(settings, workspace, audience))
         try:
-            cfg = own_data.configure(
+            cfg = own_data.adapt(
                 get_config(settings.model), data.names, data.class_names, train_images=settings.train_images,
                 weights="", device=device, iterations=settings.iterations, preset=preset,
             )  # fmt: skip

@@ -1,7 +1,7 @@
 """A user's folder of images -> the config that trains on it.
 
-`open_data` registers the folder and learns its classes, `configure` edits the nodes of a LazyConfig for it. How to
-train is a row of `PRESETS`, not a branch.
+`open_data` registers the folder and learns its classes, `adapt` edits the nodes of a LazyConfig for it. How to train
+is a row of `PRESETS`, not a branch.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ from ..weights.fetch import is_address
 from ..weights.read import load
 
 __all__ = [
-    "DEFAULT_MODEL", "PRESETS", "OwnData", "Preset", "check_classes", "check_images", "configure", "cores",
-    "holds_config", "is_yacs_key", "lazy_config", "open_data",
+    "DEFAULT_MODEL", "PRESETS", "OwnData", "Preset", "adapt", "check_classes", "check_images", "cores",
+    "default_workers", "holds_config", "is_yacs_key", "lazy_config", "open_data",
 ]  # fmt: skip
 
 DEFAULT_MODEL = "fcos_R_18_FPN_small"
@@ -111,7 +111,7 @@ def require_nodes(
             raise FcosError(f"The config has no node '{name}', so it can be neither trained nor evaluated.")
 
 
-def configure(
+def adapt(
     cfg: DictConfig, names: DatasetNames, class_names: Sequence[str], *, train_images: int, weights: str | None = None,
     image_size: int | None = None, batch_size: int | None = None, iterations: int | None = None,
     epochs: float | None = None, workers: int | None = None, device: str | None = None, preset: Preset | None = None,
@@ -124,7 +124,8 @@ def configure(
         train_images: number of images in the train part, which turns epochs into iterations.
         weights: checkpoint to start from; "" starts from scratch, None from what the config says.
         image_size: shorter side of an image, pixels.
-        iterations, epochs: length of training.
+        iterations, epochs: length of training; one of them.
+        workers: processes that load images; by default half of the cores, 4 at most.
         device: e.g. "cuda"; by default what the machine has.
         preset: how to train; by default the row of `PRESETS` for the weights. What is None above is taken from it.
     Raises:
@@ -136,18 +137,22 @@ def configure(
     if preset is None:
         preset = PRESETS["finetune" if cfg.train.init_checkpoint else "scratch"]
     batch_size = batch_size or preset.batch_size
+    if epochs is not None and (iterations is not None or epochs <= 0):
+        wrong = f"are {epochs:g}; they must be more than 0" if iterations is None else "and iterations are both given"
+        raise FcosError(f"The epochs {wrong}{'' if iterations is None else ': give one of them'}.")
     if iterations is None:
         passes, least = (preset.epochs, preset.least_iterations) if epochs is None else (epochs, 1)
         iterations = max(math.ceil(passes * train_images / batch_size), least)
     for name, value, least in (
         ("image size", image_size, 32), ("iterations", iterations, 1), ("batch size", batch_size, 1),
+        ("number of workers", workers, 0),
     ):  # fmt: skip
         if value is not None and value < least:
             raise FcosError(f"The {name} is {value}; it must be at least {least}.")
     _edit_model(cfg.model, len(class_names), preset, from_scratch=not cfg.train.init_checkpoint)
     _edit_data(cfg.dataloader, names, image_size or preset.image_size)
     cfg.dataloader.train.total_batch_size = batch_size
-    workers = min(4, cores() // 2 if workers is None else workers)
+    workers = default_workers() if workers is None else workers
     for part in _PARTS & cfg.dataloader.keys():
         cfg.dataloader[part].num_workers = workers
     _edit_solver(cfg, preset, batch_size, iterations)
@@ -178,6 +183,11 @@ def is_yacs_key(override: str) -> bool:
 def cores() -> int:
     """Number of CPU cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def default_workers() -> int:
+    """Processes that load images where nobody says how many."""
+    return min(4, cores() // 2)
 
 
 def _edit_model(model: DictConfig, num_classes: int, preset: Preset, from_scratch: bool) -> None:
@@ -242,14 +252,15 @@ def holds_config(weights: str) -> bool:
     return not is_address(weights) and isinstance(load(weights).get("config"), str)
 
 
-def check_classes(weights: str, class_names: Sequence[str], wanted_by: str, remedy: str) -> None:
+def check_classes(weights: str, class_names: Sequence[str], wanted_by: str, remedy: str, some: bool = False) -> None:
     """Raise FcosError if a checkpoint, by file or address, says that it was trained for other classes.
 
     The message says that `wanted_by` ("the data set shapes") wants these, in this order, and what is the `remedy`.
+    With `some`, weights of more classes, or in another order, will do.
     """
     known = None if is_address(weights) else load(weights).get("class_names")
     listed = isinstance(known, (list, tuple)) and all(isinstance(name, str) for name in known)
-    if not known or not listed or list(known) == list(class_names):
+    if not known or not listed or list(known) == list(class_names) or (some and set(class_names) <= set(known)):
         return
     differing = [f"{there!r} where that has {here!r}" for there, here in zip(known, class_names) if there != here]
     difference = f"other classes than {wanted_by} has: {differing[0]}" if differing else ""

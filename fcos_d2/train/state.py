@@ -129,7 +129,7 @@ class State:
         if "trainer" not in weights.extra:
             hint = "it holds weights only; pass it as train.init_checkpoint instead"
             raise FcosError(f"{path} cannot be resumed: {hint}.")
-        fit(trainer.bare_model, weights, Policy(class_names=trainer.class_names, averaged=False))
+        fit(trainer.bare_model, weights, Policy(class_names=trainer.class_names, averaged=False, other_recipe="warn"))
         if trainer.average is not None:
             trainer.average.restart()
             trainer.average.load_state_dict(dict(weights.averages or {}))

@@ -155,8 +155,12 @@ class LazyTrainer(BuildingTrainer):
         if not path:
             logger.info("Training from scratch.")
             return
-        policy = {"classes": self.options.init_classes, "allow_backbone": not self._eval_only}
-        load_model(self.bare_model, path, class_names=self.class_names, **policy)
+        refuse = self._eval_only and not self.options.force_recipe
+        load_model(
+            self.bare_model, path, class_names=self.class_names, classes=self.options.init_classes,
+            some_classes=self._eval_only, allow_backbone=not self._eval_only,
+            other_recipe="refuse" if refuse else "warn",
+        )  # fmt: skip
         if self.average is not None:
             self.average.restart()
         logger.info("Weights of %s.", path)

@@ -26,7 +26,7 @@ try:
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["DEMO", "DEMO_IMAGES", "EVALUATION", "TRAINING", "Kind", "Workspace"]
+__all__ = ["DEMO", "DEMO_IMAGES", "EVALUATION", "TRAINING", "Kind", "Workspace", "default_folder"]
 
 _MARKER = ".fcos_d2.json"
 
@@ -156,6 +156,11 @@ class Workspace:
     def remove(self, patterns: Sequence[str]) -> None:
         for name in _matching(self.folder, patterns):
             (self.folder / name).unlink()
+
+
+def default_folder(data: Path | None, model: str | None) -> Path:
+    """Where a training is written if nobody says it: beside others, by the name of its data or of its config."""
+    return Path("output", data.resolve().name if data else Path(str(model)).stem)
 
 
 @contextmanager

@@ -123,8 +123,8 @@ def change_pixels(tensors: Tensors, known: Collection[Pixels], ours: Pixels | No
     if rescaled := bool((ratio != 1).any()):
         report.done.append(f"pixel deviation {std} -> {ours.std}: weights of the first convolution multiplied")
     if max(abs(new - old) for new, old in zip(ours.mean, mean)) > 1:
-        fact = f"trained with the pixel mean {mean}, but the config subtracts {ours.mean}: set model.pixel_mean"
-        report.facts.append(fact)
+        text = f"trained with the pixel mean {mean}, but the config subtracts {ours.mean}: set model.pixel_mean"
+        report.warnings.append(text)
     stems = (n for n, t in tensors.items() if n.startswith("backbone.bottom_up.") and t.dim() == 4 and t.shape[1] == 3)
     name = next(stems, None)
     if name is None or not (flip or rescaled):

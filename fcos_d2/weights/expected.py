@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 from detectron2.config import CfgNode, instantiate
-from detectron2.modeling.backbone.resnet import BottleneckBlock
+from detectron2.layers import CNNBlockBase
 from omegaconf import OmegaConf
 from torch import Tensor, nn
 
@@ -48,13 +48,17 @@ class Traits:
     origin: str
     stride_in_1x1: bool | None = None
 
-    def __str__(self) -> str:
+    def phrases(self) -> tuple[str, ...]:
+        """A phrase for each; empty where there is nothing to say."""
         where = "centers" if self.origin == "center" else "corners, a step being padded size // feature size"
-        ltrb = "{} in {}s".format(*self.activation)
-        begin = "; bottlenecks stride in their"
+        begin = "bottlenecks stride in their"
         strides = {None: "", True: f"{begin} 1x1 (caffe style)", False: f"{begin} 3x3"}
-        text = f"locations at cell {where}; ltrb by {ltrb}; quality beside the {self.quality_on} tower"
-        return text + strides[self.stride_in_1x1]
+        ltrb = "ltrb by {} in {}s".format(*self.activation)
+        quality = f"quality beside the {self.quality_on} tower"
+        return (f"locations at cell {where}", ltrb, quality, strides[self.stride_in_1x1])
+
+    def __str__(self) -> str:
+        return "; ".join(filter(None, self.phrases()))
 
 
 @dataclass(frozen=True)
@@ -69,6 +73,7 @@ class Target:
         traits: what it does; `None` if it is not made of this package's parts.
         starts: start values of buffers that only training reads.
         variant: row of the zoo, if it is one.
+        stride_in_1x1: where its bottlenecks stride; `None` without bottlenecks.
     """
 
     title: str
@@ -78,6 +83,7 @@ class Target:
     traits: Traits | None = None
     starts: Mapping[str, float] = field(default_factory=dict)
     variant: zoo.Variant | None = None
+    stride_in_1x1: bool | None = None
 
 
 def target_of(config: Any, num_classes: int | None = None, *, origin: str = "") -> Target:
@@ -129,7 +135,8 @@ def _pixels_of_model(model: Any) -> Pixels | None:
 def _describe(model: Any, title: str, pixels: Pixels | None) -> Target:
     shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items() if isinstance(tensor, Tensor)}
     starts = {AVERAGE: float(model.dense.loss.moving_start)} if AVERAGE in shapes else {}
-    return Target(title, shapes, getattr(model, "num_classes", 0), pixels, _traits_of(model), starts)
+    classes = getattr(model, "num_classes", 0)
+    return Target(title, shapes, classes, pixels, _traits_of(model), starts, stride_in_1x1=_strides_in_1x1(model))
 
 
 def _with_classes(target: Target, num_classes: int | None) -> Target:
@@ -144,17 +151,21 @@ def _with_classes(target: Target, num_classes: int | None) -> Target:
 
 
 def _traits_of(model: Any) -> Traits | None:
-    blocks = [m for m in model.modules() if isinstance(m, BottleneckBlock) and m.stride == 2]
     try:
         dense = model.dense
         return Traits(
             (dense.coder.activation, dense.coder.unit),
             dense.head.quality_on,
             dense.grid.origin,
-            tuple(blocks[0].conv1.stride) != (1, 1) if blocks else None,
+            _strides_in_1x1(model),
         )
     except AttributeError:  # another project's part
         return None
+
+
+def _strides_in_1x1(model: nn.Module) -> bool | None:
+    blocks = [m for m in model.modules() if isinstance(m, CNNBlockBase) and m.stride == 2 and hasattr(m, "conv3")]
+    return tuple(blocks[0].conv1.stride) != (1, 1) if blocks else None
 
 
 # Which variants fit
@@ -234,6 +245,26 @@ def choose(variants: Sequence[zoo.Variant], path: Path, num_classes: int) -> tup
     if len({_detects(variant_target(v, num_classes)) for v in variants}) == 1:
         return variants[0], "the others detect alike and differ in training only"
     return None, ""
+
+
+def other_recipe(trained: Sequence[Target], here: Target, pixels: bool = False) -> str:
+    """What a model does otherwise than the one that some weights were trained with; "" if nothing is known of that.
+
+    Args:
+        trained: the models that they may be of.
+        here: the model that is to use them.
+        pixels: whether what it reads counts, too, because nothing adapts the first convolution.
+    """
+    found = []
+    for there in trained:
+        if there.traits is None or here.traits is None:
+            return ""
+        pairs = list(zip(there.traits.phrases(), here.traits.phrases()))
+        if pixels and there.pixels and here.pixels:
+            pairs.append((f"input {there.pixels}", f"{here.pixels}"))
+            pairs[-1] = pairs[-1] if there.pixels != here.pixels else ("", "")
+        found.append([f"{a} (here: {b})" for a, b in pairs if a != b])
+    return "; ".join(min(found, key=len, default=[]))
 
 
 def describe(targets: Sequence[Target]) -> list[str]:

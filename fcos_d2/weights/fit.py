@@ -11,10 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import FcosError
-from .families import FAMILIES
+from .adjust import choose_classes
+from .expected import other_recipe, target_of
+from .families import FAMILIES, OURS
 from .fetch import fetch
 from .imagenet import backbone_prefix, load_backbone
-from .published import imported
+from .published import imported, num_classes_of, stored_targets
 from .read import Weights, read
 from .report import Report
 from .rules import some
@@ -37,18 +39,24 @@ class Policy:
         classes: "check": a file of other classes is an error; "drop": the class layer starts anew; "keep": only the
             number of classes counts.
         class_names: what the model's classes are called, if known.
+        some_classes: take some of the file's classes, by their names, where the model has only those (an evaluation).
+        other_recipe: "refuse" weights that were trained for another recipe (see `expected.other_recipe`), or "warn".
         allow_backbone: accept a file with a backbone alone (ImageNet weights), as a start of training.
         averaged: take the averaged weights where the file has them.
     """
 
     classes: str = "check"
     class_names: Sequence[str] | None = None
+    some_classes: bool = False
+    other_recipe: str = "refuse"
     allow_backbone: bool = False
     averaged: bool = True
 
     def __post_init__(self) -> None:
         if self.classes not in _CHOICES:
             raise FcosError(f"classes is {self.classes!r}; it must be one of: {', '.join(_CHOICES)}.")
+        if self.other_recipe not in ("refuse", "warn"):
+            raise FcosError(f"other_recipe is {self.other_recipe!r}; it must be refuse or warn.")
 
 
 def load_model(model: nn.Module, path: str, **policy: Any) -> Report:
@@ -73,6 +81,7 @@ def fit(model: nn.Module, weights: Weights, policy: Policy | None = None) -> Rep
     own = {name: value for name, value in model.state_dict().items() if isinstance(value, Tensor)}
     report = Report(weights.path, weights.kind or "names of the model itself", class_names=weights.class_names)
     state = _translate(model, own, weights, policy, report)
+    _check_recipe(weights, policy, report)
     if unused := tuple(f"{name}." for name, part in model.named_modules() if getattr(part, "weights_unused", False)):
         report.ignored += [name for name in state if name.startswith(unused)]
         state = {name: value for name, value in state.items() if not name.startswith(unused)}
@@ -81,7 +90,8 @@ def fit(model: nn.Module, weights: Weights, policy: Policy | None = None) -> Rep
     if policy.classes == "drop":
         state = {name: value for name, value in state.items() if _CLASS_LAYER not in name or name not in own}
     else:
-        _check_classes(own, state, weights, policy.class_names if policy.classes == "check" else None)
+        state = _choose_classes(model, state, weights, policy, report)
+        _check_classes(own, state, weights, policy)
     _check_shapes(own, state, weights.path)
     state = _complete(own, state, weights.path, policy, report)
     model.load_state_dict({**own, **state})
@@ -89,6 +99,8 @@ def fit(model: nn.Module, weights: Weights, policy: Policy | None = None) -> Rep
     if any(_CLASS_LAYER in name for name in state):
         report.num_classes = report.num_classes or getattr(model, "num_classes", 0)
     logger.info("%s", report)
+    for text in report.warnings:
+        logger.warning("%s: %s.", weights.path, text)
     return report
 
 
@@ -100,10 +112,13 @@ def _translate(
     if weights.averages and policy.averaged:
         report.facts.append("the averaged weights (ema) of the training")
     if weights.kind in FAMILIES and hasattr(model, "dense"):
-        count = imported(weights).report.num_classes if policy.classes == "drop" else None
-        found = imported(weights, config=model, num_classes=count)
+        count, channels = num_classes_of(weights), FAMILIES[weights.kind].channels_of_classes or ()
+        chooses = policy.classes != "drop" and getattr(model, "num_classes", 0) == len(channels) < count
+        found = imported(weights, config=model, num_classes=len(channels) if chooses else count or None)
         report.adopt(found.report)
         return found.state_dict
+    if weights.kind == OURS.name and hasattr(model, "dense"):
+        report.other_recipe = other_recipe(stored_targets(weights), target_of(model), pixels=True)
     known = any(name in own for name in chosen)
     if own.keys() <= chosen.keys() or (weights.kind != "backbone" and (known or not policy.allow_backbone)):
         return chosen
@@ -142,20 +157,53 @@ def _complete(
     return {name: value for name, value in state.items() if name in own}
 
 
-def _check_classes(
-    own: Mapping[str, Tensor], state: Mapping[str, Tensor], weights: Weights, class_names: Sequence[str] | None
-) -> None:
+def _check_recipe(weights: Weights, policy: Policy, report: Report) -> None:
+    """Raise FcosError, or warn, if the weights were trained for another recipe."""
+    if not report.other_recipe:
+        return
+    text = f"trained for another recipe: {report.other_recipe}"
+    if policy.other_recipe == "warn":
+        report.warnings.append(text)
+        return
+    remedy = "leave out --model (--config), since the file holds its own" if weights.config else "name its own variant"
+    raise FcosError(
+        f"{weights.path} was {text}; {remedy}, or add --force-recipe (Predictor: force_recipe=True; a config: "
+        "train.force_recipe=True) to use it all the same."
+    )
+
+
+def _choose_classes(
+    model: nn.Module, state: dict[str, Tensor], weights: Weights, policy: Policy, report: Report
+) -> dict[str, Tensor]:
+    """Of a file's class channels those whose names the policy gives, if it wants some of them."""
+    wanted, there = list(policy.class_names or ()), list(weights.class_names or ())
+    if not policy.some_classes or wanted == there or not set(wanted) <= set(there) or policy.classes != "check":
+        return state
+    if len(wanted) == getattr(model, "num_classes", 0) and num_classes_of(weights) == len(there):
+        state = choose_classes(state, [there.index(name) for name in wanted], len(there))
+        report.done.append(f"class channels {len(there)} -> {len(wanted)}: those of the data set's classes, by name")
+    return state
+
+
+def _check_classes(own: Mapping[str, Tensor], state: Mapping[str, Tensor], weights: Weights, policy: Policy) -> None:
     """Raise FcosError if a class layer has another number of classes, or the names differ."""
     origin, file_classes = weights.path, weights.class_names
+    class_names = policy.class_names if policy.classes == "check" else None
     for name in own.keys() & state.keys():
         there, here = state[name].shape, own[name].shape
         if _CLASS_LAYER in name and there != here and there[1:] == here[1:]:
             named = f" ({some(file_classes)})" if file_classes else ""
+            remedy = "set train.init_classes=drop (fcos train: --new-classes) to start only the class layer anew"
+            if policy.some_classes:
+                remedy = "evaluate it on data of its classes, or learn others with `fcos train --new-classes`"
+            elif not class_names:
+                as_it_is = f"set model.num_classes={there[0]} (MODEL.FCOS.NUM_CLASSES) to use it as it is"
+                remedy = f"{as_it_is}, or train.init_classes=drop to start only the class layer anew"
             raise FcosError(
-                f"{origin} was trained for {there[0]} classes{named}, but the model has {here[0]}: set "
-                f"model.num_classes={there[0]} (MODEL.FCOS.NUM_CLASSES) to use it as it is, or train.init_classes=drop "
-                "to start only the class layer anew."
+                f"{origin} was trained for {there[0]} classes{named}, but the model has {here[0]}: {remedy}."
             )
+    if policy.some_classes and class_names and set(class_names) <= set(file_classes or ()):
+        return
     if file_classes and class_names and list(file_classes) != list(class_names):
         differing = next((pair for pair in zip(file_classes, class_names) if pair[0] != pair[1]), None)
         first = f"the first difference is {differing[0]!r} there, {differing[1]!r} here" if differing else "more follow"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,10 @@ import torch
 from torch import Tensor
 
 from ..errors import FcosError
-from .adjust import Pixels, change_pixels, fit_counters
+from .adjust import change_pixels, fit_counters
 from .expected import Target, target_of
-from .families.imagenet import CLASSIFIER, origin_of, without_prefixes
+from .families.family import Family
+from .families.imagenet import CLASSIFIER, NOBODY, origin_of, without_prefixes
 from .published import Imported
 from .read import Weights, read
 from .report import Report
@@ -58,13 +60,14 @@ def load_backbone(path: str | Path | Weights, config: Any = None) -> Imported:
     report = Report(weights.path, origin.name, ignored=[name for name in tensors if name not in bare])
     if renamed.left_over:
         raise FcosError(f"{weights.path} looks like {origin.name}, but has also {some(renamed.left_over)}.")
-    state = _fill_statistics(renamed.tensors, report)
+    state = _fill_statistics(renamed.tensors, origin, report)
+    report.facts += [f"made by {weights.made.maker}"] * bool(weights.made.maker)
     if target is None:
         report.facts += [f"input: {weights.pixels}"] * (weights.pixels is not None)
     else:
         offsets = (name for name in target.shapes if name.startswith(_OURS) and _OFFSETS.fullmatch(name))
         report.initial = [name for name in offsets if name not in state]
-        state = _suit(state, _OURS, weights.pixels, target, report)
+        state = _suit(state, _OURS, weights, target, report)
     report.tensors, report.renamed = len(state), sum(name not in weights.tensors for name in state)
     return Imported(state, report, report.family)
 
@@ -82,16 +85,24 @@ def _same_names(weights: Weights, tensors: dict[str, Tensor], target: Target) ->
     state = {f"{prefix}{name}": tensor for name, tensor in tensors.items() if name not in report.ignored}
     if not any(name in target.shapes for name in state):
         return None
-    state = _suit(state, prefix, None, target, report)
+    state = _suit(state, prefix, replace(weights, pixels=None, made=NOBODY), target, report)
     report.tensors = len(state)
     return Imported(state, report, report.family)
 
 
-def _fill_statistics(state: Mapping[str, Tensor], report: Report) -> dict[str, Tensor]:
-    """Caffe2's affine layers have no statistics: mean 0, and a variance that makes 1 with the epsilon."""
+def _fill_statistics(state: Mapping[str, Tensor], origin: Family, report: Report) -> dict[str, Tensor]:
+    """Caffe2's affine layers have no statistics: mean 0, and a variance that makes 1 with the epsilon.
+
+    Raises FcosError for norms of other origin without statistics, which are group norms.
+    """
     filled = dict(state)
     norms = [n.removesuffix(".weight") for n in state if n.endswith(".norm.weight") and state[n].dim() == 1]
     bare = [norm for norm in norms if f"{norm}.running_var" not in state]
+    if bare and origin.mark != "conv1_w":
+        raise FcosError(
+            f"{report.file} has {len(bare)} norms without running statistics, the first {bare[0]}: they are no batch "
+            "norms (group norms, perhaps), and the networks here have batch norms."
+        )
     for norm in bare:
         filled[f"{norm}.running_mean"] = torch.zeros_like(state[f"{norm}.weight"])
         filled[f"{norm}.running_var"] = torch.full_like(state[f"{norm}.weight"], 1.0) - EPSILON
@@ -100,17 +111,37 @@ def _fill_statistics(state: Mapping[str, Tensor], report: Report) -> dict[str, T
     return filled
 
 
-def _suit(
-    state: dict[str, Tensor], prefix: str, pixels: Pixels | None, target: Target, report: Report
-) -> dict[str, Tensor]:
+def _suit(state: dict[str, Tensor], prefix: str, weights: Weights, target: Target, report: Report) -> dict[str, Tensor]:
     """The weights as the target's network, below `prefix`, wants them; `report.initial` names those that may lack."""
     wanted = {n: s for n, s in target.shapes.items() if n.startswith(prefix) and n not in report.initial}
     state, _ = fit_counters(state, wanted, report)
     if found := difference(state, wanted):
         raise FcosError(f"{report.file} does not suit the backbone of {target.title}: {found}.")
+    _check_stride(weights, target, report)
     if report.initial:
         report.facts.append("the offsets of deformable convolutions start at their initial values")
-    if pixels is None:
-        report.facts.append("the first convolution is used as it is, whatever pixels it was trained on")
+    if weights.pixels is None:
+        published = ", as the published detectors did" * bool(weights.made.maker)
+        fact = f"the first convolution is used as it is, whatever pixels it was trained on{published}"
+        report.facts.append(fact)
         return state
-    return change_pixels(state, {pixels}, target.pixels, report)
+    return change_pixels(state, {weights.pixels}, target.pixels, report)
+
+
+def _check_stride(weights: Weights, target: Target, report: Report) -> None:
+    """Raise FcosError if the network strides elsewhere than that of the weights; warn where the file does not tell."""
+    here, there = target.stride_in_1x1, weights.made.stride_in_1x1
+    if not weights.made.maker:
+        strides = f" and strides in its {'1x1' if here else '3x3'} convolutions" * (here is not None)
+        report.warnings.append(
+            f"the file does not say who made it: whether it was trained as the network here, which reads "
+            f"{target.pixels or 'pixels'}{strides}, is not known"
+        )
+    if None not in (here, there) and here != there:
+        kernels = ("3x3", "1x1")
+        raise FcosError(
+            f"{weights.path} ({weights.made.maker}) strides in its {kernels[bool(there)]} convolutions, but the "
+            f"backbone of {target.title} in its {kernels[bool(here)]}: set "
+            f"model.backbone.bottom_up.stride_in_1x1={there} (MODEL.RESNETS.STRIDE_IN_1X1 {there}), or take weights "
+            f"that stride as it does, {'MSRA' if here else 'torchvision'}'s for instance."
+        )

@@ -14,7 +14,17 @@ from ..config.stored import parse_config
 from ..errors import FcosError
 from . import adjust
 from .adjust import Pixels
-from .expected import Target, Traits, choose, describe, fitting, target_of, variant_target, without_counters
+from .expected import (
+    Target,
+    Traits,
+    choose,
+    describe,
+    fitting,
+    other_recipe,
+    target_of,
+    variant_target,
+    without_counters,
+)  # fmt: skip
 from .families import FAMILIES, OURS, families_of, family_of
 from .families.family import Family
 from .read import Weights, read, weights_of
@@ -130,9 +140,14 @@ def imported(
     report.num_classes, report.tensors = target.num_classes, len(state)
     report.renamed = sum(name not in tensors for name in state)
     report.facts += [*row.notes, *describe([target] if chosen or not fits else sources)]
-    known = {t.traits for t in sources}
-    if len(known) == 1 and target.traits not in (None, *known):
-        report.facts.append(f"trained for another recipe: {known.pop()}; the config has {target.traits}")
+    if row is OURS and config is not None:
+        report.other_recipe = other_recipe(stored_targets(weights), target, pixels=True)
+    elif config is not None:
+        report.other_recipe = other_recipe(sources, target)
+        named, why = choose(published, path, classes) if published else (None, "")
+        if named and "name" in why and (text := other_recipe([variant_target(named, classes)], target)):
+            report.warnings.append(f"the file has the name of {named.full_name}, which does otherwise: {text}")
+    report.facts += [f"trained for another recipe: {report.other_recipe}"] * bool(report.other_recipe)
     unused = {**unused, **dropped}
     return Imported(state, report, report.family, tuple(fits), chosen, unused, weights.extra, target.traits)
 
@@ -148,7 +163,8 @@ def _adapt(
     elif wanted != classes:
         raise FcosError(
             f"{report.file} predicts {classes} classes, but {target.title} has {wanted}: set "
-            f"model.num_classes={classes} (MODEL.FCOS.NUM_CLASSES) to use it as it is."
+            f"model.num_classes={classes} (MODEL.FCOS.NUM_CLASSES; `fcos convert`: --num-classes {classes}) to use it "
+            "as it is."
         )
     state = adjust.fill_neutral(state, target.shapes, target.starts, report)
     state, counters = adjust.fit_counters(state, target.shapes, report)
@@ -194,6 +210,25 @@ def _recognise(
             f"the first {renamed.left_over[0]}."
         )
     return tuple(row for row, *_ in whole), renamed, unused
+
+
+def stored_targets(weights: Weights) -> list[Target]:
+    """What a checkpoint of ours was trained as, by the config in it; empty if it holds none that can be built."""
+    if weights.config is None:
+        return []
+    try:
+        return [target_of(parse_config(weights.config, weights.path), origin=weights.path)]
+    except FcosError:  # a part of another project that this process does not know
+        return []
+
+
+def num_classes_of(weights: Weights) -> int:
+    """Classes of a detector, whoever made it; 0 if the weights are of no FCOS."""
+    path = Path(weights.path)
+    try:
+        return count_classes(_recognise(weights.chosen(), path, None)[1].tensors, path)
+    except FcosError:
+        return 0
 
 
 def count_classes(state: Mapping[str, Tensor], path: Path) -> int:

@@ -23,7 +23,7 @@ from ..errors import FcosError
 from .adjust import Pixels
 from .containers import SUFFIXES, load
 from .families import OURS, families_of
-from .families.imagenet import origin_of, pixels_of
+from .families.imagenet import NOBODY, Provenance, origin_of, provenance_of
 
 __all__ = ["Weights", "load", "read", "weights_of"]
 
@@ -49,6 +49,7 @@ class Weights:
         class_names: of the classes, where the file says them.
         config: text of the config, where the file holds it; see `config.stored.parse_config`.
         pixels: what the weights were trained on, where the file or its kind says it.
+        made: who made ImageNet weights, and where their bottlenecks stride, as far as the file tells.
         extra: the rest of the file.
     """
 
@@ -59,6 +60,7 @@ class Weights:
     class_names: tuple[str, ...] | None = None
     config: str | None = None
     pixels: Pixels | None = None
+    made: Provenance = NOBODY
     extra: Mapping[str, Any] = field(default_factory=dict)
 
     def chosen(self, averaged: bool = True) -> Mapping[str, Tensor]:
@@ -97,8 +99,9 @@ def weights_of(payload: Mapping[str, Any], path: str | Path) -> Weights:
     names, text = extra.get("class_names"), extra.get("config")
     text = text if isinstance(text, str) else None
     listed = isinstance(names, (list, tuple)) and all(isinstance(name, str) for name in names)
-    kind, pixels = _kind_and_pixels(tensors, extra, text, str(path))
-    return Weights(tensors, kind, str(path), averages, tuple(names) if names and listed else None, text, pixels, extra)
+    kind, made = _kind_and_maker(tensors, extra, text, str(path))
+    known = tuple(names) if names and listed else None
+    return Weights(tensors, kind, str(path), averages, known, text, made.pixels, made, extra)
 
 
 def _tensors(value: Mapping[str, Any], path: str | Path) -> dict[str, Tensor]:
@@ -129,14 +132,15 @@ def _tensors(value: Mapping[str, Any], path: str | Path) -> dict[str, Tensor]:
     return tensors
 
 
-def _kind_and_pixels(
+def _kind_and_maker(
     tensors: Mapping[str, Tensor], extra: Mapping[str, Any], config: str | None, path: str
-) -> tuple[str, Pixels | None]:
+) -> tuple[str, Provenance]:
     if families := families_of(tensors):
         own = config if families[0] is OURS else None
-        return families[0].name, None if own is None else _pixels_of(parse_yaml(own, path))
-    origin = origin_of(tensors)
-    return ("", None) if origin is None else ("backbone", pixels_of(origin, tensors, extra.get("__author__")))
+        return families[0].name, Provenance(pixels=None if own is None else _pixels_of(parse_yaml(own, path)))
+    if (origin := origin_of(tensors)) is None:
+        return "", NOBODY
+    return "backbone", provenance_of(origin, tensors, extra.get("__author__"), path)
 
 
 def _pixels_of(config: Any) -> Pixels | None:

@@ -24,10 +24,12 @@ class Report:
         renamed: number of tensors whose name changed.
         done: changes to the numbers, a sentence each; empty if the tensors are used as they are.
         facts: what else one has to know to use them, a sentence each.
+        warnings: what may make the result wrong, a sentence each.
         ignored: names in the file that no model needs.
         missing, left_over: names that the model lacks, and names that it does not know.
         initial: names in the model that keep their initial values.
         class_names: of the classes, where the file says them.
+        other_recipe: what the model does otherwise than the one that the weights were trained with; empty if nothing.
     """
 
     file: str
@@ -41,11 +43,13 @@ class Report:
     renamed: int = 0
     done: list[str] = field(default_factory=list)
     facts: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
     ignored: list[str] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
     left_over: list[str] = field(default_factory=list)
     initial: list[str] = field(default_factory=list)
     class_names: tuple[str, ...] | None = None
+    other_recipe: str = ""
 
     def adopt(self, part: Report) -> None:
         """Take over the account of the conversion that was a part of this."""
@@ -78,4 +82,5 @@ class Report:
             tensors = f"{len(self.initial)} tensors of the model keep theirs ({some(self.initial)})"
             lines.append(f"  initial values: {tensors}")
         lines += [f"  note: {fact}" for fact in self.facts]
+        lines += [f"  warning: {text}" for text in self.warnings]
         return "\n".join(lines)

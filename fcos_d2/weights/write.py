@@ -84,7 +84,7 @@ class Checkpointer(DetectionCheckpointer):
         if not path:
             return {}
         weights = read(fetch(path))
-        fit(self.model, weights, Policy(allow_backbone=True, averaged=False))
+        fit(self.model, weights, Policy(allow_backbone=True, averaged=False, other_recipe="warn"))
         rest = dict(weights.extra)
         if weights.averages is not None:
             rest["ema"] = dict(weights.averages)  # `read` keeps them apart

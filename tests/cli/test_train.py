@@ -18,7 +18,7 @@ from fcos_d2.config.stored import dump_config
 from fcos_d2.data.synthetic import generate
 from fcos_d2.paths import config_root
 from fcos_d2.train import job
-from fcos_d2.train.own_data import configure, open_data
+from fcos_d2.train.own_data import adapt, open_data
 from fcos_d2.weights.read import load
 from fcos_d2.weights.write import save
 
@@ -136,7 +136,7 @@ def test_foreign_weights_need_a_model(fcos, own, tmp_path):
 def weights(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An untrained detector of the classes of `shapes`, as training would keep it."""
     data = open_data(shapes)
-    cfg = configure(zoo.get_config(SLIM), data.names, data.class_names, train_images=8, image_size=64, workers=0)
+    cfg = adapt(zoo.get_config(SLIM), data.names, data.class_names, train_images=8, image_size=64, workers=0)
     path = tmp_path_factory.mktemp("weights") / "model.pth"
     model = instantiate(cfg.model)
     save(path, {"model": model.state_dict(), "class_names": list(data.class_names), "config": dump_config(cfg)})

@@ -180,8 +180,9 @@ def test_checkpoint_brings_config_weights_and_names(predictor, picture, tmp_path
         again = Predictor(**arguments, device="cpu", score_threshold=0.0)
         assert again.class_names == ["a", "b", "c"]
         assert torch.equal(boxes(again(picture)), expected)
+    assert Predictor(VARIANT, weights=tmp_path / "m.pth", device="cpu").class_names == ["a", "b", "c"]
     with pytest.raises(FcosError, match="3 classes"):
-        Predictor(VARIANT, weights=tmp_path / "m.pth", device="cpu")
+        Predictor(VARIANT, weights=tmp_path / "m.pth", device="cpu", overrides=["model.num_classes=80"])
 
 
 def test_equals_detectron2s_predictor(picture, tmp_path):

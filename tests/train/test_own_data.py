@@ -17,9 +17,9 @@ from fcos_d2.paths import config_root
 from fcos_d2.train.own_data import (
     DEFAULT_MODEL,
     PRESETS,
+    adapt,
     check_classes,
     check_images,
-    configure,
     holds_config,
     lazy_config,
     open_data,
@@ -41,7 +41,7 @@ def data(folder):
 
 def configured(data, model=DEFAULT_MODEL, **options):
     options = {"train_images": data.images["train"], **options}
-    return configure(zoo.get_config(model), data.names, data.class_names, **options)
+    return adapt(zoo.get_config(model), data.names, data.class_names, **options)
 
 
 def test_folder_tells_names_classes_and_counts(data, folder):
@@ -156,7 +156,7 @@ def test_config_without_a_node(data):
     cfg = zoo.get_config(DEFAULT_MODEL)
     del cfg["optimizer"]
     with pytest.raises(FcosError, match="'optimizer'"):
-        configure(cfg, data.names, data.class_names, train_images=6)
+        adapt(cfg, data.names, data.class_names, train_images=6)
 
 
 # Configs and weights

@@ -11,13 +11,17 @@ import torch
 import torchvision
 from detectron2.config import instantiate
 from detectron2.layers import FrozenBatchNorm2d
+from omegaconf import DictConfig
 from torch import Tensor, nn
 
 from fcos_d2 import importers, zoo
+from fcos_d2.config import load_config
 from fcos_d2.config.compose import compose
 from fcos_d2.errors import FcosError
 from fcos_d2.importers import load_backbone
 from fcos_d2.weights import rules
+from fcos_d2.weights.fit import load_model
+from fcos_d2.weights.read import read
 
 T_R50, V_R50 = "fcos/fcos_R_50_FPN_1x", "torchvision/fcos_resnet50_fpn"
 
@@ -29,6 +33,11 @@ def bottom_up(config: str, found: importers.Imported) -> nn.Module:
     assert all(name.startswith(prefix) for name in found.state_dict)
     model.load_state_dict({name.removeprefix(prefix): tensor for name, tensor in found.state_dict.items()})
     return model
+
+
+def in_the_3x3(config: str) -> DictConfig:
+    """A variant whose bottlenecks stride as torchvision's weights want it."""
+    return load_config(config, ["model.backbone.bottom_up.stride_in_1x1=False"])
 
 
 @torch.no_grad()
@@ -59,7 +68,7 @@ def test_torchvisions_resnet(tmp_path: Path) -> None:
             assert (model(x)[name] - y).abs().max() < 1e-5 * y.abs().max()
     assert sorted(found.report.ignored) == ["fc.bias", "fc.weight"]
 
-    turned = load_backbone(tmp_path / "resnet50.pth", T_R50)
+    turned = load_backbone(tmp_path / "resnet50.pth", in_the_3x3(T_R50))
     stem = bottom_up(T_R50, turned).stem.conv1
     bgr = (rgb - mean).flip(0)[None]
     pixels = str(turned.report)
@@ -132,7 +141,7 @@ def test_detectron2s_names(tmp_path: Path) -> None:
     path.write_bytes(pickle.dumps({"model": arrays, "__author__": "torchvision", "matching_heuristics": True}))
 
     same = bottom_up(V_R50, load_backbone(path, V_R50))
-    turned = load_backbone(path, T_R50)
+    turned = load_backbone(path, in_the_3x3(T_R50))
 
     assert torch.equal(same.stem.conv1.weight, ours["stem.conv1.weight"])
     assert "RGB -> BGR" in str(turned.report)
@@ -218,3 +227,114 @@ def test_wrong_files(tmp_path: Path) -> None:
         load_backbone(tmp_path / "more.pth")
     with pytest.raises(FcosError, match=r"importers\.load_backbone reads backbones"):
         importers.load(tmp_path / "resnet18.pth")
+
+
+# Who made a file, and what follows from it
+
+X_101, X_101_STD = "fcos/fcos_X_101_32x8d_FPN_2x", "adelaidet/FCOS_MS_X_101_32x8d_2x"
+
+
+def resnext(statistics: str) -> dict[str, np.ndarray]:
+    """The tensors of X-101-32x8d.pkl as far as its origin shows."""
+    names = ["conv1_w", "res_conv1_bn_s", *(f"res_conv1_bn_{statistics}" for _ in range(bool(statistics)))]
+    blobs = {name: np.ones((64, 3, 7, 7) if name == "conv1_w" else 64, np.float32) for name in names}
+    return {**blobs, "res2_0_branch2b_w": np.ones((256, 8, 3, 3), np.float32)}
+
+
+def test_detectron2s_copy_of_msras_weights_has_absorbed_the_deviation(tmp_path: Path) -> None:
+    """Its names are `bn_gamma`, `bn_beta`, `bn_running_mean` and `bn_running_var` (logs in detectron2's issue 1698)."""
+    blobs, ours = caffe2(statistics=True)
+    words = {"_s": "_gamma", "_b": "_beta", "_rm": "_running_mean", "_riv": "_running_var"}
+    renamed = {
+        f"{n.removesuffix(end)}{words[end]}" if "_bn_" in n and (end := f"_{n.rpartition('_')[2]}") in words else n: t
+        for n, t in blobs.items()
+    }
+    assert "res_conv1_bn_running_var" in renamed
+    path = tmp_path / "R-50.pkl"
+    path.write_bytes(pickle.dumps({"model": renamed, "__author__": "Caffe2", "matching_heuristics": True}, protocol=2))
+
+    found = load_backbone(path, T_R50)
+
+    assert torch.equal(found.state_dict["backbone.bottom_up.stem.conv1.weight"], ours["stem.conv1.weight"])
+    name = "res4.2.conv2.norm.running_var"
+    assert torch.equal(found.state_dict[f"backbone.bottom_up.{name}"], ours[name])
+    with pytest.raises(FcosError, match=r"MSRA with Caffe\) strides in its 1x1 .*stride_in_1x1=True"):
+        load_backbone(path, V_R50)
+
+
+@pytest.mark.parametrize(
+    ("statistics", "pixels"), [("", (1.0, 1.0, 1.0)), ("riv", (57.375, 57.12, 58.395)), ("running_var", None)]
+)
+def test_fairs_resnext_strides_in_its_3x3(statistics: str, pixels: tuple[float, ...] | None, tmp_path: Path) -> None:
+    path = tmp_path / "X-101-32x8d.pkl"
+    path.write_bytes(pickle.dumps(resnext(statistics), protocol=2))
+    weights = read(path)
+    assert weights.made.stride_in_1x1 is False
+    assert weights.pixels is not None and weights.pixels.format == "BGR"
+    assert weights.pixels.std == (pixels or (57.375, 57.12, 58.395))
+
+
+@pytest.mark.parametrize("depth", [50, 101])
+@pytest.mark.parametrize("deformable", [False, True])
+def test_weights_of_another_stride_are_refused_with_the_line_that_mends_it(
+    depth: int, deformable: bool, tmp_path: Path
+) -> None:
+    """They fit by name and shape, and res5 of a network that strides elsewhere is something else."""
+    torch.save(torchvision.models.get_model(f"resnet{depth}", weights=None).state_dict(), tmp_path / "imagenet.pth")
+    dcn = "dcnv2_" if deformable else ""
+    name = f"fcos/fcos_imprv_{dcn}R_{depth}_FPN_{'1x' if depth == 50 else '2x'}"
+    with pytest.raises(FcosError) as error:
+        load_backbone(tmp_path / "imagenet.pth", name)
+    said = str(error.value)
+    assert "imagenet.pth (torchvision or timm) strides in its 3x3 convolutions" in said and "\n" not in said
+    (line,) = [word for word in said.replace(",", " ").split() if word.startswith("model.")]
+    assert load_backbone(tmp_path / "imagenet.pth", load_config(name, [line])).report.warnings == []
+
+
+@pytest.mark.parametrize("name", ["resnet50_msra-5891d200.pth", "resnet50_caffe.pth", "renamed.pth"])
+def test_openmmlabs_copies_of_msras_weights_are_no_torchvisions(name: str, tmp_path: Path) -> None:
+    """They have torchvision's names. Under another name of the file, the statistics of the first norm tell."""
+    state = uneven(torchvision.models.resnet50(weights=None)).state_dict()
+    state["bn1.running_var"] *= 57.0**2 * 10
+    torch.save(state, tmp_path / name)
+    found = load_backbone(tmp_path / name, T_R50)
+    assert torch.equal(found.state_dict["backbone.bottom_up.stem.conv1.weight"], state["conv1.weight"])
+    with pytest.raises(FcosError, match="strides in its 1x1 convolutions"):
+        load_backbone(tmp_path / name, V_R50)
+
+
+def test_resnet_18_strides_in_one_way_only(tmp_path: Path) -> None:
+    torch.save(torchvision.models.resnet18(weights=None).state_dict(), tmp_path / "resnet18.pth")
+    config = compose(recipe="improved", backbone="R_18_torch_FPN", schedule="1x").model
+    assert load_backbone(tmp_path / "resnet18.pth", config).report.warnings == []
+
+
+def test_a_file_that_does_not_say_who_made_it_is_used_with_a_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    _, ours = caffe2(statistics=True)
+    torch.save(ours, tmp_path / "somebody.pth")
+    model = instantiate(zoo.get_config(T_R50).model)
+    load_model(model, str(tmp_path / "somebody.pth"), allow_backbone=True)
+    (record,) = [r for r in caplog.records if r.levelname == "WARNING"]
+    said = record.getMessage()
+    assert "somebody.pth: the file does not say who made it" in said
+    assert "BGR, mean 102.98" in said and "strides in its 1x1" in said
+
+
+def test_norms_of_another_kind_are_refused(tmp_path: Path) -> None:
+    """timm's resnet50_gn has the names of resnet50, and group norms in the place of batch norms."""
+    state = torchvision.models.resnet50(weights=None).state_dict()
+    torch.save({n: t for n, t in state.items() if "running" not in n and "tracked" not in n}, tmp_path / "gn.pth")
+    with pytest.raises(FcosError, match="53 norms without running statistics, the first backbone"):
+        load_backbone(tmp_path / "gn.pth", V_R50)
+    torch.save({"conv_stem.weight": torch.zeros(32, 3, 3, 3), "bn1.weight": torch.zeros(32)}, tmp_path / "tf.pth")
+    with pytest.raises(FcosError, match="holds no known backbone"):  # timm's other networks, some with epsilon 0.001
+        load_backbone(tmp_path / "tf.pth", "fcos/fcos_bn_bs16_MNV2_FPN_1x")
+
+
+def test_another_pixel_mean_is_a_warning(tmp_path: Path) -> None:
+    torch.save(torchvision.models.resnet50(weights=None).state_dict(), tmp_path / "resnet50.pth")
+    config = load_config(V_R50, ["model.pixel_mean=[127.5,127.5,127.5]"])
+    (said,) = load_backbone(tmp_path / "resnet50.pth", config).report.warnings
+    assert "set model.pixel_mean" in said and "127.5" in said

@@ -8,8 +8,12 @@ are, as the published detectors did, even where they were trained on other pixel
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, TypeVar
+
+from torch import Tensor
 
 from ..adjust import Pixels
 from ..rules import Rule
@@ -72,10 +76,67 @@ def origin_of(names: Mapping[str, Any]) -> Family | None:
     return next((origin for origin in ORIGINS if origin.mark in bare), None)
 
 
-def pixels_of(origin: Family, names: Collection[str], author: Any) -> Pixels | None:
-    """What a file of a kind was trained on, given its names, and what it says of its author, if anything."""
-    if origin.name == "Detectron2" and author == "torchvision":
-        return _RGB
-    if origin.pixels is _MSRA and any(name.endswith(("_riv", "_running_var")) for name in names):
-        return _BGR  # converted again, so that the first convolution has not absorbed the deviation
-    return origin.pixels
+@dataclass(frozen=True)
+class Provenance:
+    """Who made a file of ImageNet weights, and what a network must do to suit them.
+
+    Attributes:
+        maker: as in "of torchvision"; empty if the file does not tell.
+        pixels: what they were trained on; `None` if that is not known, or the published detectors do not care.
+        stride_in_1x1: where bottlenecks stride; `None` if that is not known, or there are none.
+    """
+
+    maker: str = ""
+    pixels: Pixels | None = None
+    stride_in_1x1: bool | None = None
+
+
+NOBODY = Provenance()
+_BY_TORCHVISION = Provenance("torchvision or timm", _RGB, False)
+_BY_MSRA = Provenance("MSRA with Caffe", _MSRA, True)
+_BY_FAIR = Provenance("FAIR with Caffe2, the pixel deviation absorbed", _MSRA, False)
+_BY_FAIR_AGAIN = Provenance("FAIR with Caffe2", _BGR, False)
+# Files with torchvision's names that hold Caffe's weights, as OpenMMLab calls them.
+_CAFFE_IN_NAME = re.compile(r"caffe|msra|detectron", re.IGNORECASE)
+_FAIR_IN_NAME = "resnext101_32x8d-1516f1aa"
+_TAPS = 3 * 7 * 7  # of ResNet's first convolution
+
+
+def provenance_of(origin: Family, tensors: Mapping[str, Tensor], author: Any, path: str) -> Provenance:
+    """Who made a file of a kind.
+
+    Args:
+        origin: its kind.
+        tensors: as in the file.
+        author: what it says of its author, if anything.
+        path: its name, which OpenMMLab's copies are told by.
+    """
+    if origin.name == "Detectron2":
+        return _BY_TORCHVISION if author == "torchvision" else NOBODY
+    if origin.mark == "conv1_w":
+        grouped = (kernel := tensors.get("res2_0_branch2b_w")) is not None and kernel.shape[1] < kernel.shape[0]
+        if not grouped and not any(name.endswith("_riv") for name in tensors):
+            return (
+                _BY_MSRA  # Detectron2's copy, whose statistics are called running_var, has absorbed the deviation, too
+            )
+        if not any(name.endswith(("_riv", "_running_var")) for name in tensors):
+            return _BY_FAIR
+        return _BY_FAIR_AGAIN if grouped else replace(_BY_FAIR_AGAIN, stride_in_1x1=None)
+    if origin.mark != "layer1.0.conv1.weight":
+        return Provenance("torchvision" if "features.1.conv.0.0.weight" in tensors else f"the authors of {origin.name}")
+    name = Path(path).name
+    if _FAIR_IN_NAME in name:
+        return _BY_FAIR_AGAIN
+    return _BY_MSRA if _CAFFE_IN_NAME.search(name) or _reads_wide_pixels(without_prefixes(tensors)) else _BY_TORCHVISION
+
+
+def _reads_wide_pixels(tensors: Mapping[str, Tensor]) -> bool:
+    """Whether the statistics of the first norm prove that pixels were not divided by their deviation.
+
+    If no pixel varies by more than 1, the output of a filter w varies by no more than sum(w^2) times its taps.
+    """
+    kernel, variance = tensors.get("conv1.weight"), tensors.get("bn1.running_var")
+    if kernel is None or variance is None or kernel.dim() != 4 or variance.shape != kernel.shape[:1]:
+        return False
+    most = kernel.double().square().sum((1, 2, 3)) * _TAPS
+    return bool((variance.double() > 2 * most).sum() * 2 > len(most))
