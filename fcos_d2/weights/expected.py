@@ -41,12 +41,14 @@ class Traits:
         quality_on: tower that feeds the quality branch.
         origin: of the locations, as in `LocationGrid`.
         stride_in_1x1: where bottlenecks stride; `None` without bottlenecks.
+        inclusive_far_corner: whether boxes end at x + w - 1.
     """
 
     activation: tuple[str, str]
     quality_on: str
     origin: str
     stride_in_1x1: bool | None = None
+    inclusive_far_corner: bool = False
 
     def phrases(self) -> tuple[str, ...]:
         """A phrase for each; empty where there is nothing to say."""
@@ -55,7 +57,8 @@ class Traits:
         strides = {None: "", True: f"{begin} 1x1 (caffe style)", False: f"{begin} 3x3"}
         ltrb = "ltrb by {} in {}s".format(*self.activation)
         quality = f"quality beside the {self.quality_on} tower"
-        return (f"locations at cell {where}", ltrb, quality, strides[self.stride_in_1x1])
+        boxes = f"boxes that end at x + w{' - 1' * self.inclusive_far_corner}"
+        return (f"locations at cell {where}", ltrb, quality, strides[self.stride_in_1x1], boxes)
 
     def __str__(self) -> str:
         return "; ".join(filter(None, self.phrases()))
@@ -158,6 +161,7 @@ def _traits_of(model: Any) -> Traits | None:
             dense.head.quality_on,
             dense.grid.origin,
             _strides_in_1x1(model),
+            bool(getattr(model, "inclusive_far_corner", False)),
         )
     except AttributeError:  # another project's part
         return None

@@ -54,6 +54,7 @@ OTHERWISE = {
     "model.dense.coder.unit=pixel": "ltrb by relu in pixels (here:",
     "model.dense.head.quality_on=class": "quality beside the class tower (here: quality beside the box tower)",
     "model.pixel_std=[1,1,1]": "input BGR, mean 103.53, 116.28, 123.675, deviation 1, 1, 1 (here: BGR",
+    "model.inclusive_far_corner=true": "boxes that end at x + w - 1 (here: boxes that end at x + w)",
     "model.input_format=RGB": "input RGB, mean",
 }
 
