@@ -263,11 +263,11 @@ def _names_of(weights: Weights | None, data_sets: Any, cfg: DictConfig | CfgNode
     count = getattr(model, "num_classes", 0) or (cfg.MODEL.ROI_HEADS.NUM_CLASSES if isinstance(cfg, CfgNode) else 0)
     first = data_sets if isinstance(data_sets, str) else next(iter(data_sets or ()), None)
     names = list(MetadataCatalog.get(first).get("thing_classes") or []) if first in MetadataCatalog.list() else []
-    known = weights.class_names if weights else None
-    if weights and known is None and weights.kind == TORCHVISION.name and count == 91:
-        known = coco_names(count)
+    known = list(weights.class_names or ()) if weights else []
+    if weights and not known and weights.kind == TORCHVISION.name and count == 91:
+        known = coco_names(count) or []
     if known and len(known) == (count or len(known)):
-        return list(known)
+        return known
     return names if len(names) == count else [f"class {i}" for i in range(count)]
 
 

@@ -277,7 +277,8 @@ def evaluate_job(
         if start := cfg.train.init_checkpoint:
             remedy = "evaluate it on data of its classes, or learn these with `fcos train --new-classes`"
             own_data.check_classes(start, names, wanted_by, remedy, some=True)
-        cfg.model.num_classes = len(names)
+        if data is not None or "num_classes" in cfg.model:
+            cfg.model.num_classes = len(names)
     if force_recipe:
         cfg.train.force_recipe = True
     cfg.dataloader.test.num_workers = own_data.default_workers() if workers is None else workers

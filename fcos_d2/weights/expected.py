@@ -259,7 +259,7 @@ def other_recipe(trained: Sequence[Target], here: Target, pixels: bool = False) 
         here: the model that is to use them.
         pixels: whether what it reads counts, too, because nothing adapts the first convolution.
     """
-    found = []
+    found: list[list[str]] = []
     for there in trained:
         if there.traits is None or here.traits is None:
             return ""
@@ -268,7 +268,8 @@ def other_recipe(trained: Sequence[Target], here: Target, pixels: bool = False) 
             pairs.append((f"input {there.pixels}", f"{here.pixels}"))
             pairs[-1] = pairs[-1] if there.pixels != here.pixels else ("", "")
         found.append([f"{a} (here: {b})" for a, b in pairs if a != b])
-    return "; ".join(min(found, key=len, default=[]))
+    least = min(found, key=len, default=[])
+    return "; ".join(least)
 
 
 def describe(targets: Sequence[Target]) -> list[str]:

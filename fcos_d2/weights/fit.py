@@ -163,7 +163,7 @@ def _check_recipe(weights: Weights, policy: Policy, report: Report) -> None:
         return
     text = f"trained for another recipe: {report.other_recipe}"
     if policy.other_recipe == "warn":
-        report.warnings.append(text)
+        report.warnings += [text] * (text not in report.warnings)
         return
     remedy = "leave out --model (--config), since the file holds its own" if weights.config else "name its own variant"
     raise FcosError(

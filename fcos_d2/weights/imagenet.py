@@ -64,6 +64,8 @@ def load_backbone(path: str | Path | Weights, config: Any = None) -> Imported:
     report.facts += [f"made by {weights.made.maker}"] * bool(weights.made.maker)
     if target is None:
         report.facts += [f"input: {weights.pixels}"] * (weights.pixels is not None)
+        if (first := weights.made.stride_in_1x1) is not None:
+            report.facts.append(f"strides in its {'1x1' if first else '3x3'} convolutions")
     else:
         offsets = (name for name in target.shapes if name.startswith(_OURS) and _OFFSETS.fullmatch(name))
         report.initial = [name for name in offsets if name not in state]

@@ -147,7 +147,7 @@ def imported(
         named, why = choose(published, path, classes) if published else (None, "")
         if named and "name" in why and (text := other_recipe([variant_target(named, classes)], target)):
             report.warnings.append(f"the file has the name of {named.full_name}, which does otherwise: {text}")
-    report.facts += [f"trained for another recipe: {report.other_recipe}"] * bool(report.other_recipe)
+    report.warnings += [f"trained for another recipe: {report.other_recipe}"] * bool(report.other_recipe)
     unused = {**unused, **dropped}
     return Imported(state, report, report.family, tuple(fits), chosen, unused, weights.extra, target.traits)
 

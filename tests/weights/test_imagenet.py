@@ -19,6 +19,7 @@ from fcos_d2.config import load_config
 from fcos_d2.config.compose import compose
 from fcos_d2.errors import FcosError
 from fcos_d2.importers import load_backbone
+from fcos_d2.modeling.backbone import BACKBONES
 from fcos_d2.weights import rules
 from fcos_d2.weights.fit import load_model
 from fcos_d2.weights.read import read
@@ -338,3 +339,10 @@ def test_another_pixel_mean_is_a_warning(tmp_path: Path) -> None:
     config = load_config(V_R50, ["model.pixel_mean=[127.5,127.5,127.5]"])
     (said,) = load_backbone(tmp_path / "resnet50.pth", config).report.warnings
     assert "set model.pixel_mean" in said and "127.5" in said
+
+
+@pytest.mark.parametrize("name", [name for name, row in BACKBONES.items() if "stride_in_1x1" in row.arguments])
+def test_the_weights_that_a_backbone_names_suit_it(name: str) -> None:
+    row = BACKBONES[name]
+    by_msra = "/MSRA/" in row.weights
+    assert not row.weights or row.arguments["depth"] == 18 or row.arguments["stride_in_1x1"] == by_msra

@@ -97,7 +97,7 @@ _BY_MSRA = Provenance("MSRA with Caffe", _MSRA, True)
 _BY_FAIR = Provenance("FAIR with Caffe2, the pixel deviation absorbed", _MSRA, False)
 _BY_FAIR_AGAIN = Provenance("FAIR with Caffe2", _BGR, False)
 # Files with torchvision's names that hold Caffe's weights, as OpenMMLab calls them.
-_CAFFE_IN_NAME = re.compile(r"caffe|msra|detectron", re.IGNORECASE)
+_CAFFE_IN_NAME = re.compile(r"caffe|msra", re.IGNORECASE)
 _FAIR_IN_NAME = "resnext101_32x8d-1516f1aa"
 _TAPS = 3 * 7 * 7  # of ResNet's first convolution
 
