@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -17,9 +18,9 @@ from detectron2.structures import Instances
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
-from ..config.load import CHECKPOINTS, is_data, load_config
+from ..config.load import CHECKPOINTS, is_code, is_data, load_config
 from ..config.plugins import load_plugins
-from ..config.stored import build
+from ..config.stored import build, limited_memory
 from ..data.images import ImageLike, to_array
 from ..devices import find_device
 from ..errors import FcosError
@@ -221,7 +222,8 @@ def _parts(cfg: DictConfig | CfgNode, source: str, device: torch.device, most: i
         model = build(cfg.model, source, elements=most)
         resizes = build(augmentations, source, kind="transform")
     else:
-        model, resizes = instantiate(cfg.model), instantiate(augmentations)
+        with nullcontext() if is_code(source) else limited_memory(most, source):  # its classes may be a stranger's
+            model, resizes = instantiate(cfg.model), instantiate(augmentations)
     order = cfg.model.get("input_format") or mapper.get("image_format") or "BGR"
     return model, list(resizes), order, OmegaConf.select(cfg, "dataloader.test.dataset.names")
 

@@ -92,8 +92,8 @@ def fit(model: nn.Module, weights: Weights, policy: Policy | None = None) -> Rep
     else:
         state = _choose_classes(model, state, weights, policy, report)
         _check_classes(own, state, weights, policy)
-    _check_shapes(own, state, weights.path)
-    state = _complete(own, state, weights.path, policy, report)
+    _check_shapes(own, state, weights)
+    state = _complete(own, state, weights, policy, report)
     model.load_state_dict({**own, **state})
     report.tensors = len(state)
     if any(_CLASS_LAYER in name for name in state):
@@ -130,7 +130,7 @@ def _translate(
 
 
 def _complete(
-    own: Mapping[str, Tensor], state: dict[str, Tensor], origin: str, policy: Policy, report: Report
+    own: Mapping[str, Tensor], state: dict[str, Tensor], weights: Weights, policy: Policy, report: Report
 ) -> dict[str, Tensor]:
     """What goes into the model; `report` says which of its tensors keep their initial values.
 
@@ -144,7 +144,7 @@ def _complete(
     left_over = [name for name in state if name not in own]
     if missing and not any(name in state for name in own if not name.startswith("backbone.")):
         if not policy.allow_backbone:
-            raise FcosError(f"{origin} holds no detector, only a backbone to start training from.")
+            raise FcosError(f"{weights.path} holds no detector, only a backbone to start training from.")
         prefix = backbone_prefix(own)
         fresh += [name for name in missing if not name.startswith(prefix)]
         missing = [name for name in missing if name.startswith(prefix)]
@@ -152,7 +152,7 @@ def _complete(
         left_over = []
     if missing or left_over:
         parts = [f"lacks {some(missing)}"] * bool(missing) + [f"has also {some(left_over)}"] * bool(left_over)
-        raise FcosError(f"{origin} was made for another model: it {' and '.join(parts)}.")
+        raise FcosError(f"{weights.path} was made for another model: it {' and '.join(parts)}{_hint(weights)}.")
     report.initial = fresh
     return {name: value for name, value in state.items() if name in own}
 
@@ -165,9 +165,9 @@ def _check_recipe(weights: Weights, policy: Policy, report: Report) -> None:
     if policy.other_recipe == "warn":
         report.warnings += [text] * (text not in report.warnings)
         return
-    remedy = "leave out --model (--config), since the file holds its own" if weights.config else "name its own variant"
+    remedy = _hint(weights) or "; name its own variant"
     raise FcosError(
-        f"{weights.path} was {text}; {remedy}, or add --force-recipe (Predictor: force_recipe=True; a config: "
+        f"{weights.path} was {text}{remedy}, or add --force-recipe (Predictor: force_recipe=True; a config: "
         "train.force_recipe=True) to use it all the same."
     )
 
@@ -213,14 +213,18 @@ def _check_classes(own: Mapping[str, Tensor], state: Mapping[str, Tensor], weigh
         )
 
 
-def _check_shapes(own: Mapping[str, Tensor], state: Mapping[str, Tensor], origin: str) -> None:
+def _hint(weights: Weights) -> str:
+    return "; leave out --model (--config), since the file holds its own" if weights.config else ""
+
+
+def _check_shapes(own: Mapping[str, Tensor], state: Mapping[str, Tensor], weights: Weights) -> None:
     both = [(name, state[name], tensor) for name, tensor in own.items() if name in state]
     wrong = [f"{n} ({tuple(x.shape)} there, {tuple(y.shape)} here)" for n, x, y in both if x.shape != y.shape]
     if wrong:
         raise FcosError(
-            f"{origin} was made for another model: {len(wrong)} of its weights have another shape, the first "
-            f"{wrong[0]}."
+            f"{weights.path} was made for another model: {len(wrong)} of its weights have another shape, the first "
+            f"{wrong[0]}{_hint(weights)}."
         )
     for name, given, wanted in both:
         if not torch.can_cast(given.dtype, wanted.dtype) or wanted.is_floating_point() > given.is_floating_point():
-            raise FcosError(f"{origin} holds {given.dtype} at {name}, where the model has {wanted.dtype}.")
+            raise FcosError(f"{weights.path} holds {given.dtype} at {name}, where the model has {wanted.dtype}.")

@@ -109,6 +109,12 @@ def test_commands_refuse_and_training_warns(fcos, shapes: Path, tmp_path: Path) 
     assert done.code == 0 and "x.pth: trained for another recipe" in done.err
 
 
+def test_weights_of_another_network_say_that_they_bring_their_own(tmp_path: Path) -> None:
+    path = trained(tmp_path / "x.pth", names=["a"])
+    with pytest.raises(FcosError, match=r"was made for another model: .*; leave out --model"):
+        Predictor("fcos_R_18_FPN_small", weights=path, device="cpu")
+
+
 # Classes
 
 
@@ -122,6 +128,16 @@ def test_classes_come_from_the_weights(config: bool, fcos, shapes: Path, tmp_pat
     done = fcos(*words[1:], "--device", "cpu", "--threshold", 0, "--json", "--no-pictures")
     assert done.code == 0, done.err
     assert json.loads(done.out)["classes"] == ["cell"]
+
+
+def test_a_file_of_a_billion_classes_is_refused(tmp_path: Path) -> None:
+    """It costs the file nothing to claim them."""
+    weights = instantiate(load_config(SLIM).model).state_dict()
+    for name in ("dense.head.cls_logits.weight", "dense.head.cls_logits.bias"):
+        weights[name] = weights[name][:1].expand(10**9, *weights[name].shape[1:])
+    save(tmp_path / "x.pth", {"model": weights})
+    with pytest.raises(FcosError, match="too large"):
+        Predictor(SLIM, weights=tmp_path / "x.pth", device="cpu")
 
 
 def called(folder: Path, names: list[str]) -> Path:
