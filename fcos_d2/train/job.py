@@ -251,6 +251,16 @@ def _image(dataset: str | None) -> str | None:
     return next((record["file_name"] for record in DatasetCatalog.get(dataset)), None) if dataset else None
 
 
+def _take_classes(cfg: DictConfig, data: str) -> None:
+    """Let the model of an evaluation have the data's classes; raises FcosError if its weights say that they lack some."""
+    if names := data_class_names(cfg, ("test",)):
+        if start := cfg.train.init_checkpoint:
+            remedy = "evaluate it on data of its classes, or learn these with `fcos train --new-classes`"
+            own_data.check_classes(start, names, data, remedy, some=True)
+        if "num_classes" in cfg.model:
+            cfg.model.num_classes = len(names)
+
+
 def evaluate_job(
     workspace: Workspace, audience: Audience, *, weights: str | None, data: Path | None, model: str | None, split: str,
     val_fraction: float | None, workers: int | None, device: str | None, overrides: Sequence[str] = (),
@@ -272,13 +282,6 @@ def evaluate_job(
     if data is not None:
         own = own_data.open_data(data, val_fraction, need=(split,))
         cfg.dataloader.test.dataset.names = getattr(own.names, split)
-    if names := data_class_names(cfg, ("test",)):
-        wanted_by = f"the data set {cfg.dataloader.test.dataset.names if data is None else data}"
-        if start := cfg.train.init_checkpoint:
-            remedy = "evaluate it on data of its classes, or learn these with `fcos train --new-classes`"
-            own_data.check_classes(start, names, wanted_by, remedy, some=True)
-        if data is not None or "num_classes" in cfg.model:
-            cfg.model.num_classes = len(names)
     if force_recipe:
         cfg.train.force_recipe = True
     cfg.dataloader.test.num_workers = own_data.default_workers() if workers is None else workers
@@ -289,6 +292,8 @@ def evaluate_job(
         raise FcosError(
             "The config names no data set to evaluate on in dataloader.test.dataset.names: give --data DIR."
         )
+    if not any("num_classes" in text.lower() for text in overrides):
+        _take_classes(cfg, f"the data set {data or dataset}")
     with workspace.writing() as folder:
         trainer = LazyTrainer(cfg, eval_only=True, console=False, folder=str(folder))
         with audience.waiting("evaluating"), audience.no_tables():

@@ -30,6 +30,7 @@ from fcos_d2.config.stored import dump_config
 from fcos_d2.data.synthetic import generate
 from fcos_d2.train import configure
 from fcos_d2.train.job import TrainingJob
+from fcos_d2.train.workspace import default_folder
 from fcos_d2.weights.read import read
 
 if sys.version_info >= (3, 11):
@@ -179,7 +180,7 @@ def test_python_configures_as_the_command_does(home: Path, monkeypatch: pytest.M
     ]
     for options, program in cases:
         command = TrainingJob(data=Path("my_data"), **options)
-        by_command, _ = command.config(command.default_output)
+        by_command, _ = command.config(default_folder(command.data, command.model))
         by_python = eval(program, {"configure": configure})
         assert dump_config(by_python) == dump_config(by_command)
         assert by_python.train.output_dir == "output/my_data"
