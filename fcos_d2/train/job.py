@@ -252,7 +252,7 @@ def _image(dataset: str | None) -> str | None:
 
 
 def _take_classes(cfg: DictConfig, data: str) -> None:
-    """Let the model of an evaluation have the data's classes; raises FcosError if its weights say that they lack some."""
+    """Let the model of an evaluation have the data's classes; raises FcosError if its weights lack some."""
     if names := data_class_names(cfg, ("test",)):
         if start := cfg.train.init_checkpoint:
             remedy = "evaluate it on data of its classes, or learn these with `fcos train --new-classes`"
