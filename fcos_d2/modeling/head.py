@@ -14,6 +14,7 @@ from torch.utils.checkpoint import checkpoint
 
 from ..options import one_of, option
 from .deform import DeformConv
+from .exact_norm import BatchNorm2d, GroupNorm, SyncBatchNorm
 from .traits import Traits
 
 FCOS_HEAD_REGISTRY = Registry("FCOS_HEAD")
@@ -59,7 +60,7 @@ class Tower(nn.Sequential):
     traits = Traits(recomputable=True)
 
     def __init__(self, head: FCOSHead, num_convs: int, deformable: bool = False) -> None:
-        batch_norms: dict[str, Any] = {"BN": nn.BatchNorm2d, "SyncBN": nn.SyncBatchNorm}
+        batch_norms: dict[str, Any] = {"BN": BatchNorm2d, "SyncBN": SyncBatchNorm}
         channels, layers = head.in_channels, list[nn.Module]()
         for i in range(num_convs):
             if deformable and i == num_convs - 1:
@@ -67,7 +68,7 @@ class Tower(nn.Sequential):
             else:
                 layers.append(nn.Conv2d(channels, channels, 3, padding=1, bias=head.conv_bias))
             if head.norm == "GN":
-                layers.append(nn.GroupNorm(32, channels))
+                layers.append(GroupNorm(32, channels))
             elif head.norm != "none":
                 norm = batch_norms[head.norm]
                 layers.append(LevelBatchNorm(channels, head.num_levels, norm, head.norm_shared_affine))

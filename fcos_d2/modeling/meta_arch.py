@@ -16,7 +16,7 @@ from ..options import read_config
 from ..structures import Detections, GroundTruth
 from .dense import DenseFCOS
 from .inputs import check_images, ground_truth, without_waiting
-from .rewrite import rewrite, rewrites_of
+from .rewrite import rewrite, rewrites_of, with_exact_norms
 from .rewrite.invariant import Padding, hide_padding, is_prepared, running
 from .whole_batch import WholeBatch, padded_size
 
@@ -28,7 +28,8 @@ class FCOS(DenseDetector):
     Preprocessing, padding and rescaling are those of Detectron2's `DenseDetector`; `DenseFCOS` does the rest.
 
     Args:
-        backbone: returns {name: feature map}, e.g. Detectron2's `FPN`.
+        backbone: returns {name: feature map}, e.g. Detectron2's `FPN`. Of one with PyTorch's own norms the detector has
+            a copy, with its tensors, whose norms are exact in channels_last.
         dense: head, assigner, losses and selection.
         num_classes: K; checked against the head.
         in_features: names of the feature maps to predict on, finest first; by default all that the backbone has.
@@ -69,6 +70,7 @@ class FCOS(DenseDetector):
         one_by_one: bool | None = None,
     ) -> None:
         names = None if in_features is None else list(in_features)
+        backbone, dense = with_exact_norms(backbone), with_exact_norms(dense)
         super().__init__(backbone, dense, names, pixel_mean=list(pixel_mean), pixel_std=list(pixel_std))
         del self.head  # the base class calls its second argument so; here the head is a part of `dense`
         self.dense = dense

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from ..options import as_tuple, one_of, option
 from .deform import DeformConv
+from .exact_norm import GroupNorm
 from .head import FCOS_HEAD_REGISTRY, DenseHead, start_conv
 from .traits import Traits
 
@@ -45,7 +46,7 @@ class NASLayer(nn.Module):
         else:
             size = 3 if kind == "conv3x3" else 1
             self.conv = nn.Conv2d(channels, channels, size, padding=size // 2, bias=conv_bias)
-        self.norm = nn.GroupNorm(32, channels)
+        self.norm = GroupNorm(32, channels)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.norm(self.conv(x)).relu_()

@@ -1,8 +1,9 @@
-"""Normalization layers by name: Detectron2's, and batch norm that keeps its statistics while it trains."""
+"""Normalization layers by name: Detectron2's, exact in every layout, and batch norm that keeps its statistics."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from detectron2.layers import FrozenBatchNorm2d
@@ -10,14 +11,13 @@ from detectron2.layers import get_norm as detectron2_norm
 from torch import nn
 
 from ..options import one_of
+from .exact_norm import BatchNorm2d, GroupNorm, NaiveSyncBatchNorm, SyncBatchNorm
 
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 """Modules whose statistics follow the data while they train."""
 
-_DETECTRON2_NAMES = ("", "BN", "SyncBN", "FrozenBN", "GN", "nnSyncBN", "naiveSyncBN", "naiveSyncBN_N")
 
-
-class EvalBatchNorm2d(nn.BatchNorm2d):
+class EvalBatchNorm2d(BatchNorm2d):
     """Batch norm whose weight and bias learn, while mean and variance stay as they were loaded.
 
     `train(True)` leaves it in evaluation mode, so that it uses its running statistics and never updates them. This is
@@ -33,6 +33,18 @@ class EvalBatchNorm2d(nn.BatchNorm2d):
         return super().train(False)
 
 
+# Detectron2's names and ours; the norms are as exact in channels_last as in contiguous maps.
+_LAYERS: dict[str, Callable[[int], nn.Module]] = {
+    "BN": BatchNorm2d,
+    "SyncBN": SyncBatchNorm,
+    "GN": partial(GroupNorm, 32),
+    "EvalBN": EvalBatchNorm2d,
+    "nnSyncBN": SyncBatchNorm,
+    "naiveSyncBN": NaiveSyncBatchNorm,
+    "naiveSyncBN_N": partial(NaiveSyncBatchNorm, stats_mode="N"),
+}
+
+
 def norm_layer(name: str) -> str | Callable[[int], nn.Module]:
     """What Detectron2's layers take as their `norm` argument.
 
@@ -41,8 +53,8 @@ def norm_layer(name: str) -> str | Callable[[int], nn.Module]:
     Raises:
         ValueError: there is no such norm.
     """
-    one_of("norm", name, (*_DETECTRON2_NAMES, "EvalBN"))
-    return EvalBatchNorm2d if name == "EvalBN" else name
+    one_of("norm", name, ("", "FrozenBN", *_LAYERS))
+    return _LAYERS.get(name, name)
 
 
 def get_norm(name: str, channels: int) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 from detectron2.modeling import FPN, Backbone
 from detectron2.modeling.backbone.fpn import LastLevelP6P7
@@ -11,6 +12,7 @@ from fvcore.nn import weight_init
 from torch import Tensor, nn
 
 from ...options import as_tuple
+from ..norm import norm_layer
 from ..rewrite.fold import folding
 from .network import register_builder
 from .resnet import NETWORK as RESNET
@@ -68,13 +70,14 @@ def fpn(
         in_features: names of its features, finest first.
         out_channels: of every level.
         top_levels: 2 adds p6 and p7, 1 adds p6, 0 adds none (real-time models).
-        norm: of lateral and output convolutions; empty for none.
+        norm: of lateral and output convolutions, see `norm.norm_layer`; empty for none.
         fuse_type: "sum" or "avg".
     Raises:
-        ValueError: `top_levels` is not 0, 1 or 2.
+        ValueError: `top_levels` is not 0, 1 or 2, or there is no such norm.
     """
     features, top = list(as_tuple(in_features)), top_block(top_levels, out_channels)
-    pyramid = FPN(bottom_up, features, out_channels, norm=norm, top_block=top, fuse_type=fuse_type)
+    layer: Any = norm_layer(norm)
+    pyramid = FPN(bottom_up, features, out_channels, norm=layer, top_block=top, fuse_type=fuse_type)
     return folding(pyramid, keep=[bottom_up])
 
 

@@ -17,6 +17,7 @@ from torch import nn
 from ...errors import FcosError
 from ...options import one_of
 from .copying import plain, rebuilt
+from .exact import Contiguous, with_exact_norms
 from .fold import folding
 from .freeze import freezing
 from .fuse import fusing, norms_left
@@ -24,7 +25,7 @@ from .invariant import without_padding
 from .precision import Guarded, guarding, lower
 from .recompute import PARTS, Recomputed, recomputing
 
-__all__ = ["PARTS", "STEPS", "prepare_training", "rewrite", "rewrites_of"]
+__all__ = ["PARTS", "STEPS", "prepare_training", "rewrite", "rewrites_of", "with_exact_norms"]
 
 logger = logging.getLogger("fcos_d2")
 
@@ -47,8 +48,9 @@ def rewrite(
 ) -> nn.Module:
     """A new module that computes what the given one computes, in another way, recorded for `rewrites_of`.
 
-    The given module, its submodules, hooks and tensors stay as they were. Names in the state dict stay, too, but with
-    `fuse`: what it makes can be neither trained nor saved as weights, and is in evaluation mode.
+    Norms are exact in channels_last, too (`exact.py`). The given module, its submodules, hooks and tensors stay as they
+    were. Names in the state dict stay, too, but with `fuse`: what it makes can be neither trained nor saved as weights,
+    and is in evaluation mode.
 
     Args:
         module: a detector, or a part of one.
@@ -77,13 +79,14 @@ def rewrite(
     if invariant:
         new, notes["invariant"] = without_padding(new), ""
     if fuse:
-        new = fusing(plain(new, Recomputed, Guarded).eval().requires_grad_(False))
+        new = fusing(plain(new, Recomputed, Guarded, Contiguous).eval().requires_grad_(False))
         notes |= {"fuse": norms_left(new), "precision": lower(new, precision or "fp32", compile)}
     if recompute != "none":
         new, notes["recompute"] = recomputing(plain(new, Recomputed), recompute), recompute
     if precision and not fuse:
         new, notes["precision"] = guarding(new), "autocast"
     gone = {*notes, "recompute"} if fuse else {*notes}
+    new = with_exact_norms(new)  # of a model that others made
     kept = [x for x in before if _step(x) == "freeze" or _step(x) not in gone]
     new.rewrites = (*kept, *(f"{step}: {note}".removesuffix(": ") for step, note in notes.items() if note is not None))
     return new

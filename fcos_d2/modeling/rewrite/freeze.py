@@ -9,6 +9,7 @@ from detectron2.layers import FrozenBatchNorm2d
 from torch import nn
 
 from ...errors import FcosError
+from ..exact_norm import BatchNorm2d
 from ..norm import BATCH_NORMS
 from .copying import Replacement, rebuilt
 
@@ -32,7 +33,7 @@ def freezing(module: nn.Module, names: Sequence[str], sync_bn: bool) -> tuple[nn
         raise FcosError(f"freeze names {unknown[0]!r}, which {type(module).__name__} has not.")
     parts = {id(part) for name in names for part in known[name].modules()}
     still = {id(p): nn.Parameter(p.detach(), requires_grad=False) for name in names for p in known[name].parameters()}
-    plain = Replacement(nn.BatchNorm2d)
+    plain = Replacement(BatchNorm2d)
 
     def rule(part: nn.Module) -> Replacement | None:
         if id(part) in parts and isinstance(part, BATCH_NORMS) and part.running_mean is not None:

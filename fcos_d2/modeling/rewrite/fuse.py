@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from ..._compat import can_pack_convolutions, convolve_packed, pack_convolution
 from ...errors import FcosError
+from ..exact_norm import BatchNormForward
 from ..norm import BATCH_NORMS
 from .copying import Derived, Replacement, derived, rebuilt
 from .fold import FoldedConv2d, folded
@@ -32,7 +33,7 @@ Activation = Callable[[Tensor], Tensor]
 _RELU: Clamp = (0.0, None)
 _CONVOLUTIONS = (nn.Conv2d, Conv2d, FoldedConv2d)
 # What norms do in inference is known where they inherit it from these.
-_NORM_FORWARDS = {kind.forward for kind in (FrozenBatchNorm2d, NaiveSyncBatchNorm, *BATCH_NORMS)}
+_NORM_FORWARDS = {kind.forward for kind in (FrozenBatchNorm2d, NaiveSyncBatchNorm, BatchNormForward, *BATCH_NORMS)}
 
 
 class FusedConv2d(nn.Conv2d):

@@ -31,6 +31,7 @@ import torch.nn.functional as F
 from detectron2.layers import FrozenBatchNorm2d
 from torch import Tensor, nn
 
+from ..exact_norm import GroupNorm, group_norm
 from ..norm import BATCH_NORMS
 from .copying import Replacement, rebuilt
 from .foreign import traits_of
@@ -236,7 +237,7 @@ def _obstacle(module: nn.Module) -> str | None:
     return "is not known to leave the padding out"
 
 
-class PaddedGroupNorm(nn.GroupNorm):
+class PaddedGroupNorm(GroupNorm):
     """GroupNorm whose statistics are of each image without its padding, which becomes zero."""
 
     def forward(self, x: Tensor) -> Tensor:
@@ -265,7 +266,7 @@ def padded_group_norm(
     size = x.shape[-2:]
     images = []
     for i, (height, width) in enumerate(cells):
-        image = F.group_norm(x[i : i + 1, :, :height, :width], num_groups, weight, bias, eps)
+        image = group_norm(x[i : i + 1, :, :height, :width], num_groups, weight, bias, eps)
         images.append(F.pad(image, (0, size[1] - width, 0, size[0] - height)))
     return torch.cat(images)
 
@@ -282,4 +283,8 @@ class PaddedMean(nn.AdaptiveAvgPool2d):
 
 
 # Modules that take means over the whole map, and those whose means leave the padding out.
-_MEANS: dict[type[nn.Module], type[nn.Module]] = {nn.GroupNorm: PaddedGroupNorm, nn.AdaptiveAvgPool2d: PaddedMean}
+_MEANS: dict[type[nn.Module], type[nn.Module]] = {
+    nn.GroupNorm: PaddedGroupNorm,
+    GroupNorm: PaddedGroupNorm,
+    nn.AdaptiveAvgPool2d: PaddedMean,
+}

@@ -10,6 +10,7 @@ from detectron2.layers import FrozenBatchNorm2d
 from scenes import detector
 from torch import nn
 
+from fcos_d2.modeling.exact_norm import BatchNorm2d
 from fcos_d2.modeling.rewrite import prepare_training, rewrite, rewrites_of
 
 
@@ -22,7 +23,7 @@ def test_sync_bn_becomes_bn_on_the_cpu(caplog: pytest.LogCaptureFixture) -> None
     with caplog.at_level(logging.WARNING, "fcos_d2"):
         new = prepare_training(model, device="cpu", amp=False)
     found = new[1][0]
-    assert type(found) is nn.BatchNorm2d
+    assert type(found) is BatchNorm2d
     assert type(norm) is nn.SyncBatchNorm
     assert float(found.running_mean[0]) == 3.0
     assert (found.eps, found.momentum, found.training, found.weight.dtype) == (0.5, 0.3, False, torch.float64)
