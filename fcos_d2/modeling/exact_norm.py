@@ -142,7 +142,7 @@ class _Normalized(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor):  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor):
         x, weight, bias, mean, rstd = ctx.saved_tensors
         rows, grads = _rows(x, ctx.by_image), _rows(grad, ctx.by_image)
         n, cells, channels = rows.shape
@@ -203,8 +203,8 @@ class BatchNormForward(nn.Module):
             momentum = 1.0 / float(self.num_batches_tracked) if self.momentum is None else momentum
         training = self.training or self.running_mean is None
         keeps = not self.training or self.track_running_stats
-        statistics = (self.running_mean, self.running_var) if keeps else (None, None)
-        return batch_norm(x, *statistics, self.weight, self.bias, training, momentum, self.eps)
+        mean, var = (self.running_mean, self.running_var) if keeps else (None, None)
+        return batch_norm(x, mean, var, self.weight, self.bias, training, momentum, self.eps)
 
 
 class BatchNorm2d(BatchNormForward, nn.BatchNorm2d):
