@@ -133,6 +133,7 @@ def _categories(categories: list[dict], source: Path, report: Report) -> dict[in
             name = str(name)
         if not isinstance(meant, int) or abs(meant) > LARGEST_ID or not isinstance(name, str):
             raise FcosError(f"A category in {source} lacks an integer 'id' or a 'name': {shown(category)}.")
+        name = name.encode("utf-8", "replace").decode("utf-8")  # half a character cannot be written anywhere
         if meant in found:
             raise FcosError(f"{source} lists the category id {meant} twice.")
         if name in names:

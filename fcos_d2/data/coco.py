@@ -79,7 +79,7 @@ def _image_root(root: Path, annotations: Path, aliases: tuple[str, ...]) -> Path
     folders = [root / pattern.format(alias) for pattern in _IMAGES for alias in aliases]
     folders = [folder for folder in folders if folder.is_dir()]
     name = _first_file_name(annotations)
-    return next((folder for folder in folders if name and (folder / name).is_file()), folders[0])
+    return next((folder for folder in folders if name and os.path.isfile(folder / name)), folders[0])
 
 
 def _first_file_name(path: Path) -> str | None:
@@ -117,7 +117,10 @@ def _is_read_alike(path: Path) -> bool:
     data = path.read_bytes()
     if data.startswith(codecs.BOM_UTF8) or json.detect_encoding(data) != "utf-8":
         return False
-    return data.isascii() or codecs.lookup(locale.getpreferredencoding(False)).name == "utf-8"
+    try:
+        return data.isascii() or data.decode(locale.getpreferredencoding(False)) == data.decode("utf-8")
+    except UnicodeDecodeError:
+        return False
 
 
 def _place(name: str) -> float:

@@ -33,6 +33,8 @@ from pycocotools.cocoeval import COCOeval
 from tabulate import tabulate
 
 from ..config.targets import target
+from ..data.coco import read
+from ..data.layout import Split
 from ..errors import FcosError
 from .scores import distinct
 
@@ -129,7 +131,10 @@ class FastCOCOEvaluator(DatasetEvaluator):
         return OrderedDict(sorted(results.items()))
 
     def _evaluate_boxes(self, boxes: list[tuple[Any, Instances]], img_ids: Sequence[int] | None) -> dict[str, Any]:
-        truth = json.loads(Path(PathManager.get_local_path(self.metadata.json_file)).read_bytes())
+        file = Path(PathManager.get_local_path(self.metadata.json_file))
+        truth = read(Split(file, file.parent))
+        if not isinstance(truth, dict):
+            raise FcosError(f"{file} is not a COCO file: it holds a JSON {type(truth).__name__} instead of an object.")
         detections = [{"image_id": i, "instances": instances_to_coco_json(x, i)} for i, x in boxes]
         rows = [dict(row) for x in detections for row in x["instances"]]
         if (known := self.metadata.get("thing_dataset_id_to_contiguous_id")) is not None:
@@ -146,17 +151,17 @@ class FastCOCOEvaluator(DatasetEvaluator):
             logger.info("%s has no annotations, so detections are written and not evaluated.", self.dataset_name)
             return {}
         if not rows:
-            logger.warning("Nothing was detected in %s.", self.dataset_name)
+            logger.info("Nothing was detected in %s.", self.dataset_name)
             return {"bbox": dict.fromkeys(_METRICS, float("nan"))}
         found = evaluate_boxes(truth, rows, img_ids, self.limits)
         if found is None:
             try:
                 found = _by_pycocotools(truth, rows, img_ids, self.limits)
-            except (AssertionError, AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+            except Exception as error:  # anything, down to OverflowError
                 raise FcosError(
                     f"The annotations of the data set {self.dataset_name} cannot be evaluated "
-                    f"({type(error).__name__}: {error}): register them with fcos_d2.data.register_coco, which mends "
-                    "what can be mended."
+                    f"({type(error).__name__}: {str(error)[:200]}): register them with fcos_d2.data.register_coco, "
+                    "which mends what can be mended."
                 ) from error
         return {"bbox": self._derive(found.eval)}
 
@@ -192,7 +197,8 @@ class FastCOCOEvaluator(DatasetEvaluator):
         names = self.metadata.get("thing_classes") or []
         if len(names) <= 1:
             return results
-        assert len(names) == precision.shape[2]
+        if len(names) != (count := precision.shape[2]):
+            raise FcosError(f"The data set {self.dataset_name} has {len(names)} classes, but {count} categories.")
         per_class = {name: 100 * _mean(precision[:, :, i, 0, -1]) for i, name in enumerate(distinct(names))}
         table = tabulate(per_class.items(), ("category", "AP"), "pipe", floatfmt=".3f")
         logger.info("Per-category bbox AP, from 0 to 100:\n%s", table)
@@ -311,7 +317,7 @@ def _columns(truth: Mapping, results: Sequence[Mapping]) -> tuple[dict[str, np.n
         category_ids = _ids(item["category_id"] for item in results)
         boxes = np.array([item["bbox"] for item in results], np.float64).reshape(-1, 4)
         scores = np.array([item["score"] for item in results], np.float64)
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, OverflowError, TypeError, ValueError):
         return None
     unique = all(len(np.unique(ids)) == len(ids) for ids in (truths["ids"], images, categories))
     if not unique or (truths["ids"] == 0).any() or np.isnan(scores).any() or not np.isin(image_ids, images).all():

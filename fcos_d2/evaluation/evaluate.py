@@ -64,7 +64,7 @@ def evaluate(
             continue
         found = inference_on_dataset(model, loader, list(evaluator) if isinstance(evaluator, ListConfig) else evaluator)
         if comm.is_main_process():
-            logger.info("Evaluation of %s:", name)
+            logger.info("Evaluation of %s, AP from 0 to 100:", name)
             print_csv_format(found)
             results[str(name)] = found
     return next(iter(results.values())) if len(results) == 1 else results

@@ -15,7 +15,7 @@ from detectron2.data import transforms as T
 from detectron2.structures import Boxes, Instances
 from PIL import Image
 
-from fcos_d2.data import register_coco
+from fcos_d2.data import find_dataset, register, register_coco
 from fcos_d2.data.mapper import FastMapper
 from fcos_d2.data.meant import flag, identity, number, shown
 from fcos_d2.errors import FcosError
@@ -307,6 +307,23 @@ def test_json_without_end_and_long_numbers(tmp_path):
         (tmp_path / "a.json").write_text(text)
         with pytest.raises(FcosError, match=r"a\.json is not (a COCO file|valid JSON)"):
             register_coco("foreign", tmp_path / "a.json", tmp_path)
+
+
+def test_half_a_character_and_names_without_end(tmp_path):
+    """Python reads them from JSON; no file can be named so, and pycocotools stops at the first."""
+    text = json.dumps(coco(), ensure_ascii=False).replace('"cat"', '"c\ud83dt"')
+    (tmp_path / "a.json").write_bytes(text.encode("utf-8", "surrogatepass"))
+    for n in range(2):
+        Image.new("RGB", (32, 24)).save(tmp_path / f"{n}.png")
+    register_coco("half", tmp_path / "a.json", tmp_path)
+    assert MetadataCatalog.get("half").thing_classes[0] == "c?t" and perfect("half")["AP"] == pytest.approx(100)
+    for name in ("a" * 5000 + ".png", "\ud83d.png", "a\0.png", "\n.png"):
+        content = coco()
+        content["images"][0]["file_name"] = name
+        (tmp_path / "train.json").write_text(json.dumps(content))
+        with pytest.raises(FcosError, match="1 of 2 images named in ") as error:
+            register(find_dataset(tmp_path), "odd", need=("train",))
+        assert "\n" not in str(error.value) and len(str(error.value)) < 1000
 
 
 # The readers alone

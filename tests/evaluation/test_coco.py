@@ -374,6 +374,15 @@ def test_what_cannot_be_evaluated_is_a_sentence(dataset):
     file.write_text(json.dumps(truth))
     with pytest.raises(FcosError, match=r"coco_evaluation_test cannot be evaluated \(KeyError: 'area'\): register"):
         evaluated(FastCOCOEvaluator, dataset)
+    truth["annotations"][0]["bbox"][0] = 10**400
+    file.write_text(json.dumps(truth))
+    with pytest.raises(FcosError, match=r"coco_evaluation_test cannot be evaluated \(OverflowError: "):
+        evaluated(FastCOCOEvaluator, dataset)
+    for text, words in (("[]", "a JSON list instead"), ("7", "a JSON int instead"), ("{", "is not valid JSON")):
+        file.write_text(text)
+        with pytest.raises(FcosError, match=words):
+            evaluated(FastCOCOEvaluator, dataset)
+    file.write_text(json.dumps(truth))
     MetadataCatalog.get(dataset[0]).thing_dataset_id_to_contiguous_id.popitem()
     with pytest.raises(FcosError, match=r"found class 3, but the data set coco_evaluation_test has 3 classes"):
         evaluated(FastCOCOEvaluator, dataset)
