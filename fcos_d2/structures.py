@@ -232,6 +232,7 @@ class Detections:
     scores: Tensor
     classes: Tensor
     location: Tensor
+    counts: list[int] | None = None
 
     def __getitem__(self, index: Tensor) -> Detections:
         return Detections(*(getattr(self, f)[index] for f in ("image", "boxes", "scores", "classes", "location")))

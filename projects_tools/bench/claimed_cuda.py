@@ -133,8 +133,11 @@ class ClaimedCuda(TorchDispatchMode):
         to_device = device is not None and torch.device(device).type == "cuda"
         if len(strangers) == len(tensors) and not to_device:
             return func(*args, **kwargs)
-        if name in _COPY and tensors and isinstance(tensors[-1], self.kind) != (
-            to_device if name == "_to_copy" and device is not None else isinstance(tensors[0], self.kind)
+        if (
+            name in _COPY
+            and tensors
+            and isinstance(tensors[-1], self.kind)
+            != (to_device if name == "_to_copy" and device is not None else isinstance(tensors[0], self.kind))
         ):
             return self._moved(func, args, kwargs)
         if name in _ASK and kwargs.get("output_size") is None:
@@ -160,13 +163,13 @@ class ClaimedCuda(TorchDispatchMode):
 
     def _note(self, operator: str) -> None:
         frame: Any = sys._getframe(1)
-        while frame is not None and not Path(frame.f_code.co_filename).is_relative_to(_PACKAGE):
+        while frame is not None:
+            file, function = Path(frame.f_code.co_filename), frame.f_code.co_name
+            if file.is_relative_to(_PACKAGE) and not function.startswith("<"):  # as comprehensions do
+                self.waits.append(Wait(file.relative_to(_PACKAGE).as_posix(), function, operator))
+                return
             frame = frame.f_back
-        if frame is None:
-            self.waits.append(Wait("", "", operator))
-        else:
-            file = Path(frame.f_code.co_filename).relative_to(_PACKAGE).as_posix()
-            self.waits.append(Wait(file, frame.f_code.co_name, operator))
+        self.waits.append(Wait("", "", operator))
 
 
 def _shape(x: Tensor) -> tuple[int, ...]:
