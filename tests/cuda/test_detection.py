@@ -18,6 +18,8 @@ from fcos_d2.structures import Detections, Predictions
 from projects_tools.bench.claimed_cuda import CUDA, ClaimedCuda
 from projects_tools.bench.sync import Counted, counted, table
 
+pytestmark = pytest.mark.skipif(not torch.backends.cuda.is_built(), reason="asks PyTorch for a build with CUDA")
+
 ROOT = Path(__file__).resolve().parents[2]
 ROWS = "image", "boxes", "scores", "classes", "location"
 
@@ -57,6 +59,21 @@ def test_the_same_detections_as_on_the_cpu(recipe: str, options: dict[str, Any])
     assert {(wait.file, wait.operator) for wait in device.waits} <= {
         ("modeling/nms.py", "nms"), ("modeling/reserved.py", "_local_scalar_dense")
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("recipe", distinct("grid", "coder", "selector"))
+def test_a_gpu_finds_what_the_cpu_finds(recipe: str, gpu: torch.device) -> None:
+    scene = scene_of(recipe)
+    maps = [[x.to(gpu) for x in getattr(scene.predictions, f)] for f in ("logits", "raw_ltrb", "quality")]
+    at = scene.predictions.locations
+    at = replace(at, xy=at.xy.to(gpu), stride=at.stride.to(gpu))
+    sizes = [(128, 160), (100, 150), (128, 90)]
+    with torch.no_grad():
+        expected = scene.dense.selector(scene.predictions, scene.dense.coder, sizes)
+        found = scene.dense.selector(Predictions(*maps, at), scene.dense.coder, sizes)
+    ours, theirs = (rows(Detections(*(getattr(x, f).cpu() for f in ROWS))) for x in (found, expected))
+    assert len(ours.keys() & theirs.keys()) >= 0.98 * len(theirs)  # a last bit may decide
+    assert all(torch.allclose(ours[key], theirs[key], rtol=1e-4, atol=1e-3) for key in ours.keys() & theirs.keys())
 
 
 def generous(recipe: str) -> FCOS:

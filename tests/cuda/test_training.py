@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import pytest
@@ -19,6 +20,8 @@ from fcos_d2.train import LazyTrainer
 from fcos_d2.train.step import Step
 from fcos_d2.zoo.recipes import RECIPES
 from projects_tools.bench.claimed_cuda import CUDA, ClaimedCuda, Wait
+
+pytestmark = pytest.mark.skipif(not torch.backends.cuda.is_built(), reason="asks PyTorch for a build with CUDA")
 
 # Recipes that train alike are tried once.
 TRAINING = distinct("grid", "assigner", "coder", "head_name", "head", "loss", "features")
@@ -107,9 +110,28 @@ def test_numbers_are_those_of_the_cpu(recipe: str, monkeypatch: pytest.MonkeyPat
     assert relative(grads, their_grads) < 1e-4
 
 
+@pytest.mark.parametrize("recipe", TRAINING)
+def test_a_step_on_a_gpu(recipe: str, gpu: torch.device) -> None:
+    """PyTorch itself refuses what waits, and the numbers are the CPU's."""
+    torch.manual_seed(0)
+    on_gpu = step_of(thin(recipe).to(gpu), gpu)
+    on_cpu = step_of(copy.deepcopy(on_gpu.bare).to(CPU), CPU)
+    inputs = batch()
+    on_gpu.gradients(inputs, asked=False).read(on_gpu.norm())  # makes constants and tries the Triton kernel
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        report, norm = on_gpu.gradients(inputs, asked=False), on_gpu.norm()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    losses, *_ = report.read(norm)
+    expected, *_ = on_cpu.gradients(inputs, asked=False).read(on_cpu.norm())
+    assert losses == pytest.approx(expected, rel=1e-3) and norm.isfinite()
+
+
 def test_a_training_loop(small) -> None:
     """Every iteration of `LazyTrainer` waits once; it ends with an evaluation."""
-    trainer = LazyTrainer(small("out", "train.max_iter=3", "train.log_period=2"), console=False)
+    cfg = small("out", "train.max_iter=3", "train.log_period=2", "train.device=cpu")
+    trainer = LazyTrainer(cfg, console=False)
     with ClaimedCuda() as device:
         device.take(trainer.bare_model)
         trainer.device = CUDA
