@@ -250,7 +250,9 @@ def _gradients(node: Any, given: list[Tensor | None]) -> list[tuple[Tensor, tupl
     results = results if isinstance(results, tuple) else (results,)
     places = node.next_functions
     if written_in_python:  # a place for each tensor among the arguments, a result for each argument
-        results, places = [x for x in results if x is not None], [x for x in places if x[0] is not None]
+        results = [x for x in results if x is not None]
+        wanted = [x for x in places if x[0] is not None]
+        places = wanted if len(wanted) == len(results) else places  # else there are results that nobody wants
         assert len(results) == len(places), f"{node} gives {len(results)} gradients for {len(places)} tensors"
     return [(grad, place) for grad, place in zip(results, places) if grad is not None and place[0] is not None]
 
