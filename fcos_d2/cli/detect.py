@@ -25,6 +25,7 @@ from .session import Result, Session, fcos_command
 @shared.output(Path("output", "detections"), "Folder for the pictures with boxes.")
 @click.option("--pictures/--no-pictures", default=True, help="Whether to write them.")
 @shared.device
+@shared.max_pixels
 @click.option(
     "--optimize", type=click.Choice(["fp32", "bf16"]),
     help="Run a faster copy of the model: fp32 with the same detections, bf16 with nearly the same.",
@@ -63,7 +64,7 @@ def command(
     )  # fmt: skip
     found: list[dict[str, Any]] = []
     failed: list[dict[str, str]] = []
-    taken: set[Path] = set()
+    taken = {Path(source.where) for source in sources if not source.is_address}  # nor is what is read overwritten
     with session.progress("detecting", len(sources)) as progress:
         for done, source in enumerate(sources, start=1):
             try:

@@ -11,12 +11,14 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from ..errors import FcosError
-from .style import Color, class_color, class_name, load_font
+from .fonts import load_font, text_length, write
+from .style import Color, class_color, class_name
 
 __all__ = ["Drawable", "draw_boxes"]
 
 Place = tuple[float, float, float, float]  # xyxy in pixels of the overlay
 _OVERSAMPLING = 2  # strokes are drawn this much larger and reduced, which smooths them
+_SMOOTHED = 1 << 25  # pixels of an image up to which they are; beyond, strokes are wide, and memory is short
 
 
 @dataclass(frozen=True)
@@ -88,33 +90,38 @@ def draw_boxes(
     height, width = image.shape[:2]
     length = math.sqrt(height * width)
     stroke = max(1.6, length / 200 * size)
-    font = load_font(round(_OVERSAMPLING * max(9.0, length / 42 * size)))
+    scale = _OVERSAMPLING if height * width <= _SMOOTHED else 1
+    font = load_font(round(scale * max(9.0, length / 42 * size)))
 
-    overlay = Image.new("RGBA", (width * _OVERSAMPLING, height * _OVERSAMPLING), (0, 0, 0, 0))
-    pen = ImageDraw.Draw(overlay)
+    picture = Image.fromarray(np.ascontiguousarray(image))
+    overlay = Image.new("RGBA", (width * scale, height * scale), (0, 0, 0, 0)) if scale > 1 else picture.copy()
+    pen = ImageDraw.Draw(overlay, "RGBA")
     areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
     ranks = np.argsort(scores if scores is not None else -areas, kind="stable")
     order = [row for row in ranks if np.isfinite(boxes[row]).all()]
     for row in order:
-        _outline(pen, boxes[row], class_color(int(classes[row])), stroke, width, height)
+        _outline(pen, boxes[row], class_color(int(classes[row])), stroke, width, height, scale)
     taken: list[Place] = []
     chips = []
     for row in reversed(order) if labels else ():  # the best score chooses its place first
         text = class_name(int(classes[row]), names) + ("" if scores is None else f" {scores[row]:.2f}")
-        chips.append((_place(font, text, boxes[row], stroke, overlay.size, taken), text, int(classes[row])))
+        chips.append((_place(font, text, boxes[row], stroke, overlay.size, scale, taken), text, int(classes[row])))
         taken.append(chips[-1][0])
     for place, text, label in reversed(chips):
         _chip(pen, font, place, text, class_color(label))
+    if scale == 1:
+        return np.array(overlay)
     overlay = overlay.resize((width, height), Image.Resampling.BOX)
-    picture = Image.fromarray(np.ascontiguousarray(image)).convert("RGBA")
-    return np.asarray(Image.alpha_composite(picture, overlay).convert("RGB")).copy()
+    return np.asarray(Image.alpha_composite(picture.convert("RGBA"), overlay).convert("RGB")).copy()
 
 
-def _outline(pen: ImageDraw.ImageDraw, box: np.ndarray, color: Color, stroke: float, width: int, height: int) -> None:
+def _outline(
+    pen: ImageDraw.ImageDraw, box: np.ndarray, color: Color, stroke: float, width: int, height: int, scale: int
+) -> None:
     """A rounded frame with a thin dark seam outside, so that it shows on any ground."""
-    corners = np.clip(box.reshape(2, 2), 0, (width, height)) * _OVERSAMPLING
+    corners = np.clip(box.reshape(2, 2), 0, (width, height)) * scale
     (x0, y0), (x1, y1) = corners.min(0).tolist(), corners.max(0).tolist()
-    thick = max(1, round(stroke * _OVERSAMPLING))
+    thick = max(1, round(stroke * scale))
     side = min(x1 - x0, y1 - y0)
     radius = min(2.2 * thick, side / 4) if side >= 8 else -1.0  # Pillow cannot round the corners of less
     pen.rounded_rectangle((x0 - 1, y0 - 1, x1, y1), radius + 1, outline=(0, 0, 0, 70), width=thick + 2)
@@ -123,14 +130,15 @@ def _outline(pen: ImageDraw.ImageDraw, box: np.ndarray, color: Color, stroke: fl
 
 
 def _place(
-    font: ImageFont.FreeTypeFont, text: str, box: np.ndarray, stroke: float, canvas: tuple[int, int], taken: list[Place]
-) -> Place:
+    font: ImageFont.FreeTypeFont, text: str, box: np.ndarray, stroke: float, canvas: tuple[int, int], scale: int,
+    taken: list[Place],
+) -> Place:  # fmt: skip
     """Where a chip goes: the first place that covers no other chip; the least covered one if there is none."""
     ascent, descent = font.getmetrics()
     pad = max(2, round(font.size * 0.22))
-    width, height = font.getlength(text) + 2 * pad, ascent + descent + max(1, pad // 2)
-    x0, y0, x1, y1 = (float(value) * _OVERSAMPLING for value in box)
-    edge = stroke * _OVERSAMPLING
+    width, height = text_length(text, font) + 2 * pad, ascent + descent + max(1, pad // 2)
+    x0, y0, x1, y1 = (float(value) * scale for value in box)
+    edge = stroke * scale
     candidates = (
         (x0, y0 - height), (x0 + edge, y0 + edge), (x0, y1),
         (x1 - width, y0 - height), (x1 - width - edge, y1 - height), (x1, y0),
@@ -156,4 +164,4 @@ def _chip(pen: ImageDraw.ImageDraw, font: ImageFont.FreeTypeFont, place: Place, 
     ink = (20, 20, 20) if luminance > 140 else (255, 255, 255)
     middle = (place[0] + place[2]) / 2, (place[1] + place[3]) / 2
     pen.rounded_rectangle(place, font.size * 0.22, fill=(*color, 235))
-    pen.text(middle, text, fill=ink, font=font, anchor="mm")
+    write(pen, middle, text, font, ink, "mm")

@@ -12,7 +12,8 @@ from PIL import Image, ImageDraw, ImageFont
 
 from ..errors import FcosError
 from .boxes import Drawable, draw_boxes
-from .style import EDGE, FAINT, INK, PAPER, class_color, class_name, load_font, save
+from .fonts import legible, load_font, text_length, write
+from .style import EDGE, FAINT, INK, PAPER, class_color, class_name, save
 
 __all__ = ["draw_comparison"]
 
@@ -76,7 +77,7 @@ def _page(
     tiles = sum(heights) + _GAP * 2 * (len(lines) - 1)
     page = Image.new("RGB", (width, _MARGIN + 44 + 30 + tiles + 16 + legend.height + _MARGIN - 8), PAPER)
     pen = ImageDraw.Draw(page)
-    pen.text((_MARGIN, _MARGIN - 6), title, fill=INK, font=load_font(26, bold=True))
+    write(pen, (_MARGIN, _MARGIN - 6), legible(title), load_font(26, bold=True), INK)
     top = _MARGIN + 44
 
     def left(pair: int, side: int) -> int:
@@ -114,7 +115,7 @@ def _legend(present: Sequence[int], names: Sequence[str], font: ImageFont.FreeTy
     places = []
     for label in present:
         text = class_name(label, names)
-        length = 20 + font.getlength(text) + 24
+        length = 20 + text_length(text, font) + 24
         if x + length > width and x > 0:
             x, y = 0.0, y + line
         places.append((x, y, text, class_color(label)))
@@ -123,5 +124,5 @@ def _legend(present: Sequence[int], names: Sequence[str], font: ImageFont.FreeTy
     pen = ImageDraw.Draw(page)
     for x, y, text, color in places:
         pen.rounded_rectangle((x, y + 6, x + 13, y + 19), 3, fill=color)
-        pen.text((x + 20, y + 12.5), text, fill=INK, font=font, anchor="lm")
+        write(pen, (x + 20, y + 12.5), text, font, INK, "lm")
     return page

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import FcosError
+from .fonts import font_for
 from .style import EDGE, FAINT, INK, class_color, save
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ def draw_curves(metrics: str | Path | Iterable[Mapping[str, Any]], path: str | P
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.font_manager import FontProperties
 
     points = _by_iteration(_read_lines(metrics) if isinstance(metrics, (str, Path)) else metrics)
     losses = sorted({key for row in points.values() for key in row if "/" not in key and key.startswith("loss_")})
@@ -43,7 +45,9 @@ def draw_curves(metrics: str | Path | Iterable[Mapping[str, Any]], path: str | P
     )
     figure = Figure(figsize=(13.5, 4.3), dpi=110, layout="constrained", facecolor="white")
     FigureCanvasAgg(figure)
-    figure.suptitle(title, fontsize=14, fontweight="bold", color=_hex(INK), x=0.008, ha="left")
+    text, font = font_for(title)
+    face = FontProperties(fname=font, size=14, weight="bold")
+    figure.suptitle(text, fontproperties=face, color=_hex(INK), x=0.008, ha="left").set_parse_math(False)
     for axes, (name, keys, whole) in zip(figure.subplots(1, 3), panels, strict=True):
         _draw_panel(axes, points, name, keys, whole)
     return save(path, lambda file: figure.savefig(file, format="png"))

@@ -82,3 +82,16 @@ def test_boxes_of_a_few_pixels_anywhere():
     for _ in range(60):
         corner, size = rng.uniform(-2, 98, 2), rng.uniform(0, 3, 2)
         assert draw_boxes(image, [[*corner, *(corner + size)]], [0], [0.5], ["a"]).shape == image.shape
+
+
+@pytest.mark.parametrize("labels", [False, True])
+def test_a_large_image_is_drawn_on_without_a_larger_one(labels, monkeypatch):
+    """All the same but for smoothing."""
+    boxes, scores = [[40, 30, 120, 90], [5, 5, 5.2, 60]], [0.5, 0.9]
+    smooth = draw_boxes(ground(), boxes, [1, 0], scores, NAMES, labels)
+    monkeypatch.setattr("fcos_d2.visualize.boxes._SMOOTHED", 100)
+    image = ground()
+    plain = draw_boxes(image, boxes, [1, 0], scores, NAMES, labels)
+    assert (image == 128).all() and plain.flags.writeable
+    assert (np.abs(plain.astype(int) - smooth) > 60).any(2).mean() < 0.05
+    assert (np.abs(plain[60, 40].astype(int) - class_color(1)) < 40).all()
