@@ -272,14 +272,32 @@ def convolve_packed(
 
 
 def load_lazy_config(path: Path, name: str | None = None) -> Any:
-    """`LazyConfig.load`, which leaves `builtins.__import__` exchanged when the file raises (0.6 and main 02b5c4e2)."""
-    from detectron2.config import LazyConfig
+    """`LazyConfig.load`, which leaves `builtins.__import__` exchanged when the file raises (0.6 and main 02b5c4e2).
 
-    imports = builtins.__import__
+    It reads files in the system's encoding, where Python reads its own in UTF-8.
+    """
+    from detectron2.config import LazyConfig, lazy
+
+    imports, paths = builtins.__import__, lazy.PathManager
+    lazy.PathManager = _Utf8Paths(paths)
     try:
         return LazyConfig.load(str(path), name)
     finally:
-        builtins.__import__ = imports
+        builtins.__import__, lazy.PathManager = imports, paths
+
+
+class _Utf8Paths:
+    """A `PathManager` that opens text in UTF-8."""
+
+    def __init__(self, paths: Any) -> None:
+        self._paths = paths
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._paths, name)
+
+    def open(self, path: str, mode: str = "r", **options: Any) -> Any:
+        options.setdefault("encoding", None if "b" in mode else "utf-8")
+        return self._paths.open(path, mode, encoding=options.pop("encoding"), **options)
 
 
 def transform_annotations(mapper: Any, record: dict[str, Any], transforms: Any, size: tuple[int, int]) -> None:

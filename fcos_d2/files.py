@@ -19,7 +19,23 @@ __all__ = [
     "write_json",
 ]  # fmt: skip
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".ppm", ".pgm")
+IMAGE_SUFFIXES = (
+    ".jpg",
+    ".jpeg",
+    ".png",
+    ".bmp",
+    ".tif",
+    ".tiff",
+    ".webp",
+    ".gif",
+    ".ppm",
+    ".pgm",
+    ".jfif",
+    ".jp2",
+    ".heic",
+    ".heif",
+    ".avif",
+)
 
 
 def sha256_of(path: str | Path) -> str:
@@ -61,9 +77,12 @@ def write_atomically(path: str | Path, write: Any) -> None:
 
 
 def write_json(path: str | Path, data: Mapping[str, Any]) -> None:
-    """Write data, made `plain`, as JSON in a file that is whole or not there; raises as `write_atomically` does."""
+    """Write data, made `plain`, as JSON in a file that is whole or not there; raises as `write_atomically` does.
+
+    A byte of a path that is no UTF-8 is written as JSON writes a lone surrogate.
+    """
     text = json.dumps(plain(data), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    write_atomically(path, lambda file: file.write(text.encode()))
+    write_atomically(path, lambda file: file.write(text.encode("utf-8", "backslashreplace")))
 
 
 def plain(value: Any) -> Any:

@@ -54,7 +54,12 @@ def variants(root: Path) -> list[str]:
     """Names of all variants of a checkout."""
     line = "from fcos_d2 import zoo; print('\\n'.join(zoo.names()))"
     done = subprocess.run(
-        [sys.executable, "-c", line], env=environment(root), check=True, capture_output=True, text=True
+        [sys.executable, "-c", line],
+        env=environment(root),
+        check=True,
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
     )
     return done.stdout.split()
 

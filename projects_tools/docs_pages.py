@@ -72,13 +72,13 @@ def write() -> None:
     import mkdocs_gen_files
 
     for source, page in PAGES.items():
-        with mkdocs_gen_files.open(page, "w") as file:
+        with mkdocs_gen_files.open(page, "w", encoding="utf-8") as file:
             file.write(top_page((ROOT / source).read_text(encoding="utf-8")))
     pages, navigation = reference()
     for page, text in pages.items():
-        with mkdocs_gen_files.open(f"reference/{page}", "w") as file:
+        with mkdocs_gen_files.open(f"reference/{page}", "w", encoding="utf-8") as file:
             file.write(text)
-    with mkdocs_gen_files.open("reference/SUMMARY.md", "w") as file:
+    with mkdocs_gen_files.open("reference/SUMMARY.md", "w", encoding="utf-8") as file:
         file.write(navigation)
 
 

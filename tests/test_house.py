@@ -250,3 +250,48 @@ def test_what_is_written_twice_is_found() -> None:
     assert shared_runs(renamed) == [] and shared_runs(renamed, shapes=True) == []
     long = {name: text.replace("name)\n", "name[0], key=[x + 1 for x in name])\n") for name, text in renamed.items()}
     assert shared_runs(long) == [] and shared_runs(long, shapes=True)
+
+
+# ------------------------------------------------------------------------------------------------------------ encodings
+NO_TEXT = {"Image", "Workspace", "os", "self._log", "log"}  # whose `open` opens no text file
+
+
+def texts_in_the_systems_encoding(source: str) -> list[int]:
+    """Lines of calls that open or read text and name no encoding."""
+    found = []
+    for call in [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call)]:
+        name = getattr(call.func, "attr", None) or getattr(call.func, "id", "")
+        given = {keyword.arg: keyword.value for keyword in call.keywords}
+        modes = [arg.value for arg in [*call.args, given.get("mode")] if isinstance(getattr(arg, "value", None), str)]
+        binary = any(set(mode) <= set("rwxab+") and "b" in mode for mode in modes)
+        opens = name in ("open", "fdopen") and not binary and ast.unparse(call.func).rpartition(".")[0] not in NO_TEXT
+        reads = name in ("FileHandler", "TextIOWrapper") or getattr(call.func, "attr", "") in (
+            "read_text",
+            "write_text",
+        )
+        if (opens or reads or "text" in given or "universal_newlines" in given) and "encoding" not in given:
+            found.append(call.lineno)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("source", "lines"),
+    [
+        ("open(p)\nopen(p, 'rb')\nopen(p, 'w', encoding='utf-8')\nopen(p, mode='a')", [1, 4]),
+        ("Path(p).open()\npath.open('wb')\nPathManager.open(p, 'w')\nImage.open(p)", [1, 3]),
+        ("p.read_text()\np.write_text(t)\np.read_text(encoding='utf-8')\nlogging.FileHandler(p)", [1, 2, 4]),
+        ("subprocess.run(c, text=True)\nsubprocess.run(c, text=True, encoding='utf-8')", [1]),
+    ],
+)
+def test_texts_without_an_encoding_are_seen(source: str, lines: list[int]) -> None:
+    assert texts_in_the_systems_encoding(source) == lines
+
+
+def test_every_text_is_read_and_written_in_utf_8() -> None:
+    files = [*FILES, *sorted((ROOT / "projects_tools").rglob("*.py"))]
+    found = {
+        path.relative_to(ROOT).as_posix(): lines
+        for path in files
+        if (lines := texts_in_the_systems_encoding(path.read_text(encoding="utf-8")))
+    }
+    assert not found, found

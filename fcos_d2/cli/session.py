@@ -96,7 +96,10 @@ class Session:
     @contextmanager
     def no_tables(self) -> Iterator[None]:
         """While it lasts, what libraries print is dropped: pycocotools has a table for each evaluation."""
-        with nullcontext() if self.debug else open(os.devnull, "w") as nowhere, redirect_stdout(nowhere or sys.stdout):
+        with (
+            nullcontext() if self.debug else open(os.devnull, "w", encoding="utf-8") as null,
+            redirect_stdout(null or sys.stdout),
+        ):
             yield
 
 
@@ -112,7 +115,7 @@ def fcos_command(name: str, **settings: Any) -> Callable[[Callable[..., Result]]
             with session.running() as out:
                 result = function(session, **options)
                 if session.json:
-                    out.write(json.dumps(plain(result.data), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+                    out.write(_json(result.data, out) + "\n")
                 elif result.piped is not None and not out.isatty():
                     out.write(result.piped)
                 else:
@@ -139,6 +142,16 @@ def keep(context: click.Context, parameter: click.Parameter, value: Any) -> None
 
 
 # Standard output and logs
+
+
+def _json(data: Mapping[str, Any], file: IO[str]) -> str:
+    """Data as JSON in letters that a file can have."""
+    for only_ascii in (False, True):
+        text = json.dumps(plain(data), indent=2, ensure_ascii=only_ascii, allow_nan=False)
+        with suppress(UnicodeError):
+            text.encode(getattr(file, "encoding", None) or "utf-8")
+            break
+    return text
 
 
 def _console(file: IO[str] | None) -> Console:
@@ -237,7 +250,7 @@ def report(error: BaseException, session: Session) -> int:
         sentence = sentence.replace(name, advice)
     click.echo(f"error: {sentence}", err=True)
     if session.json:
-        click.echo(json.dumps({"error": sentence}, ensure_ascii=False))
+        click.echo(_json({"error": sentence}, sys.stdout))
     return 1
 
 

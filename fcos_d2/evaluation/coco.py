@@ -180,8 +180,8 @@ class FastCOCOEvaluator(DatasetEvaluator):
             PathManager.mkdirs(self.output_dir)
             with PathManager.open(str(Path(self.output_dir) / "instances_predictions.pth"), "wb") as file:
                 torch.save(detections, file)
-            with PathManager.open(str(Path(self.output_dir) / "coco_instances_results.json"), "w") as file:
-                file.write(json.dumps(rows))
+            with PathManager.open(str(Path(self.output_dir) / "coco_instances_results.json"), "wb") as file:
+                file.write(json.dumps(rows).encode())
 
     def _derive(self, curves: Mapping[str, Any]) -> dict[str, float]:
         """Detectron2's names for COCO's numbers, and the AP of each class; all by the largest limit of detections."""

@@ -10,6 +10,7 @@ import functools
 import importlib.util
 import logging
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +73,8 @@ class BuildingTrainer(TrainerBase):
         if self._console:
             writers.append(CommonMetricPrinter(self.max_iter))
         if importlib.util.find_spec("tensorboard"):
-            writers.append(TensorboardXWriter(self.output_dir))
+            with suppress(UnicodeEncodeError):  # of a folder whose name this system cannot write in UTF-8
+                writers.append(TensorboardXWriter(self.output_dir))
         return writers
 
     @classmethod

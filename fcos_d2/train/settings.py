@@ -70,6 +70,14 @@ def start_threads() -> None:
     torch.zeros(1 << 20).add_(1)
 
 
+class _Console(logging.StreamHandler):
+    """A stream whose encoding may lack letters of class names; they are written as escapes then."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        encoding = getattr(self.stream, "encoding", None) or "utf-8"
+        return super().format(record).encode(encoding, "backslashreplace").decode(encoding)
+
+
 class Log:
     """Messages of fcos_d2, Detectron2 and fvcore: to log.txt in a folder, and to the console if nobody has set that up.
 
@@ -87,11 +95,12 @@ class Log:
             return
         handlers: list[logging.Handler] = []
         if self._console and not logging.getLogger().handlers:
-            handlers.append(logging.StreamHandler(sys.stdout))
+            handlers.append(_Console(sys.stdout))
         if self._folder:
             try:
                 Path(self._folder).mkdir(parents=True, exist_ok=True)
-                handlers.append(logging.FileHandler(Path(self._folder) / "log.txt", encoding="utf-8"))
+                path = Path(self._folder) / "log.txt"
+                handlers.append(logging.FileHandler(path, encoding="utf-8", errors="backslashreplace"))
             except OSError as error:
                 text = f"The output folder {self._folder} cannot be written: {error.strerror or error}."
                 raise FcosError(text) from error

@@ -166,9 +166,9 @@ def default_folder(data: Path | None, model: str | None) -> Path:
 @contextmanager
 def _alone(fresh: Path) -> Iterator[None]:
     """Raises FcosError if another process of this machine writes for the same target; a killed one holds no lock."""
-    name = hashlib.sha256(str(fresh.resolve()).encode()).hexdigest()[:16]
+    name = hashlib.sha256(os.fsencode(fresh.resolve())).hexdigest()[:16]
     (locks := temporary_folder()).mkdir(parents=True, exist_ok=True)
-    with open(locks / f"{name}.lock", "w") as file:
+    with open(locks / f"{name}.lock", "wb") as file:
         if fcntl is not None:
             busy = f"Another process writes to {fresh} or beside it: wait for it, or choose another --output."
             try:

@@ -100,6 +100,7 @@ def measure(variant: str, height: int, width: int, way: str, device: str = "cpu"
             [*command, json.dumps({**request, "batch": batch})],
             capture_output=True,
             text=True,
+            encoding="utf-8",
             env={**os.environ, **_ALLOCATION},
         )
         if done.returncode:
@@ -216,7 +217,7 @@ def main() -> None:
             rows.append(measure(args.variant, height, width, way, args.device, args.threads))
     print(table(rows))
     if args.json_file is not None:
-        args.json_file.write_text(json.dumps([asdict(row) for row in rows], indent=1) + "\n")
+        args.json_file.write_text(json.dumps([asdict(row) for row in rows], indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

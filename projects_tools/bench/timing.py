@@ -104,7 +104,12 @@ def peak_memory(peer: str, setting: Setting, threads: int) -> int | None:
         return None
     request = json.dumps({"peer": peer, "setting": setting.as_dict(), "threads": threads})
     done = subprocess.run(
-        [sys.executable, "-m", __name__, request], capture_output=True, text=True, env={**os.environ}, check=False
+        [sys.executable, "-m", __name__, request],
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        env={**os.environ},
+        check=False,
     )
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["no message"])[-1]
