@@ -26,6 +26,7 @@ from .session import Result, Session, fcos_command
 @shared.output(Path("output", "eval"), "Folder for summary.json, evaluation.json, config.yaml and log.txt.")
 @shared.workers
 @shared.device
+@shared.max_pixels
 @shared.overrides
 def command(session: Session, output: Path, **options: Any) -> Result:
     """Evaluate a detector.

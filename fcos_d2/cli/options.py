@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,8 @@ import click
 from .session import keep
 
 __all__ = [
-    "POSITIVE", "data", "device", "force_recipe", "model", "output", "overrides", "path", "val_fraction", "weights",
-    "workers",
+    "POSITIVE", "data", "device", "force_recipe", "max_pixels", "model", "output", "overrides", "path", "val_fraction",
+    "weights", "workers",
 ]  # fmt: skip
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
@@ -51,6 +52,15 @@ def _no_folder(context: click.Context, parameter: click.Parameter, values: tuple
     return values
 
 
+def _reach_all_processes(context: click.Context, parameter: click.Parameter, value: int | None) -> None:
+    """Put the limit into the environment, which data workers inherit, until the command ends."""
+    if value is None:
+        return
+    before = os.environ.get("FCOS_D2_MAX_PIXELS")
+    os.environ["FCOS_D2_MAX_PIXELS"] = str(value)
+    context.call_on_close(lambda: os.environ.update({"FCOS_D2_MAX_PIXELS": before or ""}))  # empty is none
+
+
 force_recipe = click.option(
     "--force-recipe", is_flag=True, help="Use weights that were trained for another recipe than --model describes."
 )
@@ -59,6 +69,10 @@ data = path("--data", help="Folder with your images and COCO JSON files.")
 device = click.option("--device", help="cuda or cpu; by default what the machine has.")
 workers = click.option("--workers", type=click.IntRange(0), help="Processes that load images.")
 overrides = click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...", callback=_no_folder)
+max_pixels = click.option(
+    "--max-pixels", type=click.IntRange(1), expose_value=False, callback=_reach_all_processes,
+    help="Width times height up to which an image is read.  [default: 268435456]",
+)  # fmt: skip
 val_fraction = click.option(
     "--val-fraction", type=click.FloatRange(0, 1, min_open=True, max_open=True),
     help="Where the data has no val part: the share of training images that becomes it.",

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 @click.option("--image-size", type=click.IntRange(32), help="Shorter side of an image in pixels.")
 @shared.workers
 @shared.device
+@shared.max_pixels
 @shared.weights("Checkpoint to start from; none: from scratch.", metavar="FILE|none")
 @click.option("--new-classes", is_flag=True, help="Start from weights of other classes; their class layer starts anew.")
 @shared.val_fraction

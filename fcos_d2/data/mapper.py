@@ -1,6 +1,7 @@
 """Records of a data set -> inputs of a model: Detectron2's `DatasetMapper`, faster.
 
-`FastMapper` gives the same pixels, boxes and random numbers. The image stays Pillow's until it is written once, plane
+`FastMapper` gives the same pixels (but for 16 bits, which Detectron2 clips at 255), boxes and random numbers. The
+image stays Pillow's until it is written once, plane
 by plane, into the tensor; polygons are not copied unless masks are asked for; boxes are transformed all at once. What
 it does not know (other augmentations, colour formats, masks, keypoints) is handed to Detectron2's code from there on.
 
@@ -24,9 +25,10 @@ from PIL import Image
 from torch import Tensor
 
 from .._compat import transform_annotations
-from .images import upright
+from .images import named, open_image, rgb
+from .loader import ImageError
 
-__all__ = ["PIXEL_TOLERANCE", "CloseMapper", "FastMapper"]
+__all__ = ["PIXEL_TOLERANCE", "CloseMapper", "FastMapper", "read_rgb"]
 
 # Of 255, between `CloseMapper` and Detectron2's mapper. The two passes of a resize round to whole numbers; a row off by
 # one after the first moves the second by at most one, whose own rounding may add one more.
@@ -60,12 +62,13 @@ class FastMapper(DatasetMapper):
             `gt_boxes` (pixels of that image) and `gt_classes` in place of "annotations".
         Raises:
             OSError: the file cannot be read as an image.
+            ImageError: it holds numbers that are no colors, or has too many pixels.
             SizeMismatchError: it has not the size that the record says.
         """
         if self.image_format not in ("BGR", "RGB") or "sem_seg_file_name" in dataset_dict:
             return super().__call__(dataset_dict)
         found = {key: copy.deepcopy(value) for key, value in dataset_dict.items() if key != "annotations"}
-        picture = _Picture(_read(dataset_dict["file_name"]), self.image_format, self.exact)
+        picture = _Picture(read_rgb(dataset_dict["file_name"]), self.image_format, self.exact)
         detection_utils.check_image_size(found, picture.size_only())
         transforms = _augment(self.augmentations, picture)
         found["image"] = picture.tensor()
@@ -116,14 +119,10 @@ def _plain(items: list[dict[str, Any]]) -> bool:
     )
 
 
-def _read(path: str) -> Image.Image:
-    """An image in Pillow's mode "RGB", turned as its EXIF data says; what `detection_utils.read_image` does."""
-    with PathManager.open(path, "rb") as file:
-        image = upright(Image.open(file))
-        if image.mode != "RGB":
-            return image.convert("RGB")
-        image.load()
-    return image
+def read_rgb(path: str) -> Image.Image:
+    """An image in Pillow's mode "RGB", see `images.rgb`: what `detection_utils.read_image` does, 16 bits made 8."""
+    with named(f"The image {path}", ImageError), PathManager.open(path, "rb") as file:
+        return rgb(open_image(file))
 
 
 def _augment(augmentations: T.AugmentationList, picture: _Picture) -> T.TransformList:

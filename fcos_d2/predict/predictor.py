@@ -57,6 +57,7 @@ class Predictor:
         allow_py: whether the source may be a .py file.
         plugins: modules of other projects whose classes a checkpoint or a YAML file may name.
         force_recipe: use weights that were trained for another recipe than the source describes.
+        max_pixels: width times height up to which a file is read, see `images.open_image`.
 
     Attributes:
         model, cfg, device: as built.
@@ -78,10 +79,12 @@ class Predictor:
         allow_py: bool = True,
         plugins: Sequence[str] = (),
         force_recipe: bool = False,
+        max_pixels: int | None = None,
     ) -> None:
         if score_threshold is not None and not 0 <= score_threshold < 1:
             raise FcosError(f"score_threshold is {score_threshold}; it must be in 0..1, 1 excluded, for example 0.3.")
         load_plugins(plugins)
+        self.max_pixels = max_pixels
         self.device: torch.device = find_device(device, "device")
         self.cfg = load_config(source, overrides, allow_py=allow_py)
         path = _weights_path(str(source), self.cfg, None if weights is None else str(weights))
@@ -151,7 +154,7 @@ class Predictor:
             (H, W, 3) uint8 RGB.
         """
         found = instances.to("cpu")
-        picture = to_array(image, image_format)
+        picture = to_array(image, image_format, self.max_pixels)
         if picture.dtype != np.uint8:
             picture = picture.clip(0, 255).round().astype(np.uint8)
         return draw_boxes(
@@ -175,7 +178,7 @@ class Predictor:
 
     def _input(self, image: ImageLike, image_format: str) -> dict[str, Any]:
         """What Detectron2's models take: the resized image (C, H, W) float32, and the size of the original."""
-        picture = to_array(image, image_format)
+        picture = to_array(image, image_format, self.max_pixels)
         height, width = picture.shape[:2]
         if self._input_format == "BGR":
             picture = np.ascontiguousarray(picture[:, :, ::-1])

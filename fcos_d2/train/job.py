@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
+import numpy as np
 import torch
 from detectron2.config import instantiate
 from detectron2.data import DatasetCatalog, MetadataCatalog
-from detectron2.data.detection_utils import read_image
 from detectron2.engine.hooks import CallbackHook
 from detectron2.evaluation import inference_context
 from detectron2.structures import BoxMode
@@ -25,6 +25,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from ..config.overrides import apply_lazy
 from ..config.plugins import modules_of
+from ..data.mapper import read_rgb
 from ..data.synthetic import generate
 from ..errors import FcosError
 from ..evaluation.evaluate import data_class_names
@@ -187,7 +188,7 @@ def _draw(trainer: LazyTrainer, folder: Path, dataset: str | None, title: str, m
             truth = true_boxes(record)
             boxes = [BoxMode.convert(box["bbox"], box["bbox_mode"], BoxMode.XYXY_ABS) for box in truth]
             drawn = Drawable(boxes, [box["category_id"] for box in truth])
-            rows.append((read_image(record["file_name"], "RGB"), drawn, found))
+            rows.append((np.asarray(read_rgb(record["file_name"])), drawn, found))
     if rows:
         draw_comparison(rows, trainer.class_names or [], folder / "detections.png", title)
 

@@ -22,12 +22,11 @@ from detectron2.solver import WarmupParamScheduler
 from detectron2.solver.build import get_default_optimizer_params
 from fvcore.common.param_scheduler import CosineParamScheduler
 from omegaconf import DictConfig
-from PIL import Image
 
 from ..config.load import load_config
 from ..config.translate import lazy_of_yacs
 from ..data import DatasetNames, class_names, find_dataset, register
-from ..data.images import ORIENTATION
+from ..data.images import complaint, frame_sizes, open_image, rgb
 from ..errors import FcosError
 from ..paths import config_root
 from ..weights.fetch import is_address
@@ -297,14 +296,18 @@ def check_images(names: Iterable[str], progress: Callable[[int, int], Any] = lam
 def _fault(record: dict[str, Any]) -> str:
     """What is wrong with the image of a data set's record; empty if nothing is."""
     try:
-        with Image.open(record["file_name"]) as image:
-            size = image.size
-            if image.getexif().get(ORIENTATION, 1) >= 5:  # as training turns it
-                size = size[::-1]
-            image.draft("RGB", (size[0] // 8, size[1] // 8))  # a JPEG is read whole, but made small
-            image.load()
+        with open_image(record["file_name"]) as image:
+            stored, size = frame_sizes(image)
+            if image.format == "JPEG":
+                image.draft("RGB", (size[0] // 8, size[1] // 8))  # it is read whole, but made small
+                image.load()
+            else:
+                rgb(image)
+    except FcosError as error:
+        return str(error).removeprefix("An image ").rstrip(".")
     except Exception as error:  # Pillow's plugins raise anything
-        return "not an image" if isinstance(error, Image.UnidentifiedImageError) else str(error) or repr(error)
+        return complaint(error, record["file_name"]).removeprefix("it is ")
     expected = record.get("width", size[0]), record.get("height", size[1])
-    fault = f"has {size[0]}x{size[1]} pixels, the annotations say {expected[0]}x{expected[1]}"
+    turned = "" if size == stored else ", turned as its EXIF orientation says"
+    fault = f"has {size[0]}x{size[1]} pixels{turned}, the annotations say {expected[0]}x{expected[1]}"
     return fault if size != expected else ""

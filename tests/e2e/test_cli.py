@@ -141,6 +141,30 @@ def test_detect_goes_on_after_unusable_images(home, trained, tmp_path):
             assert image.size == (96, 64)
 
 
+def test_detect_into_the_folder_of_the_pictures_overwrites_none(home, trained, tmp_path):
+    """Neither photographs, nor pictures of an earlier run that are now inputs; the limit of pixels is said."""
+    shutil.copy(home / "shapes" / "images" / "val_000000.jpg", tmp_path / "a.jpg")
+    Image.new("L", (96, 64)).save(tmp_path / "a.png")
+    Image.new("I;16", (64, 96)).save(tmp_path / "b.tif")
+    (tmp_path / "b.jpg").symlink_to(tmp_path / "nowhere.jpg")
+    Image.new("L", (500, 40)).save(tmp_path / "wide.png")
+    words = ("--weights", home / trained["checkpoint"], "--threshold", 0, "--output", ".", "--json")
+    before: dict = {}
+    for _ in range(2):
+        run = fcos(".", *words, "--max-pixels", 19_999, cwd=tmp_path)
+        found = json.loads(run.stdout)
+        assert run.returncode == 1 and len(found["images"]) >= 3, run.stderr
+        (failure,) = [row for row in found["failed"] if row["image"] == "wide.png"]
+        assert (
+            "wide.png has 500x40 pixels, and 19999 are the limit: raise it with --max-pixels 20000" in failure["error"]
+        )
+        pictures = {row["picture"] for row in found["images"]}
+        assert len(pictures) == len(found["images"]) and not pictures & {row["image"] for row in found["images"]}
+        assert all((tmp_path / name).read_bytes() == content for name, content in before.items())
+        before = {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()}
+    assert (tmp_path / "b.jpg").is_symlink()
+
+
 def test_detect_with_a_faster_copy_finds_the_same(home, trained):
     words = (
         "shapes/images/val_000000.jpg",
