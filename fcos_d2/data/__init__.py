@@ -13,7 +13,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from ..errors import FcosError
-from . import coco
+from . import coco, places
 from .coco import class_names, register_coco
 from .layout import DatasetFormat, DatasetLayout, DatasetNames, Split
 
@@ -24,7 +24,7 @@ __all__ = [
 
 logger = logging.getLogger("fcos_d2")
 
-FORMATS: tuple[DatasetFormat, ...] = (DatasetFormat("coco", coco.LOOKS_FOR, coco.find, coco.read),)
+FORMATS: tuple[DatasetFormat, ...] = (DatasetFormat("coco", places.LOOKS_FOR, places.find, coco.read),)
 
 
 def find_dataset(folder: str | Path) -> DatasetLayout:
@@ -44,7 +44,7 @@ def find_dataset(folder: str | Path) -> DatasetLayout:
     for row in FORMATS:
         if splits := row.find(root):
             return DatasetLayout(row.name, root, splits)
-    looked_for = "; ".join(f"{row.name}: {row.looks_for}" for row in FORMATS)
+    looked_for = "; ".join(f"{row.name}: {row.looks_for}" for row in FORMATS) + places.rename_hint(root)
     raise FcosError(f"No data set found in {root}, which holds {coco.shortened(entries)}; looked for {looked_for}.")
 
 

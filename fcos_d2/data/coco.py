@@ -5,14 +5,12 @@ from __future__ import annotations
 import codecs
 import functools
 import hashlib
-import itertools
 import json
 import locale
 import logging
 import os
 import re
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -21,78 +19,11 @@ from ..files import temporary_folder, write_atomically
 from .clean import Report, clean
 from .layout import Split
 from .meant import shown
+from .pictures import fit_to_files, require_files
 
-__all__ = [
-    "LOOKS_FOR", "Prepared", "class_names", "find", "match_classes", "prepare", "read", "register_coco", "shortened",
-]  # fmt: skip
+__all__ = ["Prepared", "class_names", "match_classes", "prepare", "read", "register_coco", "shortened"]
 
 logger = logging.getLogger("fcos_d2")
-
-# Names of a part, the usual one first; the others are COCO's own, Roboflow's and Keras'.
-_ALIASES = {
-    "train": ("train", "train2017", "train2014", "training"),
-    "val": ("val", "valid", "validation", "val2017", "val2014"),
-    "test": ("test", "test2017"),
-}
-_ANNOTATIONS = (
-    "{}.json",
-    "annotations/instances_{}.json",
-    "annotations/{}.json",
-    "{}/_annotations.coco.json",  # Roboflow
-    "{}/annotations.json",
-    "{}/labels.json",  # FiftyOne
-    "instances_{}.json",
-)
-# One file for the whole data set, as annotation tools export it; it counts as the train part.
-_UNDIVIDED = (
-    "annotations/instances_default.json",  # CVAT
-    "_annotations.coco.json",
-    "annotations.json",
-    "labels.json",
-    "result.json",  # Label Studio
-)
-_IMAGES = ("images/{}", "{}/images", "{}/data", "{}", "images", "data", ".")
-
-LOOKS_FOR = (
-    "train.json, annotations/train.json, annotations/instances_train2017.json, train/_annotations.coco.json "
-    "(the same for val and test), or one annotations.json"
-)
-
-
-def find(root: Path) -> dict[str, Split]:
-    """The parts of the COCO data set in a folder, keys among "train", "val" and "test"; empty without COCO JSON."""
-    found = {part: _find_part(root, aliases, _ANNOTATIONS) for part, aliases in _ALIASES.items()}
-    if not any(found.values()):
-        found["train"] = _find_part(root, ("default", "train"), _UNDIVIDED)
-    return {part: split for part, split in found.items() if split is not None}
-
-
-def _find_part(root: Path, aliases: tuple[str, ...], patterns: tuple[str, ...]) -> Split | None:
-    for alias, pattern in itertools.product(aliases, patterns):
-        if (path := root / pattern.format(alias)).is_file():
-            return Split(path, _image_root(root, path, (alias, *aliases)))
-    return None
-
-
-def _image_root(root: Path, annotations: Path, aliases: tuple[str, ...]) -> Path:
-    """The folder that holds the first image named in the annotations, else the first folder that exists."""
-    folders = [root / pattern.format(alias) for pattern in _IMAGES for alias in aliases]
-    folders = [folder for folder in folders if folder.is_dir()]
-    name = _first_file_name(annotations)
-    return next((folder for folder in folders if name and os.path.isfile(folder / name)), folders[0])
-
-
-def _first_file_name(path: Path) -> str | None:
-    """The first `file_name` of a COCO file, without parsing all of it (COCO's own has 450 MB)."""
-    tail = ""
-    with path.open(encoding="utf-8", errors="replace") as file:
-        while chunk := file.read(1 << 20):
-            if found := re.search(r'"file_name"\s*:\s*("(?:[^"\\]|\\.)+")', tail + chunk):
-                with suppress(json.JSONDecodeError):
-                    return json.loads(found[1])
-                break
-            tail = chunk[-4096:]
-    return None
 
 
 def read(split: Split) -> dict:
@@ -125,7 +56,7 @@ def _is_read_alike(path: Path) -> bool:
 
 def _place(name: str) -> float:
     """A number in 0..1 that depends on a name alone."""
-    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") / 2**64
+    return int.from_bytes(hashlib.sha256(name.encode("utf-8", "surrogateescape")).digest()[:8], "big") / 2**64
 
 
 @dataclass(frozen=True)
@@ -216,15 +147,11 @@ def prepare(split: Split, reader: Callable[[Split], dict] = read) -> Prepared:
     """
     source = split.annotations
     coco = reader(split)
+    changed = fit_to_files(coco, split.images, source)
     report = clean(coco, source)
-    names = [row["file_name"] for row in coco["images"]]
-    missing = [name for name in names if not os.path.isfile(split.images / name)]
-    if missing:
-        raise FcosError(
-            f"{len(missing)} of {len(names)} images named in {source} are missing from {split.images}, "
-            f"the first: {shown(missing[0])}."
-        )
-    return Prepared(split, coco, report, reader is read and not report.changed and _is_read_alike(source))
+    require_files(coco, split.images, source)
+    as_read = reader is read and not (changed or report.changed) and _is_read_alike(source)
+    return Prepared(split, coco, report, as_read)
 
 
 def register_coco(name: str, json_file: str | Path, image_root: str | Path) -> str:
