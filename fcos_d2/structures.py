@@ -19,6 +19,15 @@ import torch
 from torch import Tensor
 
 
+def sent(values: Tensor, device: torch.device) -> Tensor:
+    """Values on a device. A GPU fetches them from page-locked memory; a plain copy would wait until it is idle."""
+    if device.type != "cuda" or torch.compiler.is_compiling():
+        return values.to(device)
+    if values.device.type == "cpu" and not values.is_pinned():
+        values = values.pin_memory()
+    return values.to(device, non_blocking=True)
+
+
 @dataclass(frozen=True)
 class Level:
     """The locations of one feature map: a regular grid with D points in each cell.
@@ -104,14 +113,9 @@ class GroundTruth:
         image = torch.repeat_interleave(torch.arange(len(instances)), counts)
         if pixels is not None:
             near, far = boxes.split(2, dim=1)
-            far = far - torch.tensor(pixels)[image].to(boxes.device, non_blocking=True)
+            far = far - sent(torch.tensor(pixels)[image], boxes.device)
             boxes = torch.cat((near, torch.maximum(near, far)), dim=1)
-        return cls(
-            boxes.to(device, torch.float32, non_blocking=True),
-            classes.to(device, torch.int64, non_blocking=True),
-            image.to(device, non_blocking=True),
-            len(instances),
-        )
+        return cls(sent(boxes.float(), device), sent(classes.long(), device), sent(image, device), len(instances))
 
 
 @dataclass
@@ -228,6 +232,7 @@ class Detections:
     scores: Tensor
     classes: Tensor
     location: Tensor
+    counts: list[int] | None = None
 
     def __getitem__(self, index: Tensor) -> Detections:
         return Detections(*(getattr(self, f)[index] for f in ("image", "boxes", "scores", "classes", "location")))

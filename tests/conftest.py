@@ -55,6 +55,23 @@ def shared() -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def device() -> torch.device:
+    """Where tests train: the environment variable `FCOS_D2_DEVICE`, else the CPU; skipped on a machine without it."""
+    device = torch.device(os.environ.get("FCOS_D2_DEVICE") or "cpu")
+    if device.type == "cuda" and not torch.cuda.is_available():
+        pytest.skip(f"FCOS_D2_DEVICE is {device}, but PyTorch finds no CUDA device here")
+    return device
+
+
+@pytest.fixture(scope="session")
+def gpu(device: torch.device) -> torch.device:
+    """A real GPU; a test that asks for it is skipped unless `FCOS_D2_DEVICE` names one."""
+    if device.type != "cuda":
+        pytest.skip("needs a GPU: set FCOS_D2_DEVICE=cuda")
+    return device
+
+
 @pytest.fixture
 def tmp_cwd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty folder, which is the working directory while the test runs."""
@@ -74,8 +91,8 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> DatasetNames:
 
 
 @pytest.fixture
-def small(data: DatasetNames, tmp_path: Path) -> Callable[..., DictConfig]:
-    """`small(output, *overrides)`: a config that trains for six iterations of two images, on the CPU."""
+def small(data: DatasetNames, tmp_path: Path, device: torch.device) -> Callable[..., DictConfig]:
+    """`small(output, *overrides)`: a config that trains for six iterations of two images."""
 
     def config(output: str = "out", *overrides: str) -> DictConfig:
         fixed = (
@@ -89,7 +106,7 @@ def small(data: DatasetNames, tmp_path: Path) -> Callable[..., DictConfig]:
             "dataloader.test.mapper.augmentations[0].short_edge_length=64",
             "train.max_iter=6",
             "train.log_period=1",
-            "train.device=cpu",
+            f"train.device={device}",
             "train.seed=1",
             f"train.output_dir={tmp_path / output}",
         )
@@ -99,7 +116,7 @@ def small(data: DatasetNames, tmp_path: Path) -> Callable[..., DictConfig]:
 
 
 @pytest.fixture
-def yaml(data: DatasetNames, tmp_path: Path) -> Callable[..., CfgNode]:
+def yaml(data: DatasetNames, tmp_path: Path, device: torch.device) -> Callable[..., CfgNode]:
     """`yaml(output, *overrides)`: the twin of `small`, with Detectron2's yacs keys."""
 
     def config(output: str = "out", *overrides: str) -> CfgNode:
@@ -114,7 +131,7 @@ def yaml(data: DatasetNames, tmp_path: Path) -> Callable[..., CfgNode]:
             "SOLVER.MAX_ITER=6",
             "SOLVER.STEPS=()",
             "TRAIN.LOG_PERIOD=1",
-            "MODEL.DEVICE=cpu",
+            f"MODEL.DEVICE={device}",
             "SEED=1",
             f"OUTPUT_DIR={tmp_path / output}",
         )

@@ -18,7 +18,7 @@ from fvcore.common.registry import Registry
 from torch import Tensor
 
 from ..options import as_tuple, one_of, option
-from ..structures import Level, Locations
+from ..structures import Level, Locations, sent
 
 ASSIGNER_REGISTRY = Registry("FCOS_ASSIGNER")
 ASSIGNER_REGISTRY.__doc__ = """Classes whose objects are called like `PointAssigner`."""
@@ -207,7 +207,7 @@ def _windows_of(
     dtype: torch.dtype,
 ) -> _Windows:
     def numbers(values: list, dtype: torch.dtype = dtype) -> Tensor:
-        return torch.tensor(values, dtype=dtype, device=device)
+        return sent(torch.tensor(values, dtype=dtype), device)
 
     def of_axis(axis: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         return (
@@ -235,8 +235,7 @@ def _windows_of(
     )
 
 
-# Batches repeat their few sizes, and on a GPU each constant that is made anew waits for all the work before it. What is
-# kept must serve training after inference.
+# Batches repeat their few sizes. What is kept must serve training after inference.
 _kept_windows = lru_cache(maxsize=32)(torch.inference_mode(False)(_group_windows))
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from ..structures import GroundTruth
+from ..structures import GroundTruth, sent
 
 
 def image_name(inputs: dict[str, Any], index: int) -> str:
@@ -34,16 +34,10 @@ def check_images(batched_inputs: Sequence[dict[str, Any]]) -> None:
 
 
 def without_waiting(batched_inputs: Sequence[dict[str, Any]], device: torch.device) -> Sequence[dict[str, Any]]:
-    """The inputs with their images copied to a GPU asynchronously: a plain copy would wait until the GPU is idle."""
+    """The inputs with their images on a GPU."""
     if device.type != "cuda":
         return batched_inputs
-    return [{**x, "image": _sent(x["image"], device)} for x in batched_inputs]
-
-
-def _sent(image: torch.Tensor, device: torch.device) -> torch.Tensor:
-    if image.device.type == "cpu" and not image.is_pinned():
-        image = image.pin_memory()
-    return image.to(device, non_blocking=True)
+    return [{**x, "image": sent(x["image"], device)} for x in batched_inputs]
 
 
 def pixel_size(inputs: dict[str, Any]) -> tuple[float, float]:

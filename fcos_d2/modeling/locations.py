@@ -9,7 +9,7 @@ from functools import lru_cache
 import torch
 
 from ..options import one_of, option
-from ..structures import Level, Locations
+from ..structures import Level, Locations, sent
 
 # Points of a cell as multiples of floor(stride / 4) from the cell's centre (FCOS_PLUS's DENSE_POINTS, in its order).
 _POINTS = {1: ((0, 0),), 4: ((-1, -1), (1, -1), (-1, 1), (1, 1)), 5: ((-1, -1), (1, -1), (0, 0), (-1, 1), (1, 1))}
@@ -72,7 +72,7 @@ def _lay(grid: LocationGrid, sizes, strides, image_size, device) -> Locations:
         points = tuple((origin + dx * quarter, origin + dy * quarter) for dx, dy in _POINTS[grid.points_per_cell])
         level = Level(stride, height, width, step, points, start)
         with torch.inference_mode(False):  # cached tensors must serve training after inference
-            corner = torch.tensor(points, dtype=torch.float32, device=device)  # (D, 2)
+            corner = sent(torch.tensor(points, dtype=torch.float32), device)  # (D, 2)
             x = torch.arange(width, dtype=torch.float32, device=device) * step[0]
             y = torch.arange(height, dtype=torch.float32, device=device) * step[1]
             cell = torch.stack((x.expand(height, width), y[:, None].expand(height, width)), dim=2)  # (Hi, Wi, 2)

@@ -13,7 +13,7 @@ from detectron2.structures import Boxes, ImageList, Instances
 from torch import Tensor
 
 from ..options import read_config
-from ..structures import Detections, GroundTruth
+from ..structures import Detections, GroundTruth, sent
 from .dense import DenseFCOS
 from .inputs import check_images, ground_truth, without_waiting
 from .rewrite import rewrite, rewrites_of, with_exact_norms
@@ -152,25 +152,30 @@ class FCOS(DenseDetector):
         found = self.dense.detect(predictions, images.image_sizes)
         xy = predictions.locations.xy[found.location]
         found_in_each = as_instances(found, xy, images.image_sizes)
-        return [{"instances": self._of_original(x, inputs)} for x, inputs in zip(found_in_each, batched_inputs)]
+        scaled = [self._of_original(x, inputs) for x, inputs in zip(found_in_each, batched_inputs)]
+        all_stay = self.keep_empty or self.inclusive_far_corner
+        return [{"instances": x} for x in (scaled if all_stay else with_area(scaled))]
 
     def _ground_truth(self, batched_inputs: list[dict[str, Any]]) -> GroundTruth:
         return ground_truth(batched_inputs, self.num_classes, self.device, self.inclusive_far_corner)
 
     def _of_original(self, found: Instances, inputs: dict[str, Any]) -> Instances:
-        """Detections of a network input in pixels of the original image: Detectron2's `detector_postprocess`, and what
-        the options say.
+        """Detections of a network input in pixels of the original image, as Detectron2's `detector_postprocess` makes
+        them, and what the options say; those without area are still there.
         """
         (height, width), boxes = found.image_size, found.pred_boxes
         size: Any = (inputs.get("height", height), inputs.get("width", width))
         boxes.scale(size[1] / width, size[0] / height)
         if isinstance(size[0], Tensor):  # a traced input
             size = torch.stack(size)
-        boxes.clip(size)
+        if boxes.device.type == "cpu":
+            boxes.clip(size)
+        else:  # without the question whether all are finite
+            boxes.tensor[:, 0::2].clamp_(0, size[1])
+            boxes.tensor[:, 1::2].clamp_(0, size[0])
         if self.inclusive_far_corner:
             boxes.tensor[:, 2:] += 1.0
-        found = Instances(size, **found.get_fields())
-        return found if self.keep_empty else found[boxes.nonempty()]
+        return Instances(size, **found.get_fields())
 
     def optimize(self, precision: str | Mapping[str, str] = "fp32", compile: bool = False) -> FCOS:
         """A copy that detects the same, faster, but can be neither trained nor saved: `rewrite` with `fuse`.
@@ -235,9 +240,22 @@ def as_instances(found: Detections, xy: Tensor, image_sizes: Sequence[tuple[int,
         xy: (P, 2) location each was predicted at, pixels.
         image_sizes: (height, width) of each image before padding.
     """
-    counts = torch.bincount(found.image, minlength=len(image_sizes)).tolist()
+    counts = found.counts
+    if counts is None:
+        counts = torch.bincount(found.image, minlength=len(image_sizes)).tolist()
     columns = (found.boxes.split(counts), found.scores.split(counts), found.classes.split(counts), xy.split(counts))
     return [
         Instances(tuple(size), pred_boxes=Boxes(boxes), scores=scores, pred_classes=classes, locations=at)
         for size, boxes, scores, classes, at in zip(image_sizes, *columns)
     ]
+
+
+def with_area(found: list[Instances]) -> list[Instances]:
+    """The detections of each image without those whose boxes have no area; a GPU is asked once for all images."""
+    if torch.jit.is_tracing():  # which would keep the numbers of boxes
+        return [x[x.pred_boxes.nonempty()] for x in found]
+    large = torch.cat([x.pred_boxes.nonempty() for x in found]).cpu().split([len(x) for x in found])
+    rows = [
+        None if bool(some.all()) else sent(some.nonzero().squeeze(1), x.scores.device) for x, some in zip(found, large)
+    ]
+    return [x if those is None else x[those] for x, those in zip(found, rows)]

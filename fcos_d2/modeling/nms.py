@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torchvision.ops import batched_nms, nms
+from torchvision.ops import nms
+
+# Pixels beyond which all is one place on a GPU.
+_FAR = 2.0**24
 
 
 def grouped_nms(boxes: Tensor, scores: Tensor, group: Tensor, threshold: float) -> Tensor:
@@ -23,7 +26,7 @@ def grouped_nms(boxes: Tensor, scores: Tensor, group: Tensor, threshold: float) 
         rows to keep, best score first; of equal scores the lower row.
     """
     if boxes.device.type != "cpu":
-        return batched_nms(boxes, scores, group, threshold)
+        return spread_nms(boxes, scores, group, threshold)
     best_first = scores.sort(descending=True, stable=True).indices
     rows = best_first[group[best_first].sort(stable=True).indices]
     counts = torch.unique_consecutive(group[rows], return_counts=True)[1].tolist()
@@ -34,3 +37,19 @@ def grouped_nms(boxes: Tensor, scores: Tensor, group: Tensor, threshold: float) 
     keep = torch.zeros(len(rows), dtype=torch.bool)
     keep[rows[torch.cat(kept)]] = True
     return best_first[keep[best_first]]
+
+
+def spread_nms(boxes: Tensor, scores: Tensor, group: Tensor, threshold: float) -> Tensor:
+    """The same as one suppression, of groups that are moved away from each other: for a GPU, one image at a time.
+
+    Time and memory grow with the square of P, of which an image has a few thousand, whatever the batch has; from 25,000
+    on, torchvision's `batched_nms` takes one group after the other, and waits for each. Detectron2 calls it for each
+    image, in float32, where the 80th class of an image lies at 100,000 pixels and coordinates are rounded to 1/128.
+    Whole distances in float64 round no float32 coordinate over 1e-5: overlaps are to the bit those of each group alone.
+    Even where float64 runs at a 64th of float32's rate, 5,000 boxes are about a millisecond.
+
+    Args, Returns: as `grouped_nms`; what lies further than 2**24 pixels away is taken to lie there, NaN at 0.
+    """
+    boxes = boxes.double().nan_to_num(0.0, _FAR, -_FAR).clamp(-_FAR, _FAR)
+    apart = (boxes.amax() - boxes.amin() + 1).ceil() if len(boxes) else 0.0
+    return nms(boxes + (group * apart).unsqueeze(1), scores.double(), threshold)

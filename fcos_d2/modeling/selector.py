@@ -17,9 +17,10 @@ from fvcore.common.registry import Registry
 from torch import Tensor
 
 from ..options import one_of, option
-from ..structures import Detections, Level, Predictions
+from ..structures import Detections, Level, Predictions, sent
 from .ltrb import LTRBCoder
 from .nms import grouped_nms
+from .reserved import candidates, kept
 
 # The score of one logit may differ in its last bits, computed alone or as one of a vector: locations are chosen with
 # this relative margin, and the exact tests follow.
@@ -93,7 +94,10 @@ class Selector:
             at most `max_detections` for each image (more on ties if those are kept), best first, images in order.
         """
         # 1. candidates, at most `topk` for each level of each image
-        image, location, classes, scores, raw_ltrb = self._candidates(predictions)
+        on_host = predictions.logits[0].device.type == "cpu"
+        image, location, classes, scores, raw_ltrb = (
+            self._candidates(predictions) if on_host else candidates(self, predictions)
+        )
         # 2. their boxes
         locations = predictions.locations
         ltrb = coder.activate(raw_ltrb)
@@ -102,8 +106,10 @@ class Selector:
         if self.clip == "before":
             found = self._clip(found, image_sizes)
         # 3. suppression within each class of each image, then the best of each image
-        num_images = predictions.num_images
-        found = found[self._suppress(found, predictions.num_classes)]
+        num_images, num_classes = predictions.num_images, predictions.num_classes
+        if not on_host:
+            return kept(self, found, self._measured(found.boxes), num_images, num_classes)
+        found = found[self._suppress(found, num_classes)]
         return self._best(found, num_images)
 
     def _candidates(self, predictions: Predictions) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
@@ -198,18 +204,28 @@ class Selector:
         return torch.cat([s + r.topk(min(self.topk, len(r))).indices for s, r in zip(starts, rank.split(counts))])
 
     def _clip(self, found: Detections, image_sizes: list[tuple[int, int]]) -> Detections:
-        size = found.boxes.new_tensor([(w, h, w, h) for h, w in image_sizes]) - self.clip_margin
+        edges = torch.tensor([(w, h, w, h) for h, w in image_sizes], dtype=found.boxes.dtype)
+        size = sent(edges, found.boxes.device) - self.clip_margin
         found.boxes = torch.minimum(found.boxes.clamp(min=0), size[found.image])
         if self.min_size < 0:
             return found
         side = found.boxes[:, 2:] - found.boxes[:, :2]
-        return found[(side > self.min_size).all(dim=1).nonzero().squeeze(1)]
+        large = (side > self.min_size).all(dim=1)
+        if large.device.type == "cpu":
+            return found[large.nonzero().squeeze(1)]
+        found.scores = found.scores.masked_fill(~large, -1.0)
+        return found
+
+    def _measured(self, boxes: Tensor) -> Tensor:
+        """(P, 4) boxes -> those that overlaps are of, float64."""
+        boxes = boxes.double()
+        if self.nms_convention == "plus_one":
+            boxes[:, 2:] += 1
+        return boxes
 
     def _suppress(self, found: Detections, num_classes: int) -> Tensor:
         """Rows to keep, best score first."""
-        boxes, scores = found.boxes.double(), found.scores.double()
-        if self.nms_convention == "plus_one":
-            boxes = boxes + boxes.new_tensor([0, 0, 1, 1])
+        boxes, scores = self._measured(found.boxes), found.scores.double()
         group = found.image * num_classes + found.classes
         return grouped_nms(boxes, scores, group, self.nms_threshold)
 

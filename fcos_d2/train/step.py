@@ -62,23 +62,22 @@ class Step:
             losses = model(batch, **options)
         return losses if isinstance(losses, dict) else {"loss": losses}
 
-    def norm(self) -> float:
-        """Clip the gradient if `clip_grad` asks for it; returns the norm that it had.
-
-        The host waits here for the backward pass: the price of refusing a gradient before it reaches a weight.
-        """
+    def norm(self) -> Tensor:
+        """Clip the gradient if `clip_grad` asks for it; returns the norm that it had, a float32 scalar."""
         if self.scaler.is_enabled():
             self.scaler.unscale_(self.optimizer)
         if self.options.clip_grad > 0 or not hasattr(nn.utils, "get_total_norm"):  # PyTorch 2.6 has it
-            return float(nn.utils.clip_grad_norm_(self.bare.parameters(), self.options.clip_grad or math.inf))
-        return float(nn.utils.get_total_norm([p.grad for p in self.bare.parameters() if p.grad is not None]))
+            return nn.utils.clip_grad_norm_(self.bare.parameters(), self.options.clip_grad or math.inf)
+        return nn.utils.get_total_norm([p.grad for p in self.bare.parameters() if p.grad is not None])
 
     def skips(self) -> bool:
         """Whether an overflow of float16 is of the usual kind: the scaler leaves the step out and lowers its scale."""
         return self.scaler.is_enabled() and self.scaler.get_scale() >= 1
 
-    def apply(self) -> None:
-        self.scaler.step(self.optimizer)
+    def apply(self, is_finite: bool) -> None:
+        """Let the optimizer step if the gradient is finite, which `GradScaler.step` would ask the device again."""
+        if is_finite:
+            self.optimizer.step()
         self.scaler.update()
 
     def refuse(self, batch: Sequence[dict]) -> list[str]:
@@ -115,9 +114,9 @@ def _name(item: Any) -> str:
 class LossReport:
     """Mean losses of all processes, their own buffers, and whether any of them was asked to end.
 
-    Made between the forward and the backward pass: on a GPU the numbers are copied while the backward pass is queued.
-    One all-reduce takes all of them; each process adds its `own_buffers`, as they are after this step, in a place of
-    its own. Losses are float32 scalars without gradient, under the same names in all processes.
+    One all-reduce takes all of them, between the forward and the backward pass; each process adds its `own_buffers`, as
+    they are after this step, in a place of its own. Losses are float32 scalars without gradient, under the same names
+    in all processes.
     """
 
     def __init__(self, losses: dict[str, Tensor], asked: bool, buffers: dict[str, Tensor]) -> None:
@@ -132,31 +131,26 @@ class LossReport:
             places = flat.new_zeros((processes, len(flat)))
             places[comm.get_rank()] = flat
             parts.append(places.flatten())
-        report = torch.cat(parts)
+        self._numbers = torch.cat(parts)
         if processes > 1:
-            torch.distributed.all_reduce(report)
-        self._event: torch.cuda.Event | None = None
-        self._numbers = report
-        if report.device.type == "cuda":
-            self._numbers = torch.empty(report.shape, dtype=report.dtype, pin_memory=True)
-            self._numbers.copy_(report, non_blocking=True)
-            self._event = torch.cuda.Event()
-            self._event.record()
+            torch.distributed.all_reduce(self._numbers)
 
-    def read(self) -> tuple[dict[str, float], bool, dict[str, Tensor]]:
-        """Wait for the numbers.
+    def read(self, norm: Tensor) -> tuple[dict[str, float], float, bool, dict[str, Tensor]]:
+        """Wait for the numbers, and for the norm of the gradient with them.
+
+        Nothing else in a step waits for a GPU. It is the price of refusing a loss or a gradient that is not finite
+        before it reaches a weight.
 
         Returns:
-            {name: mean loss of the processes}; whether any process was asked to end; and the buffers, {name:
+            {name: mean loss of the processes}; the norm; whether any process was asked to end; and the buffers, {name:
             (processes, ...) float64}, none of them with one process, whose buffers are among its weights.
         """
-        if self._event is not None:
-            self._event.synchronize()
+        numbers = torch.cat((norm.to(self._numbers).view(1), self._numbers)).cpu()
         processes, count = comm.get_world_size(), len(self._names)
-        *totals, asked = self._numbers[: count + 1].tolist()
+        length, *totals, asked = numbers[: count + 2].tolist()
         losses = {name: total / processes for name, total in zip(self._names, totals)}
         buffers: dict[str, Tensor] = {}
-        if len(places := self._numbers[count + 1 :]):
+        if len(places := numbers[count + 2 :]):
             pieces = places.clone().view(processes, -1).split([s.numel() for s in self._shapes.values()], dim=1)
             buffers = {name: piece.reshape(-1, *s) for (name, s), piece in zip(self._shapes.items(), pieces)}
-        return losses, asked > 0, buffers
+        return losses, length, asked > 0, buffers

@@ -307,13 +307,13 @@ class LazyTrainer(BuildingTrainer):
         start = time.perf_counter()
         batch = next(self.stream)
         data_time = time.perf_counter() - start
-        losses, self._asked, buffers = self.step.gradients(batch, asked=self._request.signal > 0).read()
+        report = self.step.gradients(batch, asked=self._request.signal > 0)
+        losses, norm, self._asked, buffers = report.read(self.step.norm())
         if not all(map(math.isfinite, losses.values())):
             self._refuse("A loss", losses, batch)
-        norm = self.step.norm()
         if not math.isfinite(norm) and not self.step.skips():
             self._refuse("The gradient", losses, batch)
-        self.step.apply()
+        self.step.apply(math.isfinite(norm))
         self.state.buffers, self.done = buffers, self.iter
         self.storage.put_scalars(**{"data_time": data_time, "total_loss": sum(losses.values()), **losses})
         if math.isfinite(norm):  # no overflow of float16

@@ -10,14 +10,15 @@ import click
 
 from fcos_d2.errors import FcosError
 from projects_tools.bench import report as reports
-from projects_tools.bench import speed
+from projects_tools.bench import speed, sync
 from projects_tools.bench.peers import SUITES
 
 
 @click.command("python -m projects_tools.bench", context_settings={"help_option_names": ["-h", "--help"]})
 @click.option(
-    "--suite", "suites", multiple=True, type=click.Choice(SUITES), help="What to measure, repeatable; by default all."
-)
+    "--suite", "suites", multiple=True, type=click.Choice([*SUITES, "sync"]),
+    help="What to measure, repeatable; by default all but sync, which counts where the host would wait for a GPU.",
+)  # fmt: skip
 @click.option(
     "--peer", "peers", multiple=True, metavar="NAME[=MODULE:CLASS]",
     help="Whom to compare with, repeatable; by default detectron2 and torchvision.",
@@ -48,6 +49,11 @@ def command(
     Each row runs both on the same inputs, compares their answers, and gives a ratio only if those are the same. A peer
     of yours is a class with the methods that projects_tools/bench/peers.py describes.
     """
+    if "sync" in suites:
+        click.echo(sync.table(sync.counted()))
+        suites = tuple(suite for suite in suites if suite != "sync")
+        if not suites:
+            return
     folder = str(data.expanduser()) if data else ""
     found = speed.run(suites or SUITES, peers or speed.KNOWN_PEERS, threads, quick, folder, seconds, device, tell=_tell)
     line = f"python -m projects_tools.bench {shlex.join(sys.argv[1:])}".strip()

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import reference
@@ -264,3 +265,29 @@ def test_the_triton_kernel_in_its_interpreter() -> None:
         check=False,
     )
     assert run.stdout.strip() == "equal", run.stderr
+
+
+@pytest.mark.parametrize("capability", [80, 90])
+@pytest.mark.parametrize("dtype", ["fp32", "fp16", "bf16"])
+def test_the_triton_kernel_compiles_for_gpus(
+    capability: int, dtype: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Down to machine code, by the assembler that Triton brings."""
+    triton = pytest.importorskip("triton", reason="PyTorch's wheels bring Triton on Linux only")
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    from fcos_d2.modeling import focal_kernel
+
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+    pointers = dict.fromkeys(("grad_pointer", "sums_pointer", "factor_pointer"), "*fp32")
+    numbers = {"count": "i32", "gamma": "fp32", "write": "constexpr", "block": "constexpr"}
+    for write in (True, False):
+        kernel = ASTSource(
+            focal_kernel._negatives_kernel,
+            {"x_pointer": f"*{dtype}", **pointers, **numbers},
+            {"write": write, "block": focal_kernel._BLOCK},
+        )
+        made = triton.compile(kernel, target=GPUTarget("cuda", capability, 32)).asm
+        assert f".target sm_{capability}" in made["ptx"] and len(made["cubin"]) > 1000
+        assert ("st.global" in made["ptx"]) and made["ptx"].count("st.global") > (1 if write else 0)
