@@ -139,4 +139,4 @@ def _reads_wide_pixels(tensors: Mapping[str, Tensor]) -> bool:
     if kernel is None or variance is None or kernel.dim() != 4 or variance.shape != kernel.shape[:1]:
         return False
     most = kernel.double().square().sum((1, 2, 3)) * _TAPS
-    return bool((variance.double() > 2 * most).sum() * 2 > len(most))
+    return bool(((variance.double() > 2 * most) & (most > 0)).sum() * 2 > len(most))
