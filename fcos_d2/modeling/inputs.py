@@ -29,6 +29,8 @@ def check_images(batched_inputs: Sequence[dict[str, Any]]) -> None:
                 f"{image_name(inputs, i)} has the shape {tuple(image.shape)}; (channels, height, width), none of them "
                 "0, is needed."
             )
+        if torch.jit.is_tracing():
+            continue
         if image.is_floating_point() and not bool(torch.isfinite(image.sum())) and not bool(image.isfinite().all()):
             raise ValueError(f"{image_name(inputs, i)} holds values that are not finite (NaN or infinity).")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -133,6 +134,9 @@ class FCOS(DenseDetector):
             ValueError: an image or its annotations are unusable; the message names the image.
         """
         check_images(batched_inputs)
+        if torch.jit.is_tracing():
+            sizes = ", ".join(f"{x['image'].shape[-1]}x{x['image'].shape[-2]}" for x in batched_inputs)
+            warnings.warn(f"A trace of FCOS is right for images of the traced size only ({sizes}).", stacklevel=2)
         invariant = self.batch_invariant and not self.training
         one_by_one = self.device.type == "cpu" if self.one_by_one is None else self.one_by_one
         if invariant and one_by_one and len(batched_inputs) > 1:
@@ -240,13 +244,17 @@ def as_instances(found: Detections, xy: Tensor, image_sizes: Sequence[tuple[int,
         xy: (P, 2) location each was predicted at, pixels.
         image_sizes: (height, width) of each image before padding.
     """
-    counts = found.counts
-    if counts is None:
-        counts = torch.bincount(found.image, minlength=len(image_sizes)).tolist()
-    columns = (found.boxes.split(counts), found.scores.split(counts), found.classes.split(counts), xy.split(counts))
+    columns = (found.boxes, found.scores, found.classes, xy)
+    if torch.jit.is_tracing():  # which would keep the numbers of boxes
+        columns_of_each = [[x[found.image == i] for x in columns] for i in range(len(image_sizes))]
+    else:
+        counts = found.counts
+        if counts is None:
+            counts = torch.bincount(found.image, minlength=len(image_sizes)).tolist()
+        columns_of_each = list(map(list, zip(*(x.split(counts) for x in columns))))
     return [
         Instances(tuple(size), pred_boxes=Boxes(boxes), scores=scores, pred_classes=classes, locations=at)
-        for size, boxes, scores, classes, at in zip(image_sizes, *columns)
+        for size, (boxes, scores, classes, at) in zip(image_sizes, columns_of_each)
     ]
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torchvision.ops import nms
+from torchvision.ops import batched_nms, nms
 
 # Pixels beyond which all is one place on a GPU.
 _FAR = 2.0**24
@@ -27,6 +27,8 @@ def grouped_nms(boxes: Tensor, scores: Tensor, group: Tensor, threshold: float) 
     """
     if boxes.device.type != "cpu":
         return spread_nms(boxes, scores, group, threshold)
+    if torch.jit.is_tracing():  # which would keep the numbers of boxes
+        return batched_nms(boxes, scores, group, threshold)
     best_first = scores.sort(descending=True, stable=True).indices
     rows = best_first[group[best_first].sort(stable=True).indices]
     counts = torch.unique_consecutive(group[rows], return_counts=True)[1].tolist()

@@ -115,12 +115,13 @@ class Selector:
     def _candidates(self, predictions: Predictions) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         """Image, location, class (int64), score (float32) and raw ltrb of the candidates, P rows, level by level."""
         levels, points = predictions.locations.levels, predictions.locations.points_per_cell
+        traced = torch.jit.is_tracing()  # then what is done must not depend on how many candidates there are
         # 1. the locations whose best class may pass, (N, R)
         best = torch.cat([_best_class(x, points) for x in predictions.logits], dim=1).float()
         quality = torch.cat([_of_locations(x, points) for x in predictions.quality], dim=1).float().sigmoid()
         least = self._least_logit(quality)
         passes = best >= least
-        if int(passes.sum()) > self.topk:
+        if not traced and int(passes.sum()) > self.topk:
             least = self._raise(least, best, quality, passes, levels)
             passes &= best >= least
         # 2. the candidates there, level by level, and image by image within a level
@@ -139,13 +140,12 @@ class Selector:
             place, image_at, location_at, classes, score, self._rank(class_score, product)
         )  # fmt: skip
         passed = self._tested(class_score, product) > self.score_threshold
-        if not bool(passed.all()):
+        if traced or not bool(passed.all()):
             chosen = tuple(x[passed] for x in chosen)
         # 4. the best of each level of each image
-        if len(chosen[0]) > self.topk:
-            sizes = torch.tensor([len(i) for i, _ in places], device=image.device)
-            level = torch.arange(len(levels), device=image.device).repeat_interleave(sizes, output_size=len(image))
-            rows = self._topk(level[chosen[0]] * predictions.num_images + chosen[1], chosen[-1])
+        if traced or len(chosen[0]) > self.topk:
+            level = torch.stack([chosen[2] >= level.end for level in levels]).sum(dim=0)
+            rows = self._topk(level * predictions.num_images + chosen[1], chosen[-1])
             chosen = chosen if rows is None else tuple(x[rows] for x in chosen)
         raw_ltrb = torch.cat([_rows(x, points, *pair) for x, pair in zip(predictions.raw_ltrb, places)])
         place, image_at, location_at, classes, score, _ = chosen
@@ -197,6 +197,11 @@ class Selector:
 
     def _topk(self, segment: Tensor, rank: Tensor) -> Tensor | None:
         """Rows of the `topk` best candidates of each segment, whose rows follow each other; `None` for all of them."""
+        if torch.jit.is_tracing():  # the same in three times the time, whatever the numbers of candidates
+            rows = rank.sort(descending=True, stable=True).indices
+            ordered, order = segment[rows].sort(stable=True)
+            place = torch.ones_like(ordered).cumsum(0) - 1 - torch.searchsorted(ordered, ordered)  # in its segment
+            return rows[order[place < self.topk]]
         counts = torch.unique_consecutive(segment, return_counts=True)[1].tolist()
         if max(counts) <= self.topk:
             return None
@@ -234,10 +239,12 @@ class Selector:
         rows = []
         for i in range(num_images):
             mine = (found.image == i).nonzero().squeeze(1)
-            count = self.max_detections
-            if self.max_detections_ties == "keep" and 0 < count < len(mine):
-                count = int((found.scores[mine] >= found.scores[mine[count - 1]]).sum())
-            rows.append(mine[:count])
+            if self.max_detections_ties == "keep":
+                scores = found.scores[mine]
+                last = torch.cat((scores[: self.max_detections], scores.new_full((1,), math.inf))).amin()
+                rows.append(mine[scores >= last])
+            else:
+                rows.append(mine[: self.max_detections])
         return found[torch.cat(rows)]
 
 
