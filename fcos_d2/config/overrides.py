@@ -24,7 +24,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from ..errors import FcosError
 
-__all__ = ["KINDS", "apply_lazy", "apply_yacs", "suggestion", "yacs_keys"]
+__all__ = ["KINDS", "apply_lazy", "apply_yacs", "parameters_of", "suggestion", "yacs_keys"]
 
 _UNKNOWN = object()  # a value whose type nobody knows
 
@@ -76,7 +76,7 @@ def _find(cfg: DictConfig, key: str) -> tuple[Any, Any, Any]:
         elif not isinstance(node, DictConfig):
             raise FcosError(f"The config has no {key!r}: {at} is {node!r}, which has no keys.")
         elif part not in node:
-            known = _parameters(node)
+            known = parameters_of(node)
             if i + 1 < len(parts) or not known.keys() & {part, "**"}:
                 raise FcosError(f"The config has no {key!r}{suggestion(key, list(_keys(cfg)))}")
             return node, part, known.get(part, _UNKNOWN)
@@ -91,7 +91,7 @@ def _value(node: Any, name: Any) -> Any:
         return _UNKNOWN
 
 
-def _parameters(node: DictConfig) -> dict[str, Any]:
+def parameters_of(node: DictConfig) -> dict[str, Any]:
     """Parameters of what a node calls, with their defaults; "**" is among them if it takes any name."""
     target = node.get("_target_")
     try:
@@ -115,7 +115,7 @@ def _keys(node: Any, prefix: str = "") -> Iterator[str]:
         return
     own = [str(key) for key in node if key != "_target_"]
     yield from (f"{prefix}{key}" for key in own)
-    yield from (f"{prefix}{name}" for name in _parameters(node) if name not in own and name != "**")
+    yield from (f"{prefix}{name}" for name in parameters_of(node) if name not in own and name != "**")
     for key in own:
         yield from _keys(_value(node, key), f"{prefix}{key}.")
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 
+from ..errors import FcosError
 from ..structures import GroundTruth, sent
 
 
@@ -33,6 +35,28 @@ def check_images(batched_inputs: Sequence[dict[str, Any]]) -> None:
             continue
         if image.is_floating_point() and not bool(torch.isfinite(image.sum())) and not bool(image.isfinite().all()):
             raise ValueError(f"{image_name(inputs, i)} holds values that are not finite (NaN or infinity).")
+
+
+@contextmanager
+def naming_small_images(image_sizes: Sequence[Any]) -> Iterator[None]:
+    """While a network runs, say in one sentence that a norm has a single value for each channel.
+
+    Args:
+        image_sizes: (height, width) of each image of the batch.
+    Raises:
+        FcosError: it has.
+    """
+    try:
+        yield
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):
+            raise
+        height, width = (max(map(int, side)) for side in zip(*image_sizes))
+        raise FcosError(
+            f"A batch of {len(image_sizes)} images of at most {width}x{height} pixels leaves a norm of the network a "
+            "single value for each channel, which it cannot normalize: give it larger images (fcos train: "
+            "--image-size) or more at a time (--batch-size)."
+        ) from error
 
 
 def without_waiting(batched_inputs: Sequence[dict[str, Any]], device: torch.device) -> Sequence[dict[str, Any]]:

@@ -16,7 +16,7 @@ from torch import Tensor
 from ..options import read_config
 from ..structures import Detections, GroundTruth, sent
 from .dense import DenseFCOS
-from .inputs import check_images, ground_truth, without_waiting
+from .inputs import check_images, ground_truth, naming_small_images, without_waiting
 from .rewrite import rewrite, rewrites_of, with_exact_norms
 from .rewrite.invariant import Padding, hide_padding, is_prepared, running
 from .whole_batch import WholeBatch, padded_size
@@ -146,7 +146,7 @@ class FCOS(DenseDetector):
         images = images if whole is None else whole.pad(images)
         size = tuple(images.tensor.shape[-2:])
         padding = Padding(images.image_sizes, size) if invariant else None
-        with running(padding):
+        with running(padding), naming_small_images(images.image_sizes):
             features = self.backbone(self._laid_out(images.tensor))
             predictions = self.dense([features[name] for name in self.head_in_features], self.strides, size)
         if self.training:

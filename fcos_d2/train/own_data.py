@@ -23,6 +23,7 @@ from detectron2.solver.build import get_default_optimizer_params
 from fvcore.common.param_scheduler import CosineParamScheduler
 from omegaconf import DictConfig
 
+from ..config.edits import resize, thaw
 from ..config.load import load_config
 from ..config.translate import lazy_of_yacs
 from ..data import DatasetNames, class_names, find_dataset, register
@@ -122,7 +123,7 @@ def adapt(
         names, class_names: of the data set; val is evaluated on, train where there is none.
         train_images: number of images in the train part, which turns epochs into iterations.
         weights: checkpoint to start from; "" starts from scratch, None from what the config says.
-        image_size: shorter side of an image, pixels.
+        image_size: shorter side of an image, pixels; see `config.edits.resize`.
         iterations, epochs: length of training; one of them.
         workers: processes that load images; by default half of the cores, 4 at most.
         device: e.g. "cuda"; by default what the machine has.
@@ -149,7 +150,7 @@ def adapt(
         if value is not None and value < least:
             raise FcosError(f"The {name} is {value}; it must be at least {least}.")
     _edit_model(cfg.model, len(class_names), preset, from_scratch=not cfg.train.init_checkpoint)
-    _edit_data(cfg.dataloader, names, image_size or preset.image_size)
+    _edit_data(cfg.dataloader, names, image_size or preset.image_size, asked=image_size is not None)
     cfg.dataloader.train.total_batch_size = batch_size
     workers = default_workers() if workers is None else workers
     for part in _PARTS & cfg.dataloader.keys():
@@ -196,17 +197,8 @@ def _edit_model(model: DictConfig, num_classes: int, preset: Preset, from_scratc
     if preset.pixel_std is not None and "pixel_std" in model:
         std = preset.pixel_std if model.get("input_format", "BGR") == "BGR" else preset.pixel_std[::-1]
         model.pixel_std = list(std)
-    if not from_scratch:
-        return
-    # Frozen statistics and stages are those of weights.
-    bottom_up = model.get("backbone", {}).get("bottom_up", {})
-    if bottom_up.get("norm") == "FrozenBN":
-        bottom_up.norm, bottom_up.freeze_at = "BN", 0
-    if "keys" in model:  # the same of a translated config, see `model_from_keys`
-        keys = model["keys"].setdefault("MODEL", {})
-        if keys.get("RESNETS", {}).get("NORM", "FrozenBN") == "FrozenBN":
-            keys.setdefault("RESNETS", {})["NORM"] = "BN"
-            keys.setdefault("BACKBONE", {})["FREEZE_AT"] = 0
+    if from_scratch:
+        thaw(model)
 
 
 def _edit_solver(cfg: DictConfig, preset: Preset, batch_size: int, iterations: int) -> None:
@@ -227,23 +219,22 @@ def _edit_solver(cfg: DictConfig, preset: Preset, batch_size: int, iterations: i
     )  # fmt: skip
 
 
-def _edit_data(dataloader: DictConfig, names: DatasetNames, size: int | None) -> None:
-    """Data sets, and the sizes of the `ResizeShortestEdge` among the augmentations; the aspect ratio stays."""
+def _edit_data(dataloader: DictConfig, names: DatasetNames, size: int | None, asked: bool) -> None:
+    """Data sets, and the size of images.
+
+    Raises FcosError if a size that the user `asked` for cannot be set.
+    """
     dataloader.train.dataset.names = names.train
     dataloader.train.dataset.filter_empty = False  # an image without objects says what objects do not look like
     if "test" in dataloader:
         dataloader.test.dataset.names = names.val or names.train
-    if not size:
-        return
-    longest = round(size * 5 / 3)
-    shorter = sorted({max(32, 8 * round(scale * size / 8)) for scale in (0.8, 0.85, 0.9, 0.95)} | {size})
-    for part in _PARTS & dataloader.keys():
-        for augmentation in dataloader[part].mapper.augmentations:
-            if "short_edge_length" in augmentation:
-                augmentation.short_edge_length = shorter if part == "train" else size
-                augmentation.max_size = longest
-                if part == "train":
-                    augmentation.sample_style = "choice"
+    for part in _PARTS & dataloader.keys() if size else ():
+        augmentations = dataloader[part].get("mapper", {}).get("augmentations") or []
+        if not resize(augmentations, size or 0, train=part == "train") and asked:
+            raise FcosError(
+                f"The image size {size} cannot be set: dataloader.{part}.mapper.augmentations has none of Detectron2's "
+                "ResizeShortestEdge, ResizeScale and Resize; change the config itself."
+            )
 
 
 def holds_config(weights: str) -> bool:

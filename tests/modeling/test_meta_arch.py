@@ -12,6 +12,7 @@ from detectron2.structures import Boxes
 from scenes import CPU, dense_of, detector, distinct, image_inputs, random_boxes, total
 
 import fcos_d2
+from fcos_d2.errors import FcosError
 from fcos_d2.modeling import FCOS
 from fcos_d2.modeling.meta_arch import as_instances
 from fcos_d2.structures import Detections
@@ -201,6 +202,16 @@ def test_a_callers_backbone_stays_as_it_is(model: FCOS) -> None:
         assert list(other.state_dict()) == list(model.state_dict())
         after = [(id(m), type(m), {key: id(x) for key, x in vars(m).items()}) for m in model.backbone.modules()]
         assert after == before
+
+
+def test_images_too_small_for_a_norm() -> None:
+    """A batch norm cannot train on one value of each channel; two images, or a larger one, are enough."""
+    image = image_inputs((32, 32), torch.tensor([[4.0, 4.0, 28.0, 28.0]]))
+    small = detector("improved", norm="BN").train()
+    with pytest.raises(FcosError, match=r"^A batch of 1 images of at most 32x32 pixels .*--batch-size\)\.$"):
+        small([image])
+    assert total(small([image, image])).isfinite()
+    assert total(small([image_inputs((33, 32), torch.tensor([[4.0, 4.0, 28.0, 28.0]]))])).isfinite()
 
 
 @pytest.mark.parametrize("training", [True, False])

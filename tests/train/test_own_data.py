@@ -1,18 +1,25 @@
 from __future__ import annotations
 
+import copy
 import json
 import shutil
 from pathlib import Path
 
 import pytest
 import torch
+from detectron2.config import LazyCall as L
 from detectron2.config import instantiate
+from detectron2.data import transforms as T
+from detectron2.layers import FrozenBatchNorm2d
+from detectron2.modeling.backbone.resnet import BasicStem, ResNet
 from PIL import Image
 
 from fcos_d2 import zoo
-from fcos_d2.config.stored import dump_config
+from fcos_d2.config.stored import dump_config, parse_config
 from fcos_d2.data.synthetic import generate
 from fcos_d2.errors import FcosError
+from fcos_d2.modeling.backbone import resnet
+from fcos_d2.modeling.norm import BATCH_NORMS
 from fcos_d2.paths import config_root
 from fcos_d2.train.own_data import (
     DEFAULT_MODEL,
@@ -25,6 +32,7 @@ from fcos_d2.train.own_data import (
     open_data,
 )
 from fcos_d2.weights.write import save
+from fcos_d2.zoo.recipes import RECIPES
 
 
 @pytest.fixture(scope="module")
@@ -134,6 +142,86 @@ def test_frozen_network_from_scratch_is_thawed(data):
     cfg = configured(data, "fcos_imprv_R_50_FPN_1x", weights="")
     assert (cfg.model.backbone.bottom_up.norm, cfg.model.backbone.bottom_up.freeze_at) == ("BN", 0)
     assert cfg.optimizer.lr == PRESETS["scratch"].lr
+
+
+THAWED = {(v.backbone, RECIPES[v.recipe].head.get("norm")): v for v in zoo.VARIANTS}.values()
+
+
+def assert_all_learn(model):
+    """No parameter is frozen, and no batch norm keeps statistics that nothing has learned."""
+    assert [name for name, p in model.named_parameters() if not p.requires_grad] == []
+    assert [m for m in model.train().modules() if isinstance(m, FrozenBatchNorm2d)] == []
+    assert [m for m in model.modules() if isinstance(m, BATCH_NORMS) and not m.training] == []
+
+
+@pytest.mark.parametrize("variant", THAWED, ids=lambda v: v.full_name)
+def test_nothing_random_stays_frozen(data, variant):
+    cfg = configured(data, variant.full_name, weights="")
+    with torch.device("meta"):
+        assert_all_learn(instantiate(cfg.model))
+    assert parse_config(dump_config(cfg), "it").model.keys() == cfg.model.keys()
+
+
+@pytest.mark.parametrize("name", ["Mobile_NAS", "FCOS_RT_MS_R_50_4x", "fcos_hrnet_w18_5l_2x"])
+def test_nothing_random_stays_frozen_by_yaml_keys(data, name, tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text(f"_BASE_: {config_root() / zoo.find(name).yaml}\nMODEL:\n  WEIGHTS: ''\n")
+    cfg = adapt(lazy_config(str(path)), data.names, data.class_names, train_images=6, weights="")
+    assert_all_learn(instantiate(cfg.model))
+
+
+def test_defaults_and_other_projects_networks_are_thawed(data):
+    """What a node leaves out has the default of what it calls; Detectron2's own stem and stages have norms, too."""
+    cfg = zoo.get_config("fcos_imprv_R_50_FPN_1x")
+    cfg.model.backbone.bottom_up = L(resnet)(depth=50, out_features=["res3", "res4", "res5"])
+    stages = L(ResNet.make_default_stages)(depth=50, stride_in_1x1=True, norm="FrozenBN")
+    stem = L(BasicStem)(in_channels=3, out_channels=64, norm="FrozenBN")
+    other = zoo.get_config("fcos_imprv_R_50_FPN_1x")
+    features = ["res3", "res4", "res5"]
+    other.model.backbone.bottom_up = L(ResNet)(stem=stem, stages=stages, out_features=features, freeze_at=2)
+    for each in (cfg, other):
+        adapt(each, data.names, data.class_names, train_images=6, weights="")
+        with torch.device("meta"):
+            assert_all_learn(instantiate(each.model))
+
+
+def test_weights_keep_what_is_frozen(data):
+    for part in ("bottom_up", "in_features"):
+        assert configured(data, "Mobile_NAS").model.backbone[part] == zoo.get_config("Mobile_NAS").model.backbone[part]
+
+
+LSJ = "fcos_r18_fpn_gn-head-center-normbbox-centeronreg-giou_8xb8-amp-lsj-200e_coco"
+
+
+def test_image_size_of_large_scale_jittering(data):
+    cfg = configured(data, LSJ, image_size=96, batch_size=2, workers=0)
+    scale, crop, _ = cfg.dataloader.train.mapper.augmentations
+    assert (scale.target_height, scale.target_width, list(crop.crop_size)) == (96, 96, [96, 96])
+    assert all(x["image"].shape[-2:] == (96, 96) for x in next(iter(instantiate(cfg.dataloader.train))))
+    assert cfg.dataloader.test.mapper.augmentations[0].short_edge_length == 96
+
+
+def test_image_size_of_other_augmentations(data):
+    cfg = zoo.get_config(DEFAULT_MODEL)
+    inner = [L(T.Resize)(shape=[400, 600]), L(T.RandomCrop)(crop_type="absolute", crop_size=[200, 300])]
+    relative = L(T.RandomCrop)(crop_type="relative", crop_size=[0.5, 0.5])
+    first = L(T.RandomCrop)(crop_type="absolute", crop_size=[50, 60])  # of the image as it is
+    steps = [first, L(T.AugmentationList)(augs=inner), L(T.RandomApply)(tfm_or_aug=L(T.Resize)(shape=800)), relative]
+    cfg.dataloader.train.mapper.augmentations = steps
+    adapt(cfg, data.names, data.class_names, train_images=6, image_size=100)
+    first, both, applied, relative = cfg.dataloader.train.mapper.augmentations
+    assert [list(x) for x in (first.crop_size, both.augs[0].shape, both.augs[1].crop_size)] == [
+        [50, 60], [100, 150], [50, 75],
+    ]  # fmt: skip
+    assert applied.tfm_or_aug.shape == 100 and list(relative.crop_size) == [0.5, 0.5]
+
+
+def test_image_size_that_nothing_sets(data):
+    cfg = zoo.get_config(DEFAULT_MODEL)
+    cfg.dataloader.train.mapper.augmentations = [L(T.RandomFlip)()]
+    adapt(copy.deepcopy(cfg), data.names, data.class_names, train_images=6)  # no size was asked for
+    with pytest.raises(FcosError, match=r"size 64 cannot be set: dataloader\.train\.mapper\.augmentations has none"):
+        adapt(cfg, data.names, data.class_names, train_images=6, image_size=64)
 
 
 def test_larger_batches_learn_faster(data):
