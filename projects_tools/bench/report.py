@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from projects_tools.bench.agreement import TOLERANCES
@@ -119,31 +120,64 @@ def write_json(path: Path, report: Report, command: str = "") -> None:
 
 
 def draw_chart(path: Path, report: Report) -> None:
-    """Bars of the ratios, one colour for each peer; 1 is equal speed. Rows without a ratio are left out."""
-    import matplotlib
+    """Draw the ratios of a report, see `draw_bars`; rows without one are left out."""
+    rows = [(row.case.setting, row.peer.replace("detectron", "Detectron"), row.ratio) for row in report.rows]
+    bars = [(setting.suite, setting.label, peer, ratio) for setting, peer, ratio in rows if ratio is not None]
+    draw_bars(path, bars, report.machine)
 
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
 
-    rows = [row for row in report.rows if row.ratio is not None]
-    labels = list(dict.fromkeys((row.case.setting.suite, row.case.setting.label) for row in rows))
-    peers = list(dict.fromkeys(row.peer for row in rows))
-    figure, axes = plt.subplots(figsize=(9, 1.2 + 0.32 * max(len(labels), 1)), layout="constrained")
-    height = 0.8 / max(len(peers), 1)
+def draw_bars(path: Path, bars: Sequence[tuple[str, str, str, float]], machine: Mapping[str, str]) -> None:
+    """Bars of how many times faster we are, one colour for each peer, under the titles of the suites.
+
+    Args:
+        bars: suite, label, peer and ratio of each.
+        machine: what the figures are of; its processor, threads, versions and date are shown.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    peers = list(dict.fromkeys(peer for _, _, peer, _ in bars))
+    lines: list[tuple[str, str | None]] = []  # suite and label; None: the suite's title
+    for suite, label, *_ in bars:
+        if (suite, None) not in lines:
+            lines.append((suite, None))
+        if (suite, label) not in lines:
+            lines.append((suite, label))
+    figure = Figure(figsize=(10, 2.4 + 0.29 * len(lines)), layout="constrained", facecolor="white")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    height = 0.82 / max(len(peers), 1)
     for i, peer in enumerate(peers):
-        mine = [row for row in rows if row.peer == peer]
-        at = [labels.index((row.case.setting.suite, row.case.setting.label)) + i * height for row in mine]
-        bars = axes.barh(at, [row.ratio for row in mine], height, left=0, label=peer)
-        axes.bar_label(bars, [f"{_number(row.ratio)}x" for row in mine], padding=2, fontsize=7)
-    axes.axvline(1, color="black", linewidth=0.8)
+        mine = [(lines.index((suite, label)), ratio) for suite, label, name, ratio in bars if name == peer]
+        at = [line + (i - (len(peers) - 1) / 2) * height for line, _ in mine]
+        drawn = axes.barh(at, [ratio - 1 for _, ratio in mine], height, left=1, label=f"beside {peer}'s FCOS")
+        axes.bar_label(drawn, [f"{_number(ratio)}x" for _, ratio in mine], padding=2, fontsize=7)
+    axes.axvline(1, color="black", linewidth=1)
     axes.set_xscale("log")
-    axes.margins(x=0.12)
-    axes.set_yticks([i + height * (len(peers) - 1) / 2 for i in range(len(labels))])
-    axes.set_yticklabels([f"{suite}: {label}" for suite, label in labels], fontsize=8)
-    axes.invert_yaxis()
-    axes.set_xlabel("times faster than the peer (1 is equal)")
+    highest = max((ratio for *_, ratio in bars), default=1.0)
+    lowest = min((ratio for *_, ratio in bars), default=1.0)
+    ends = min(0.9, 0.8 * lowest), 2 * highest
+    axes.set_xlim(*ends)
+    ticks = [tick for tick in (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000) if ends[0] <= tick <= ends[1]]
+    axes.set_xticks(ticks, [f"{tick:g}x" for tick in ticks], fontsize=8)
+    axes.minorticks_off()
+    names = [_TITLES[suite] if label is None else label for suite, label in lines]
+    axes.set_yticks(range(len(lines)), names, fontsize=8)
+    for (_, label), text in zip(lines, axes.get_yticklabels()):
+        text.set_fontweight("bold" if label is None else "normal")
+    axes.set_ylim(len(lines) - 0.4, -0.6)
+    axes.grid(axis="x", color="#dddddd", linewidth=0.7)
+    axes.set_axisbelow(True)
+    axes.tick_params(left=False)
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.set_xlabel("the peer's time over ours, logarithmic; 1x: as fast", fontsize=9)
+    known = ", ".join(machine[key] for key in ("processor", "versions", "date") if key in machine)
+    threads = f", {machine['threads']} threads" if "threads" in machine else ""
+    notes = [f"{known}{threads}", "settings: height x width in pixels, images of a batch, boxes of an image"]
+    notes += [f"{name}: {text}" for name, text in SCORES.items() if any(name in label for _, label, *_ in bars)]
+    axes.set_title("\n".join(notes), fontsize=8, loc="left")
+    figure.suptitle("How many times faster fcos_d2 is", fontsize=13, fontweight="bold", x=0.01, ha="left")
     if peers:
-        axes.legend(loc="lower right")
+        figure.legend(loc="outside upper right", ncols=len(peers), frameon=False, fontsize=9)
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=130)
-    plt.close(figure)
+    figure.savefig(path, dpi=110)
