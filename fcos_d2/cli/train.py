@@ -126,15 +126,15 @@ def _view(summary: dict[str, Any], job: TrainingJob, output: Path) -> Any:
     plugins = [word for name in summary["plugins"] for word in ("--plugin", name)]
     model = ["--model", str(job.model)]
     needed = [*plugins, *([] if summary["holds_config"] else model)]  # of classes that the config file defines
-    following = [["fcos", "detect", summary["image"] or "IMAGE", "--weights", checkpoint, *needed]]
+    following = [["fcos", "detect", summary.get("image") or "IMAGE", "--weights", checkpoint, *needed]]
     if job.data:
         share = [] if job.val_fraction is None else ["--val-fraction", f"{job.val_fraction:g}"]
         following.append(["fcos", "eval", "--weights", checkpoint, "--data", str(job.data), *share, *needed])
-    elif summary["dataset"]:
+    elif summary.get("dataset"):
         following.append(["fcos", "eval", "--weights", checkpoint, *model, *plugins, *job.overrides])
     images = f"{summary['images']['val']} val images" if summary["images"] else "the test images of the config"
     seconds = summary["seconds"]
     time = f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
     title = f"Trained {summary['iterations']} iterations in {time}."
-    numbers = views.view_of_scores(summary, images if summary["dataset"] else None)
+    numbers = views.view_of_scores(summary, images if summary.get("dataset", True) else None)
     return views.view_of_results(title, numbers, output, files, [shlex.join(line) for line in following])

@@ -71,6 +71,9 @@ def test_each_line_that_training_prints_runs(fcos, own, capfd):
     )
     assert again.code == 0 and files(Path("the out put")) == before
     assert "is complete, so --resume changes nothing" in again.err and pasted(again.out) == [detect, evaluate]
+    earlier = {key: value for key, value in summary.items() if key not in ("dataset", "image")}  # of older versions
+    Path("the out put", "summary.json").write_text(json.dumps(earlier))
+    assert "detect IMAGE" in fcos(*words, 4, "--resume").out
     # It keeps one checkpoint to resume from and the detector alone, and trains longer.
     kept = {path.name: path.stat().st_size for path in Path("the out put").glob("*.pth")}
     assert kept.keys() == {"model_final.pth", "model_best.pth"}
