@@ -5,7 +5,7 @@ variance for a difference of two means: its error grows with the size of the map
 summed chunk by chunk, each around its own mean, and the chunks are joined in float64 (Chan, Golub and LeVeque,
 "Updating Formulae and a Pairwise Algorithm for Computing Sample Variances", 1979). A chunk is read from memory once and
 stays in the cache for what follows. Small maps are computed as contiguous ones. All else (other devices and layouts,
-compiling) is left to PyTorch.
+compiling) is left to PyTorch, and a traced batch norm.
 
 The modules have the names, tensors and options of PyTorch's. Maps (n, P, C) are rows of C channels: for GroupNorm n
 images of P cells; batch norm takes all cells of the batch as one image, and each channel as a group.
@@ -41,16 +41,19 @@ _CHUNK = 1 << 17  # elements that stay in the cache of one core
 
 def lies_channels_last(x: Tensor) -> bool:
     """Whether PyTorch would take its inexact kernels: for channels_last on the CPU, outside of compiled code."""
-    if x.device.type != "cpu" or x.dim() != 4 or torch.compiler.is_compiling():
-        return False
-    return x.stride(1) < max(x.stride(2), x.stride(3))
+    return not torch.compiler.is_compiling() and not torch.jit.is_tracing() and _is_channels_last(x)
+
+
+def _is_channels_last(x: Tensor) -> bool:
+    return x.device.type == "cpu" and x.dim() == 4 and x.stride(1) < max(x.stride(2), x.stride(3))
 
 
 def group_norm(x: Tensor, groups: int, weight: Tensor | None, bias: Tensor | None, eps: float) -> Tensor:
     """`F.group_norm`; (N, C, H, W) that lies in channels_last stays so."""
-    if not lies_channels_last(x):
+    copied = torch.jit.is_tracing() and _is_channels_last(x)  # one operator, and exact
+    if not copied and not lies_channels_last(x):
         return F.group_norm(x, groups, weight, bias, eps)
-    if torch.jit.is_tracing() or x.numel() <= _SMALL:
+    if copied or x.numel() <= _SMALL:
         return _channels_last(F.group_norm(_contiguous(x), groups, weight, bias, eps), x)
     mean, var = _moments(_rows(x.detach(), True), groups)
     return _Normalized.apply(x, weight, bias, mean, var, eps, True, False)
