@@ -65,7 +65,7 @@ def batch_norm(
 ) -> Tensor:  # fmt: skip
     """`F.batch_norm`, running statistics included; (N, C, H, W) that lies in channels_last stays so."""
     options = (running_mean, running_var, weight, bias, training, momentum, eps)
-    learns = torch.is_grad_enabled() and weight is not None and weight.requires_grad
+    learns = torch.is_grad_enabled() and weight is not None and weight.requires_grad and not torch.jit.is_tracing()
     if not lies_channels_last(x) or not (training or learns):
         return F.batch_norm(x, *options)
     if x.numel() <= _SMALL:
@@ -113,8 +113,10 @@ def _moments(rows: Tensor, groups: int) -> tuple[Tensor, Tensor]:
     work = torch.promote_types(rows.dtype, torch.float32)
     for i, chunk in _chunks(rows):
         chunk = chunk.to(work)
-        mean = chunk.mean(0)
-        found[i].append((mean, (chunk - mean).square_().sum(0), len(chunk)))
+        center = chunk.mean(0)  # but for rounding, which the sum of what is left tells
+        left = chunk - center
+        mean = center.double() + left.sum(0).double() / len(chunk)
+        found[i].append((mean, left.square_().sum(0), len(chunk)))
     counts = torch.tensor([count for _, _, count in found[0]], dtype=torch.float64).view(-1, 1, 1)
     shape = (n, len(counts), groups, channels // groups)
     means, squares = (torch.stack([part[k] for parts in found for part in parts]).double().view(shape) for k in (0, 1))
@@ -155,15 +157,17 @@ class _Normalized(torch.autograd.Function):
         for i, x_part, g_part in _chunks(rows, grads):
             of_bias[i] += g_part.sum(0, dtype=work)
             of_weight[i] += (x_part - center[i]).mul_(g_part).sum(0)
-        of_weight *= rstd
+        rest = mean - center  # what rounding left
+        of_weight = (of_weight - rest * of_bias) * rstd
         gain = torch.ones_like(rstd) if weight is None else weight.double().expand_as(rstd)
 
         def of_group(values: Tensor) -> Tensor:
             means = (values * gain).view(n, -1, each).sum(2) / (cells * each)
             return means.repeat_interleave(each, 1) * (0.0 if ctx.fixed else -1.0)
 
-        slope, shift = (of_group(of_weight) * rstd.square()).to(work), (of_group(of_bias) * rstd).to(work)
-        scale = (gain * rstd).to(work)
+        slope = of_group(of_weight) * rstd.square()
+        shift, scale = of_group(of_bias) * rstd - slope * rest, gain * rstd
+        slope, shift, scale = (t.to(work) for t in (slope, shift, scale))
         out = torch.empty_like(x, memory_format=torch.channels_last)
         for i, x_part, g_part, out_part in _chunks(rows, grads, _rows(out, ctx.by_image)):
             part = torch.addcmul(shift[i], g_part, scale[i])
