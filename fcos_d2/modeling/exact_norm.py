@@ -99,28 +99,38 @@ def _rows(x: Tensor, by_image: bool) -> Tensor:
 
 def _chunks(*rows: Tensor) -> Iterator[tuple[Any, ...]]:
     """Index of the image, and the same cells (P', C) of each of the maps (n, P, C)."""
-    step = max(1, _CHUNK * torch.get_num_threads() // rows[0].shape[-1])
     for i, images in enumerate(zip(*rows)):
-        for parts in zip(*(image.split(step) for image in images)):
+        for parts in zip(*(image.split(_step(rows[0])) for image in images)):
             yield i, *parts
+
+
+def _step(rows: Tensor) -> int:
+    """Cells of a chunk."""
+    return max(1, _CHUNK * torch.get_num_threads() // rows.shape[-1])
+
+
+def _scratch(rows: Tensor, dtype: torch.dtype) -> Tensor:
+    """Room for what is computed of a chunk: asking for it each time costs more than the numbers in it."""
+    return rows.new_empty((min(_step(rows), rows.shape[1]), rows.shape[-1]), dtype=dtype)
 
 
 @torch.no_grad()
 def _moments(rows: Tensor, groups: int) -> tuple[Tensor, Tensor]:
     """Mean and biased variance of each image's groups, (n, G) float64."""
     n, _, channels = rows.shape
-    found: list[list[Any]] = [[] for _ in range(n)]
+    found: list[list[Tensor]] = [[], [], []]  # means, sums and squares of what is left
     work = torch.promote_types(rows.dtype, torch.float32)
-    for i, chunk in _chunks(rows):
-        chunk = chunk.to(work)
-        center = chunk.mean(0)  # but for rounding, which the sum of what is left tells
-        left = chunk - center
-        mean = center.double() + left.sum(0).double() / len(chunk)
-        found[i].append((mean, left.square_().sum(0), len(chunk)))
-    counts = torch.tensor([count for _, _, count in found[0]], dtype=torch.float64).view(-1, 1, 1)
-    shape = (n, len(counts), groups, channels // groups)
-    means, squares = (torch.stack([part[k] for parts in found for part in parts]).double().view(shape) for k in (0, 1))
-    total = rows.shape[1] * channels // groups
+    room = _scratch(rows, work)
+    for _, chunk in _chunks(rows):
+        center = chunk.sum(0, dtype=work).div_(len(chunk))  # but for rounding, which the sum of what is left tells
+        left = torch.sub(chunk, center, out=room[: len(chunk)])
+        for values, value in zip(found, (center, left.sum(0), left.square_().sum(0))):
+            values.append(value)
+    counts = torch.tensor([len(part) for part in rows[0].split(_step(rows))] if n else [], dtype=torch.float64)
+    center, sums, squares = (torch.stack(values).double().view(n, len(counts), channels) for values in found)
+    rest = sums / counts.view(-1, 1)
+    means, squares = (t.view(n, len(counts), groups, -1) for t in (center + rest, squares))
+    counts, total = counts.view(-1, 1, 1), rows.shape[1] * channels // groups
     mean = (means * counts).sum((1, 3), keepdim=True) / total
     var = (squares + counts * (means - mean).square_()).sum((1, 3)) / total
     return mean.view(n, groups), var
@@ -154,9 +164,10 @@ class _Normalized(torch.autograd.Function):
         work = torch.promote_types(x.dtype, torch.float32)
         center, each = mean.to(work), ctx.each
         of_bias, of_weight = (torch.zeros(n, channels, dtype=torch.float64) for _ in range(2))
+        room, other_room = (_scratch(rows, work) for _ in range(2))
         for i, x_part, g_part in _chunks(rows, grads):
             of_bias[i] += g_part.sum(0, dtype=work)
-            of_weight[i] += (x_part - center[i]).mul_(g_part).sum(0)
+            of_weight[i] += torch.sub(x_part, center[i], out=room[: len(x_part)]).mul_(g_part).sum(0)
         rest = mean - center  # what rounding left
         of_weight = (of_weight - rest * of_bias) * rstd
         gain = torch.ones_like(rstd) if weight is None else weight.double().expand_as(rstd)
@@ -170,8 +181,9 @@ class _Normalized(torch.autograd.Function):
         slope, shift, scale = (t.to(work) for t in (slope, shift, scale))
         out = torch.empty_like(x, memory_format=torch.channels_last)
         for i, x_part, g_part, out_part in _chunks(rows, grads, _rows(out, ctx.by_image)):
-            part = torch.addcmul(shift[i], g_part, scale[i])
-            torch.addcmul(part, x_part - center[i], slope[i], out=out_part)
+            part = torch.addcmul(shift[i], g_part, scale[i], out=room[: len(x_part)])
+            left = torch.sub(x_part, center[i], out=other_room[: len(x_part)])
+            torch.addcmul(part, left, slope[i], out=out_part)
         learned = [None if p is None else v.sum(0).to(p.dtype) for p, v in ((weight, of_weight), (bias, of_bias))]
         return out, *learned, None, None, None, None, None
 
