@@ -248,6 +248,7 @@ def _train(data: str) -> list[Case]:
     return [
         Case(Setting("train", 2, 512, 640, 7), memory=True),
         Case(Setting("train", 2, 512, 640, 7, mode="channels_last"), peers=_DETECTRON2),
+        Case(Setting("train", 1, 256, 320, 7, mode="bf16 channels_last"), True, peer_mode="eager", peers=_DETECTRON2),
     ]
 
 
