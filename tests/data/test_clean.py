@@ -24,14 +24,7 @@ from fcos_d2.evaluation import FastCOCOEvaluator
 NAN, INF = math.nan, math.inf
 
 
-@pytest.fixture(autouse=True)
-def clean_catalog(tmp_path, monkeypatch):
-    monkeypatch.setenv("FCOS_D2_CACHE", str(tmp_path / "cache"))
-    before = set(DatasetCatalog.list())
-    yield
-    for name in set(DatasetCatalog.list()) - before:
-        DatasetCatalog.remove(name)
-        MetadataCatalog.remove(name)
+pytestmark = pytest.mark.usefixtures("clean_catalog")
 
 
 def box(n=1, **more):

@@ -24,15 +24,7 @@ SHARED = Path(os.environ.get("FCOS_D2_SHARED", Path(__file__).resolve().parents[
 NAMES = ("cat", "dog")
 
 
-@pytest.fixture(autouse=True)
-def clean_catalog(tmp_path, monkeypatch):
-    """Mended copies go into the test's folder; what a test registers is taken out again."""
-    monkeypatch.setenv("FCOS_D2_CACHE", str(tmp_path / "cache"))
-    before = set(DatasetCatalog.list())
-    yield
-    for name in set(DatasetCatalog.list()) - before:
-        DatasetCatalog.remove(name)
-        MetadataCatalog.remove(name)
+pytestmark = pytest.mark.usefixtures("clean_catalog")
 
 
 @pytest.fixture

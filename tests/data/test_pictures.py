@@ -19,15 +19,7 @@ from fcos_d2.data.pictures import Pictures
 from fcos_d2.errors import FcosError
 from fcos_d2.train.own_data import check_images
 
-
-@pytest.fixture(autouse=True)
-def clean_catalog(tmp_path, monkeypatch):
-    monkeypatch.setenv("FCOS_D2_CACHE", str(tmp_path / "cache"))
-    before = set(DatasetCatalog.list())
-    yield
-    for name in set(DatasetCatalog.list()) - before:
-        DatasetCatalog.remove(name)
-        MetadataCatalog.remove(name)
+pytestmark = pytest.mark.usefixtures("clean_catalog")
 
 
 def picture(path: Path, size=(32, 24), **options) -> Path:
