@@ -21,7 +21,7 @@ from detectron2.engine.train_loop import TrainerBase
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.modeling import build_model
 from detectron2.utils import comm
-from detectron2.utils.events import CommonMetricPrinter, EventWriter, JSONWriter, TensorboardXWriter
+from detectron2.utils.events import EventWriter, JSONWriter, TensorboardXWriter
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
@@ -38,6 +38,7 @@ from ..evaluation.evaluate import (
     test_sets,
 )
 from ..files import write_atomically
+from .course import Course
 from .hooks import EvaluationHook
 from .settings import switches
 
@@ -62,16 +63,15 @@ class BuildingTrainer(TrainerBase):
             hooks.LRScheduler(self.optimizer, self.scheduler),
             *([hooks.CallbackHook(after_step=lambda trainer: trainer.average.update())] if self.average else []),
             EvaluationHook(options.eval_period, options.best_metric, options.early_stop.patience, options.checkpointer),
+            Course(options.log_period),
             hooks.PeriodicWriter(self.build_writers(), period=options.log_period),
         ]
 
     def build_writers(self) -> list[EventWriter]:
-        """Console, metrics.json, and TensorBoard where it is installed; none in processes other than the first."""
+        """metrics.json, and TensorBoard where it is installed; none in processes other than the first."""
         if not comm.is_main_process():
             return []
         writers: list[EventWriter] = [JSONWriter(str(Path(self.output_dir) / "metrics.json"))]
-        if self._console:
-            writers.append(CommonMetricPrinter(self.max_iter))
         if importlib.util.find_spec("tensorboard"):
             with suppress(UnicodeEncodeError):  # of a folder whose name this system cannot write in UTF-8
                 writers.append(TensorboardXWriter(self.output_dir))

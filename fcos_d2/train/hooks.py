@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -97,6 +98,7 @@ class EvaluationHook(HookBase):
         self.best: float | None = None
         self.best_iteration, self.since_best, self.pending = -1, 0, False
         self._evaluated = -1  # iteration
+        self.seconds = 0.0  # that the last evaluation took
 
     def after_step(self) -> None:
         trainer, iteration = self.trainer, self.trainer.iter
@@ -127,7 +129,11 @@ class EvaluationHook(HookBase):
         if not self.pending:
             self.pending = True
             trainer.save("model_final" if trainer.is_last else f"model_{iteration:07d}")
+        if trainer.progress is not None:
+            trainer.progress.update(iteration + 1, "evaluating")
+        started = time.monotonic()
         results = trainer.evaluate()
+        self.seconds = time.monotonic() - started
         if comm.is_main_process() and results:
             flat = flatten_results_dict(results)
             value = self._compare(flat)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import functools
 import math
 import time
 from collections.abc import Sequence
@@ -17,7 +16,6 @@ import numpy as np
 import torch
 from detectron2.config import instantiate
 from detectron2.data import DatasetCatalog, MetadataCatalog
-from detectron2.engine.hooks import CallbackHook
 from detectron2.evaluation import inference_context
 from detectron2.structures import BoxMode
 from detectron2.utils import comm
@@ -45,7 +43,8 @@ __all__ = ["Audience", "DemoSettings", "TrainingJob", "configure", "evaluate_job
 
 
 # Who is told how far a job is, like the command line's session: say(text), progress(title, total) -> a context with
-# update(done, note), waiting(title) -> a context, no_tables() -> a context in which what libraries print is dropped.
+# update(done, note, left, due) and say(text), waiting(title) -> a context, no_tables() -> a context in which what
+# libraries print is dropped.
 Audience: TypeAlias = Any
 
 
@@ -137,20 +136,10 @@ def _train(audience: Audience, cfg: DictConfig, folder: Path, resume: bool = Fal
     trainer = LazyTrainer(cfg, resume=resume, console=False, folder=str(folder))
     first = comm.is_main_process()
     with audience.progress("training", trainer.max_iter) if first else nullcontext() as progress:
-        if first:
-            trainer.register_hooks([CallbackHook(after_step=functools.partial(_tell, progress))])
+        trainer.progress = progress
         with audience.no_tables():
             trainer.train()
     return trainer, time.monotonic() - started
-
-
-def _tell(progress: Any, trainer: LazyTrainer) -> None:
-    """Tell the loss, and the AP of the last evaluation."""
-    known = trainer.storage.latest()
-    notes = [f"loss {trainer.storage.history('total_loss').median(20):.3f}"]
-    if "bbox/AP50" in known:
-        notes.append(f"AP50 {known['bbox/AP50'][0] / 100:.3f}")
-    progress.update(trainer.iter + 1, "  ".join(notes))
 
 
 def _evaluated_on(cfg: DictConfig) -> str | None:

@@ -33,6 +33,7 @@ from ..weights.fit import load_model
 from ..weights.write import Checkpointer
 from .buffers import buffers_of_the_first
 from .building import BuildingTrainer, in_folder, options_of, store_config
+from .course import Course
 from .hooks import EvaluationHook, WeightAverage
 from .interrupt import Request, TrainingInterrupted, handling
 from .settings import Log, process
@@ -75,6 +76,7 @@ class LazyTrainer(BuildingTrainer):
         done: the last iteration that is done; -1: none.
         evaluated: the last iteration that was evaluated.
         results: of the last evaluation, e.g. {"bbox": {"AP": 31.4, ...}}; empty in processes other than the first.
+        progress: who is told how it goes, see `train.course.Course`; None: the log alone.
     """
 
     def __init__(
@@ -90,6 +92,8 @@ class LazyTrainer(BuildingTrainer):
         self.done = self.evaluated = -1
         self.is_prepared = self._is_final = False
         self.results: dict[str, Any] = {}
+        self.progress: Any = None
+        self.batch_size = 0  # images of the last iteration, all processes together
         self._eval_only, self._console = eval_only, console and comm.is_main_process()
         self._registered: list[HookBase] = []
         self._request, self._asked = Request(), False
@@ -286,7 +290,7 @@ class LazyTrainer(BuildingTrainer):
         """The evaluation of an iteration that is still to be done, and what follows it in an iteration."""
         self.iter = self.storage.iter = iteration
         for hook in self.all_hooks:
-            if isinstance(hook, (EvaluationHook, hooks.PeriodicWriter)):
+            if isinstance(hook, (EvaluationHook, Course, hooks.PeriodicWriter)):
                 hook.after_step()
 
     @property
@@ -306,6 +310,7 @@ class LazyTrainer(BuildingTrainer):
         """
         start = time.perf_counter()
         batch = next(self.stream)
+        self.batch_size = len(batch) * comm.get_world_size()
         data_time = time.perf_counter() - start
         report = self.step.gradients(batch, asked=self._request.signal > 0)
         losses, norm, self._asked, buffers = report.read(self.step.norm())

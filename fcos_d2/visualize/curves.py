@@ -16,7 +16,7 @@ from .style import EDGE, FAINT, INK, class_color, save
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["draw_curves"]
+__all__ = ["draw_curves", "loss_name"]
 
 
 def draw_curves(metrics: str | Path | Iterable[Mapping[str, Any]], path: str | Path, title: str = "Training") -> Path:
@@ -39,7 +39,7 @@ def draw_curves(metrics: str | Path | Iterable[Mapping[str, Any]], path: str | P
     points = _by_iteration(_read_lines(metrics) if isinstance(metrics, (str, Path)) else metrics)
     losses = sorted({key for row in points.values() for key in row if "/" not in key and key.startswith("loss_")})
     panels = (
-        ("loss", {"total_loss": "total", **{key: _loss_name(key) for key in losses}}, None),
+        ("loss", {"total_loss": "total", **{key: loss_name(key) for key in losses}}, None),
         ("learning rate", {"lr": "learning rate"}, None),
         ("AP on the validation images, 0 to 1", {"bbox/AP": "AP", "bbox/AP50": "AP50", "bbox/AP75": "AP75"}, 100.0),
     )
@@ -127,7 +127,8 @@ def _is_finite(value: object) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def _loss_name(key: str) -> str:
+def loss_name(key: str) -> str:
+    """What a loss of the model is called in texts and pictures."""
     short = key.removeprefix("loss_").removeprefix("fcos_")
     return {"cls": "classification", "loc": "box", "ctr": "centerness", "iou": "IoU quality"}.get(short, short)
 
