@@ -90,12 +90,12 @@ class Course(HookBase):
 
 
 def course_text(storage: Any) -> str:
-    """Losses, learning rate, AP, images/s and memory, as far as Detectron2's `EventStorage` has them; AP from 0 to 1."""
+    """Losses, learning rate, AP, images/s and memory, as far as an `EventStorage` has them; AP from 0 to 1."""
     latest = {name: value for name, (value, _) in storage.latest().items()}
     losses = {name: storage.history(name).median(_WINDOW) for name in latest if "loss" in name and "/" not in name}
     total = losses.pop("total_loss", None)
     parts = ", ".join(f"{loss_name(name)} {value:.3f}" for name, value in losses.items())
-    pieces = [f"loss {total:.3f} ({parts})" if total is not None and parts else parts]
+    pieces = [parts if total is None else f"loss {total:.3f}{f' ({parts})' if parts else ''}"]
     if "lr" in latest:
         pieces.append(f"lr {latest['lr']:.3g}")
     for name in ("AP", "AP50"):
@@ -118,6 +118,7 @@ def evaluation_text(results: Mapping[str, Any]) -> str:
         named = {name: evaluation_text(found) for name, found in results.items() if isinstance(found, Mapping)}
         return "; ".join(f"{name}: {text}" for name, text in named.items() if text) or "no boxes were evaluated"
     found = {name: results["bbox"].get(key, math.nan) for key, name in _SCORES.items()}
+    shown = {name: f"{value / 100:.3f}" if math.isfinite(value) else "-" for name, value in found.items()}
     shown = {name: f"{value / 100:.3f}" if math.isfinite(value) else "-" for name, value in found.items()}
     return ", ".join(f"{name} {value}" for name, value in shown.items())
 
