@@ -115,8 +115,8 @@ def evaluation_text(results: Mapping[str, Any]) -> str:
         results: of `evaluation.evaluate`, from 0 to 100. What is not a number is shown as "-".
     """
     if "bbox" not in results:
-        named = {name: evaluation_text(found) for name, found in results.items() if isinstance(found, Mapping)}
-        return "; ".join(f"{name}: {text}" for name, text in named.items() if text) or "no boxes were evaluated"
+        named = {name: found for name, found in results.items() if isinstance(found, Mapping) and "bbox" in found}
+        return "; ".join(f"{name}: {evaluation_text(found)}" for name, found in named.items()) or "no boxes"
     found = {name: results["bbox"].get(key, math.nan) for key, name in _SCORES.items()}
     shown = {name: f"{value / 100:.3f}" if math.isfinite(value) else "-" for name, value in found.items()}
     shown = {name: f"{value / 100:.3f}" if math.isfinite(value) else "-" for name, value in found.items()}

@@ -70,8 +70,9 @@ def test_text_of_an_evaluation():
     found = {"AP": 41.23, "AP50": 71.5, "AP75": 40.0, "APs": math.nan, "APm": 40.56, "APl": 0.0, "AP-cat": 1.0}
     text = "AP 0.412, AP50 0.715, AP75 0.400, small -, medium 0.406, large 0.000"
     assert evaluation_text({"bbox": found}) == text
-    assert evaluation_text({"one": {"bbox": found}, "two": {"segm": {}}}).startswith(f"one: {text}; two: no boxes")
-    assert evaluation_text({}) == "no boxes were evaluated"
+    two = {"one": {"bbox": found}, "two": {"bbox": {}}, "three": {"segm": {}}}
+    assert evaluation_text(two).startswith(f"one: {text}; two: AP -, AP50 -")
+    assert evaluation_text({}) == "no boxes"
 
 
 def test_text_needs_none_of_the_numbers():
