@@ -36,7 +36,9 @@ __all__ = [
 ]
 
 _SMALL = 1 << 17  # elements of a map that is sooner copied than looked at in chunks
-_CHUNK = 1 << 17  # elements that stay in the cache of one core
+_SHORT, _LONG = 24, 64  # cells that are added up one after the other; the less, the fewer such sums there are
+_FAR = 32  # deviations from zero at which the rounding of a mean begins to show
+_WIDTH = 1 << 13  # elements of a row of cells that lie side by side, for each thread
 
 
 def lies_channels_last(x: Tensor) -> bool:
@@ -77,8 +79,8 @@ def batch_norm(
     if running_mean is not None and running_var is not None:
         count = x.numel() // x.shape[1]
         with torch.no_grad():
-            for running, value in ((running_mean, mean[0]), (running_var, var[0] * count / (count - 1))):
-                running.copy_(running + momentum * (value - running))
+            running_mean.lerp_(mean[0].to(running_mean.dtype), momentum)
+            running_var.lerp_((var[0] * (count / (count - 1))).to(running_var.dtype), momentum)
     return _Normalized.apply(x, weight, bias, mean, var, eps, False, False)
 
 
@@ -97,43 +99,65 @@ def _rows(x: Tensor, by_image: bool) -> Tensor:
     return x.permute(0, 2, 3, 1).reshape((n, h * w, c) if by_image else (1, n * h * w, c))
 
 
-def _chunks(*rows: Tensor) -> Iterator[tuple[Any, ...]]:
-    """Index of the image, and the same cells (P', C) of each of the maps (n, P, C)."""
-    for i, images in enumerate(zip(*rows)):
-        for parts in zip(*(image.split(_step(rows[0])) for image in images)):
-            yield i, *parts
+def _parts(cells: int, channels: int) -> Iterator[tuple[slice, int]]:
+    """Ranges of cells, one after the other, and how many of each lie side by side: a range is a multiple of them."""
+    side = max(1, min(_WIDTH * torch.get_num_threads() // channels, cells // _SHORT))
+    start = 0
+    while start < cells:
+        side = min(side, max(1, (cells - start) // _SHORT))
+        stop = start + min(side * _LONG, (cells - start) // side * side)
+        yield slice(start, stop), side
+        start = stop
 
 
-def _step(rows: Tensor) -> int:
-    """Cells of a chunk."""
-    return max(1, _CHUNK * torch.get_num_threads() // rows.shape[-1])
-
-
-def _scratch(rows: Tensor, dtype: torch.dtype) -> Tensor:
-    """Room for what is computed of a chunk: asking for it each time costs more than the numbers in it."""
-    return rows.new_empty((min(_step(rows), rows.shape[1]), rows.shape[-1]), dtype=dtype)
+def _side_by_side(rows: Tensor, side: int) -> Tensor:
+    """(P, C) -> (1, side * C, P / side, 1) in channels_last: each cell of a row has channels of its own."""
+    return rows.reshape(1, -1, 1, side * rows.shape[1]).permute(0, 3, 1, 2)
 
 
 @torch.no_grad()
 def _moments(rows: Tensor, groups: int) -> tuple[Tensor, Tensor]:
     """Mean and biased variance of each image's groups, (n, G) float64."""
-    n, _, channels = rows.shape
-    found: list[list[Tensor]] = [[], [], []]  # means, sums and squares of what is left
+    mean, var = _joined(rows, groups)
+    if (mean.square() > _FAR**2 * var).any():  # sums of large numbers are rounded to coarse ones: again, about the mean
+        center = mean.to(torch.promote_types(rows.dtype, torch.float32))
+        rest, var = _joined(rows - _spread(center, rows.shape[2] // groups)[:, None], groups)
+        mean = center + rest
+    return mean, var
+
+
+def _joined(rows: Tensor, groups: int) -> tuple[Tensor, Tensor]:
+    """`_moments`, from those of parts."""
+    n, cells, channels = rows.shape
     work = torch.promote_types(rows.dtype, torch.float32)
-    room = _scratch(rows, work)
-    for _, chunk in _chunks(rows):
-        center = chunk.sum(0, dtype=work).div_(len(chunk))  # but for rounding, which the sum of what is left tells
-        left = torch.sub(chunk, center, out=room[: len(chunk)])
-        for values, value in zip(found, (center, left.sum(0), left.square_().sum(0))):
-            values.append(value)
-    counts = torch.tensor([len(part) for part in rows[0].split(_step(rows))] if n else [], dtype=torch.float64)
-    center, sums, squares = (torch.stack(values).double().view(n, len(counts), channels) for values in found)
-    rest = sums / counts.view(-1, 1)
-    means, squares = (t.view(n, len(counts), groups, -1) for t in (center + rest, squares))
-    counts, total = counts.view(-1, 1, 1), rows.shape[1] * channels // groups
+    found: list[tuple[Tensor, Tensor]] = []
+    lengths: list[int] = []
+    for image in rows:
+        for part, side in _parts(cells, channels):
+            chunk = _side_by_side(image[part].to(work), side)
+            found.append(torch.batch_norm_update_stats(chunk, None, None, 0.0))
+            lengths += [chunk.shape[2]] * side
+    means, variances = (torch.cat(t).double().view(n, -1, groups, channels // groups) for t in zip(*found))
+    counts = torch.tensor(lengths, dtype=torch.float64).view(n, -1, 1, 1)
+    total = cells * channels // groups
     mean = (means * counts).sum((1, 3), keepdim=True) / total
-    var = (squares + counts * (means - mean).square_()).sum((1, 3)) / total
+    var = (variances.add_((means - mean).square_()) * counts).sum((1, 3)) / total
     return mean.view(n, groups), var
+
+
+def _products(x: Tensor, grad: Tensor, center: Tensor, side: int) -> Tensor:
+    """Sums over cells (P, C) of `(x - center) * grad` and of `grad`, (2, C) float64."""
+    x, grad = (_side_by_side(rows.to(center.dtype), side) for rows in (x, grad))
+    center, ones = center.repeat(side), center.new_ones(side * len(center))
+    _, *sums = torch.ops.aten.native_batch_norm_backward(
+        grad, x, None, None, None, center, ones, True, 0.0, [False, True, True]
+    )
+    return torch.stack(sums).view(2, side, -1).sum(1, dtype=torch.float64)
+
+
+def _spread(values: Tensor, each: int) -> Tensor:
+    """Of groups -> of their channels."""
+    return values if each == 1 else values.repeat_interleave(each, -1)
 
 
 class _Normalized(torch.autograd.Function):
@@ -144,13 +168,12 @@ class _Normalized(torch.autograd.Function):
         rows = _rows(x, by_image)
         work = torch.promote_types(x.dtype, torch.float32)
         each = x.shape[1] // mean.shape[1]
-        mean, rstd = (t.double().repeat_interleave(each, 1) for t in (mean, (var.double() + eps).rsqrt()))
+        mean, rstd = (_spread(t.double(), each) for t in (mean, (var + eps).rsqrt_()))
         scale = rstd if weight is None else rstd * weight
         shift = -mean * scale if bias is None else bias - mean * scale
         scale, shift = scale.to(work), shift.to(work)
         out = torch.empty_like(x, memory_format=torch.channels_last)
-        for i, x_part, out_part in _chunks(rows, _rows(out, by_image)):
-            torch.addcmul(shift[i], x_part, scale[i], out=out_part)
+        torch.addcmul(shift[:, None], rows, scale[:, None], out=_rows(out, by_image))
         ctx.save_for_backward(x, weight, bias, mean, rstd)
         ctx.each, ctx.by_image, ctx.fixed = each, by_image, fixed
         return out
@@ -163,27 +186,24 @@ class _Normalized(torch.autograd.Function):
         n, cells, channels = rows.shape
         work = torch.promote_types(x.dtype, torch.float32)
         center, each = mean.to(work), ctx.each
-        of_bias, of_weight = (torch.zeros(n, channels, dtype=torch.float64) for _ in range(2))
-        room, other_room = (_scratch(rows, work) for _ in range(2))
-        for i, x_part, g_part in _chunks(rows, grads):
-            of_bias[i] += g_part.sum(0, dtype=work)
-            of_weight[i] += torch.sub(x_part, center[i], out=room[: len(x_part)]).mul_(g_part).sum(0)
-        rest = mean - center  # what rounding left
-        of_weight = (of_weight - rest * of_bias) * rstd
-        gain = torch.ones_like(rstd) if weight is None else weight.double().expand_as(rstd)
-
-        def of_group(values: Tensor) -> Tensor:
-            means = (values * gain).view(n, -1, each).sum(2) / (cells * each)
-            return means.repeat_interleave(each, 1) * (0.0 if ctx.fixed else -1.0)
-
-        slope = of_group(of_weight) * rstd.square()
-        shift, scale = of_group(of_bias) * rstd - slope * rest, gain * rstd
-        slope, shift, scale = (t.to(work) for t in (slope, shift, scale))
-        out = torch.empty_like(x, memory_format=torch.channels_last)
-        for i, x_part, g_part, out_part in _chunks(rows, grads, _rows(out, ctx.by_image)):
-            part = torch.addcmul(shift[i], g_part, scale[i], out=room[: len(x_part)])
-            left = torch.sub(x_part, center[i], out=other_room[: len(x_part)])
-            torch.addcmul(part, left, slope[i], out=out_part)
+        sums = torch.zeros(2, n, channels, dtype=torch.float64)
+        for i in range(n):
+            for part, side in _parts(cells, channels):
+                sums[:, i] += _products(rows[i, part], grads[i, part], center[i], side)
+        rest, of_bias = mean - center, sums[1]  # what rounding left
+        of_weight = (sums[0] - rest * of_bias).mul_(rstd)
+        scale = rstd if weight is None else rstd * weight
+        if ctx.fixed:
+            left = grads * scale.to(work)[:, None]
+        else:
+            gained = torch.stack((of_weight, of_bias)) if weight is None else torch.stack((of_weight, of_bias)) * weight
+            means = _spread(gained.view(2, n, -1, each).sum(3), each).mul_(rstd / (-cells * each))
+            slope = means[0] * rstd
+            shift = means[1] - slope * rest
+            left = torch.sub(rows, center[:, None])
+            torch.addcmul(shift.to(work)[:, None], left, slope.to(work)[:, None], out=left)
+            torch.addcmul(left, grads, scale.to(work)[:, None], out=left)
+        out = left.to(x.dtype).view(x.permute(0, 2, 3, 1).shape).permute(0, 3, 1, 2)
         learned = [None if p is None else v.sum(0).to(p.dtype) for p, v in ((weight, of_weight), (bias, of_bias))]
         return out, *learned, None, None, None, None, None
 

@@ -99,6 +99,19 @@ def test_as_exact_as_contiguous(place: str, size: tuple[int, ...]) -> None:
             assert error <= 3 * allowed[name] + 1e-7 * float(exact[name].abs().max()), (name, mean, allowed[name])
 
 
+@pytest.mark.parametrize("name", ["GN", "BN"])
+@pytest.mark.parametrize("size", [(1, 256, 25, 38), (1, 256, 50, 76), (1, 256, 61, 67)])
+def test_sums_of_large_numbers(name: str, size: tuple[int, ...]) -> None:
+    """A mean that is a hundred deviations: what its rounding adds to the gradient is more than all else there."""
+    norm = get_norm(name, 256)
+    x, grad = torch.randn(size) + 100, torch.randn(size)
+    exact = results(copy.deepcopy(norm).double(), x.double(), grad.double())
+    allowed = errors(results(norm, x, grad), exact)
+    found = errors(results(norm, x.contiguous(memory_format=LAST), grad.contiguous(memory_format=LAST)), exact)
+    for part in ("output", "input"):
+        assert found[part] <= 3 * allowed[part], part
+
+
 def parts_of_chunks() -> Iterator[tuple[str, nn.Module]]:
     yield "no affine", get_norm("BN", 8).__class__(8, affine=False)
     yield "no statistics", get_norm("BN", 8).__class__(8, track_running_stats=False).eval()
