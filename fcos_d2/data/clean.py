@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import FcosError
+from .layout import PLACE, UNREADABLE
 from .meant import LARGEST_ID, flag, identity, number, shown
 
 __all__ = ["Report", "clean"]
@@ -27,11 +28,14 @@ _LARGEST_SIDE = 1e6  # pixels; float32 is exact to a sixteenth there, and infini
 _LARGEST_AREA = 1e10  # of what pycocotools counts
 _ENOUGH = 10  # boxes can show that a whole file is written in another way
 
-# What is told about annotations, each with a few ids.
+_LEFT_OUT = ("no box", "degenerate", "unreadable")
+
+# What is told about annotations, each with a few ids, or with places in files where a format has no ids.
 _TOLD = {
     "no box": "annotations have no box ('bbox' is absent, null or empty) and count as no object",
     "degenerate": "boxes are degenerate (no width or height, not finite, or outside the image) and are left out of "
     "training and evaluation",
+    "unreadable": "labels cannot be read and are left out of training and evaluation",
     "area": "annotations have an area that cannot be (0 or less, or more than the image's); that of the box is taken",
 }
 
@@ -67,7 +71,8 @@ def clean(coco: Any, source: Path) -> Report:
     """Check a COCO JSON object and mend it in place, so that it loads and evaluates as it was meant.
 
     Numbers, flags and ids may be written as text or as 1.0. Boxes that are absent, null or empty, whose width or height
-    is not above 0, is not finite, or that lie outside their image are left out. An `area` that is absent, or cannot be,
+    is not above 0, is not finite, or that lie outside their image are left out, and so is what a reader could not read
+    (`layout.UNREADABLE`). An `area` that is absent, or cannot be,
     becomes the box's, `ignore` becomes `iscrowd`, masks and keypoints that cannot be read go, and annotation ids that
     are absent, repeated or not whole numbers above 0 make all of them 1, 2, ... One warning of a kind says how many.
 
@@ -150,31 +155,34 @@ def _annotations(rows: list[dict], images: Mapping, categories: Mapping, source:
     told: dict[str, list] = {kind: [] for kind in _TOLD}
     unknown: dict[str, list] = {"image_id": [], "category_id": []}
     for row in rows:
-        box = _box(row, source)
+        box = None if UNREADABLE in row else _box(row, source)
         image, category = images.get(identity(row.get("image_id"))), categories.get(identity(row.get("category_id")))
-        if box is None or not _has_area(box):
-            told["no box" if box is None else "degenerate"].append(row.get("id"))
+        if UNREADABLE in row:
+            told["unreadable"].append(f"{_name_of(row)} ({shown(row[UNREADABLE])})")
+        elif box is None or not _has_area(box):
+            told["no box" if box is None else "degenerate"].append(_name_of(row))
         elif image is None or category is None:
             unknown["image_id" if image is None else "category_id"].append(row)
         elif box[0] >= image["width"] or box[1] >= image["height"] or box[0] + box[2] <= 0 or box[1] + box[3] <= 0:
-            told["degenerate"].append(row.get("id"))
+            told["degenerate"].append(_name_of(row))
         else:
             if _mend(row, box, image, source, report):
-                told["area"].append(row.get("id"))
+                told["area"].append(_name_of(row))
             report.put(row, image_id=image["id"], category_id=category["id"])
             kept.append(row)
     for (key, there), listed in zip(unknown.items(), ("images", "categories")):
         if there:
             raise FcosError(
                 f"{len(there)} of {len(rows)} annotations in {source} have no known {key}; the first: annotation "
-                f"{shown(there[0].get('id'))}, {key} {shown(there[0].get(key))}, which is not in '{listed}'."
+                f"{shown(_name_of(there[0]))}, {key} {shown(there[0].get(key))}, which is not in '{listed}'."
             )
     for kind, ids in told.items():
-        if kind in report.left_out:
+        if kind in report.left_out or (kind in _LEFT_OUT and ids):
             report.left_out[kind] = len(ids)
         if ids:
             some = ", ".join(map(shown, ids[:5])) + (", ..." if len(ids) > 5 else "")
-            _warn_once(f"{source}: {len(ids)} of {len(rows)} {_TOLD[kind]}; annotation ids: {some}.")
+            which = "the first" if PLACE in rows[0] else "annotation ids"
+            _warn_once(f"{source}: {len(ids)} of {len(rows)} {_TOLD[kind]}; {which}: {some}.")
     report.crowds = sum(row["iscrowd"] for row in kept)
     report.objects = len(kept) - report.crowds
     numbers = [row.get("id") for row in kept]
@@ -182,6 +190,11 @@ def _annotations(rows: list[dict], images: Mapping, categories: Mapping, source:
         for one, row in enumerate(kept, start=1):
             report.put(row, id=one)
     return kept
+
+
+def _name_of(row: dict) -> Any:
+    """Where a person finds an annotation: its place in a file, or its id."""
+    return row.get(PLACE, row.get("id"))
 
 
 @functools.cache

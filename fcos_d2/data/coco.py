@@ -19,7 +19,8 @@ from ..files import temporary_folder, write_atomically
 from .clean import Report, clean
 from .layout import Split
 from .meant import shown
-from .pictures import fit_to_files, require_files
+from .pictures import fit_to_files, require_files, require_sizes
+from .texts import read_json
 
 __all__ = ["Prepared", "class_names", "match_classes", "prepare", "read", "register_coco", "shortened"]
 
@@ -28,19 +29,7 @@ logger = logging.getLogger("fcos_d2")
 
 def read(split: Split) -> dict:
     """Read a COCO file in UTF-8, UTF-16 or UTF-32; raises FcosError if it is missing or not JSON, e.g. truncated."""
-    path = split.annotations
-    try:
-        return json.loads(path.read_bytes())
-    except OSError as error:
-        raise FcosError(f"The annotation file {path} cannot be read: {error.strerror or error}.") from error
-    except UnicodeDecodeError as error:
-        raise FcosError(f"{path} is not a text file in UTF-8 (byte {error.start}), so it is not JSON.") from error
-    except json.JSONDecodeError as error:
-        raise FcosError(
-            f"{path} is not valid JSON: {error.msg} at line {error.lineno}, column {error.colno}; it may be cut off."
-        ) from error
-    except (ValueError, RecursionError) as error:  # a number of more than 4,300 digits; lists in lists without end
-        raise FcosError(f"{path} is not a COCO file: it cannot be read as JSON ({error}).") from error
+    return read_json(split.annotations)
 
 
 def _is_read_alike(path: Path) -> bool:
@@ -139,15 +128,22 @@ class Prepared:
         return name
 
 
-def prepare(split: Split, reader: Callable[[Split], dict] = read) -> Prepared:
+def prepare(split: Split, reader: Callable[[Split], dict] = read, coco: dict | None = None) -> Prepared:
     """Read, check and clean the ground truth of one part.
 
+    Args:
+        split: where it lies.
+        reader: that of its format.
+        coco: what the reader returned, if it was called already; changed in place.
     Raises:
         FcosError: the annotations are wrong (see `clean`), or image files are missing.
     """
     source = split.annotations
-    coco = reader(split)
+    coco = reader(split) if coco is None else coco
     changed = fit_to_files(coco, split.images, source)
+    if reader is not read:  # other formats leave sizes to the files
+        require_files(coco, split.images, source)
+        require_sizes(coco, split.images, source)
     report = clean(coco, source)
     require_files(coco, split.images, source)
     as_read = reader is read and not (changed or report.changed) and _is_read_alike(source)
@@ -239,7 +235,8 @@ def shortened(names: list[str]) -> str:
 
 
 def _source(split: Split, share: str) -> tuple[str, str, str]:
-    return str(split.annotations.resolve()), str(split.images.resolve()), share
+    which = " ".join(filter(None, (split.part and f"part {split.part}", share)))
+    return str(split.annotations.resolve()), str(split.images.resolve()), which
 
 
 def _stamp(path: Path) -> tuple[int, int] | None:

@@ -22,10 +22,10 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from ..errors import FcosError
-from .images import frame_sizes, open_image, orientation
+from .images import complaint, frame_sizes, named, open_image, orientation
 from .meant import number, shown
 
-__all__ = ["Pictures", "fit_to_files", "require_files"]
+__all__ = ["Pictures", "fit_to_files", "require_files", "require_sizes", "size_of_file"]
 
 logger = logging.getLogger("fcos_d2")
 
@@ -122,6 +122,31 @@ def require_files(coco: Mapping[str, Any], root: Path, source: Path) -> None:
             f"{shown(missing[0])}{why}; put them there, or correct their 'file_name' "
             f"(only images below {root} are read)."
         )
+
+
+def size_of_file(path: str | Path) -> tuple[int, int] | None:
+    """Upright width and height of an image file; None where it cannot be read."""
+    try:
+        with open_image(path) as image:
+            return frame_sizes(image)[1]
+    except Exception:  # whoever reads it whole says what is wrong
+        return None
+
+
+def require_sizes(coco: Mapping[str, Any], root: Path, source: Path) -> None:
+    """Raise FcosError if an image that is there has no size, since the file that would say it cannot be read."""
+    for row in coco["images"]:
+        if "width" not in row:
+            path = root / row["file_name"]
+            with named(f"The image {path} of {source}"):
+                try:
+                    open_image(path).close()
+                except FcosError:
+                    raise
+                except Exception as error:  # Pillow's plugins raise anything
+                    raise FcosError(
+                        f"An image cannot be read: {complaint(error, path)}; mend it, or take it and its labels out."
+                    ) from error
 
 
 def fit_to_files(coco: Any, root: Path, source: Path) -> bool:

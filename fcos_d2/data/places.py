@@ -11,17 +11,11 @@ from contextlib import suppress
 from pathlib import Path
 
 from ..errors import FcosError
-from .layout import Split
+from .layout import PART_NAMES, Split
 from .pictures import Pictures
 
 __all__ = ["LOOKS_FOR", "find", "rename_hint"]
 
-# Names of a part, the usual one first; the others are COCO's own, Roboflow's and Keras'. Letter case does not matter.
-_ALIASES = {
-    "train": ("train", "train2017", "train2014", "training"),
-    "val": ("val", "valid", "validation", "val2017", "val2014"),
-    "test": ("test", "test2017"),
-}
 _ANNOTATIONS = (
     "{}.json",
     "annotations/instances_{}.json",
@@ -68,7 +62,7 @@ def find(root: Path) -> dict[str, Split]:
         FcosError: several files have a name of one part.
     """
     files, folders = _entries(root)
-    found = {part: _find_part(root, part, files, folders) for part in _ALIASES}
+    found = {part: _find_part(root, part, files, folders) for part in PART_NAMES}
     if not any(found.values()):
         for path in [files[name] for name in _UNDIVIDED if name in files][:1]:
             found["train"] = Split(path, _image_root(root, path, ("default", "train"), folders))
@@ -102,7 +96,7 @@ def _is_small_step(path: Path) -> bool:
 
 
 def _find_part(root: Path, part: str, files: Mapping[str, Path], folders: Mapping[str, Path]) -> Split | None:
-    aliases = _ALIASES[part]
+    aliases = PART_NAMES[part]
     for alias, pattern in itertools.product(aliases, _ANNOTATIONS):
         if path := files.get(pattern.format(alias)):
             return Split(path, _image_root(root, path, (alias, *aliases), folders))
@@ -122,7 +116,7 @@ def _find_part(root: Path, part: str, files: Mapping[str, Path], folders: Mappin
 def _part_of(name: str) -> str | None:
     """The part that the words of a name say, as those of annotations/instances_train_2024.json do."""
     words = set(re.findall(r"[^\W\d_]+", name.removesuffix(".json"))) - _PLAIN_WORDS
-    return next((part for part, aliases in _ALIASES.items() if len(words) == 1 and words <= {*aliases}), None)
+    return next((part for part, aliases in PART_NAMES.items() if len(words) == 1 and words <= {*aliases}), None)
 
 
 def _looks_like_coco(path: Path) -> bool:

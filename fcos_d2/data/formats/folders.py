@@ -1,0 +1,63 @@
+"""Folders of pictures and of label files, as people and tools lay them out."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import suppress
+from itertools import islice
+from pathlib import Path
+
+from ...files import IMAGE_SUFFIXES
+from ..layout import PART_NAMES
+
+__all__ = ["child", "files_below", "first_files", "is_picture", "part_folders", "part_of", "pictures_below"]
+
+_SKIPPED = {"__macosx", "@eadir"}
+
+
+def is_picture(name: str) -> bool:
+    """Whether a file is an image by its name."""
+    return os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES
+
+
+def files_below(folder: Path) -> Iterator[str]:
+    """All files below a folder by their paths from it, in order; hidden ones aside, and what a Mac adds to archives."""
+    for parent, folders, files in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith(".") and name.lower() not in _SKIPPED)
+        for name in sorted(files):
+            if not name.startswith("."):
+                yield os.path.relpath(os.path.join(parent, name), folder).replace(os.sep, "/")
+
+
+def pictures_below(folder: Path) -> list[str]:
+    """The images below a folder by their paths from it, in order."""
+    return [name for name in files_below(folder) if is_picture(name)]
+
+
+def first_files(folder: Path, suffix: str, most: int = 5) -> list[Path]:
+    """Some files with a suffix in a folder itself, in order of their names."""
+    found = []
+    with suppress(OSError), os.scandir(folder) as entries:
+        names = (entry.name for entry in entries if entry.name.lower().endswith(suffix))
+        found = sorted(islice((name for name in names if not name.startswith(".")), 1000))
+    return [folder / name for name in found[:most] if (folder / name).is_file()]
+
+
+def child(folder: Path, *names: str) -> Path | None:
+    """The folder with one of these names in a folder, whatever its letter case."""
+    with suppress(OSError):
+        found = {path.name.lower(): path for path in sorted(folder.iterdir(), reverse=True) if path.is_dir()}
+        return next((found[name] for name in names if name in found), None)
+    return None
+
+
+def part_of(name: str) -> str | None:
+    """The part that the name of a folder or a list stands for."""
+    return next((part for part, names in PART_NAMES.items() if name.lower() in names), None)
+
+
+def part_folders(folder: Path) -> dict[str, Path]:
+    """The folders of the parts in a folder."""
+    found = {part: child(folder, *names) for part, names in PART_NAMES.items()}
+    return {part: path for part, path in found.items() if path is not None}
