@@ -17,13 +17,14 @@ _NO_FILES = ("none", "random")  # what --weights may be besides files and addres
 
 def check(
     *, data: Path | None = None, need: Sequence[str] = (), val_fraction: float | None = None,
-    weights: str | Path | None = None, model: str | None = None, device: str | None = None,
+    weights: str | Path | None = None, model: str | None = None, device: str | None = None, format: str | None = None,
     images: Sequence[str] = (), output: Path | None = None,
 ) -> None:  # fmt: skip
     """Look at what several commands are given.
 
     Args:
         need: parts that the data set must have.
+        format: name of the format of the data; by default what its files look like.
         output: folder for results that need not be empty.
     Raises:
         ImportError: Detectron2 is not installed.
@@ -34,7 +35,7 @@ def check(
     from ..files import require_writable
 
     if data is not None:
-        layout = find_dataset(data)
+        layout = find_dataset(data, format)
         taken = ["val"] if val_fraction is not None and "train" in layout.splits else []
         require_parts(layout.root, [*layout.splits, *taken], need)
     if model is not None:

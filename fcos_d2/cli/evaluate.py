@@ -17,6 +17,7 @@ from .session import Result, Session, fcos_command
 @fcos_command("eval")
 @shared.weights("Checkpoint of the detector; by default what the config names.")
 @shared.data
+@shared.data_format
 @shared.model()
 @shared.force_recipe
 @click.option(
@@ -43,7 +44,7 @@ def command(session: Session, output: Path, **options: Any) -> Result:
         raise click.UsageError("Give --weights FILE, and --data DIR or --config NAME.")
     if data is None and model is None:
         raise click.UsageError("Give --data DIR, or --config NAME for the data that it names.")
-    given = {name: options[name] for name in ("data", "val_fraction", "weights", "model", "device")}
+    given = {name: options[name] for name in ("data", "format", "val_fraction", "weights", "model", "device")}
     check(**given, need=(options["split"],))
     from ..train.workspace import EVALUATION, Workspace
 

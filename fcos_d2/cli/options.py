@@ -12,8 +12,8 @@ import click
 from .session import keep
 
 __all__ = [
-    "POSITIVE", "data", "device", "force_recipe", "max_pixels", "model", "output", "overrides", "path", "val_fraction",
-    "weights", "workers",
+    "POSITIVE", "data", "data_format", "device", "force_recipe", "max_pixels", "model", "output", "overrides", "path",
+    "val_fraction", "weights", "workers",
 ]  # fmt: skip
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
@@ -65,7 +65,15 @@ force_recipe = click.option(
     "--force-recipe", is_flag=True, help="Use weights that were trained for another recipe than --model describes."
 )
 POSITIVE = click.FloatRange(0, min_open=True)
-data = path("--data", help="Folder with your images and COCO JSON files.")
+data = path(
+    "--data", metavar="DIR|ZIP",
+    help="Your images and labels: COCO JSON, YOLO, Pascal VOC, CSV, Label Studio, labelme or CVAT, also in a .zip.",
+)  # fmt: skip
+data_format = click.option(
+    "--format", metavar="NAME",
+    help="What --data is, where that can be read in several ways: coco, yolo, voc, voc0 (corners from 0), csv, "
+    "labelstudio, labelme or cvat.",
+)  # fmt: skip
 device = click.option("--device", help="cuda or cpu; by default what the machine has.")
 workers = click.option("--workers", type=click.IntRange(0), help="Processes that load images.")
 overrides = click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...", callback=_no_folder)

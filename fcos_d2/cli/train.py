@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 @fcos_command("train")
 @shared.data
+@shared.data_format
 @shared.model(
     "A variant (`fcos zoo`), a config file, or a checkpoint. [default: that of --weights, else a small ResNet-18]"
 )
@@ -48,17 +49,20 @@ def command(session: Session, output: Path | None, overwrite: bool, num_gpus: in
     fcos train --data DIR --model fcos_imprv_R_50_FPN_1x
     fcos train --config fcos_imprv_R_50_FPN_1x  COCO in $DETECTRON2_DATASETS
 
-    DIR holds train.json and val.json (or annotations/instances_train2017.json and other usual names) and the images.
+    DIR holds images and labels as tools lay them out, in COCO JSON (train.json, val.json), YOLO (data.yaml),
+    Pascal VOC, CSV, Label Studio, labelme or CVAT; it may be a .zip, too.
     KEY=VALUE changes anything in the config, for example optimizer.lr=0.0005 or train.ema.enabled=true.
     """
     data, model = options["data"], options["model"]
     if data is None and model is None:
         raise click.UsageError("Give --data DIR to train on your own images, or --config NAME to train what it says.")
-    if data is None and (only := next((key for key in ("epochs", "image_size", "val_fraction") if options[key]), None)):
+    if data is None and (
+        only := next((key for key in ("epochs", "image_size", "val_fraction", "format") if options[key]), None)
+    ):
         raise click.UsageError(f"--{only.replace('_', '-')} goes with --data; change a config with KEY=VALUE.")
     if options["epochs"] and options["iterations"]:
         raise click.UsageError("Give --epochs or --iterations, not both.")
-    given = {name: options[name] for name in ("data", "val_fraction", "weights", "model", "device")}
+    given = {name: options[name] for name in ("data", "format", "val_fraction", "weights", "model", "device")}
     if num_gpus > 1 and ":" in (given["device"] or ""):
         raise click.UsageError(f"--device {given['device']} is one device: leave the number out with --num-gpus.")
     check(**given, need=("train", "val"))
@@ -129,6 +133,7 @@ def _view(summary: dict[str, Any], job: TrainingJob, output: Path) -> Any:
     following = [["fcos", "detect", summary.get("image") or "IMAGE", "--weights", checkpoint, *needed]]
     if job.data:
         share = [] if job.val_fraction is None else ["--val-fraction", f"{job.val_fraction:g}"]
+        share += ["--format", job.format] if job.format else []
         following.append(["fcos", "eval", "--weights", checkpoint, "--data", str(job.data), *share, *needed])
     elif summary.get("dataset"):
         following.append(["fcos", "eval", "--weights", checkpoint, *model, *plugins, *job.overrides])

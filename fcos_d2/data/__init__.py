@@ -14,10 +14,11 @@ from collections.abc import Collection
 from pathlib import Path
 
 from ..errors import FcosError
-from . import coco, places
+from . import coco
 from .coco import class_names, register_coco
 from .formats import FORMATS
 from .formats.labels import unite_classes
+from .formats.recognise import find_dataset, format_named
 from .layout import DatasetFormat, DatasetLayout, DatasetNames, Split
 
 __all__ = [
@@ -26,50 +27,6 @@ __all__ = [
 ]  # fmt: skip
 
 logger = logging.getLogger("fcos_d2")
-
-
-def format_named(name: str) -> DatasetFormat:
-    """The row of `FORMATS` of this name; raises FcosError if there is none."""
-    for row in FORMATS:
-        if row.name == name:
-            return row
-    raise FcosError(f"There is no format '{name}'; there are {', '.join(row.name for row in FORMATS)}.")
-
-
-def find_dataset(folder: str | Path, format: str | None = None) -> DatasetLayout:
-    """Recognise the data set in a folder; a part that it lacks is not in `splits`.
-
-    Args:
-        folder: holds the data set.
-        format: name of the row of `FORMATS` that it has; by default what its files look like.
-    Raises:
-        FcosError: the folder is missing, not a folder, empty, or holds no known format, or several.
-    """
-    rows = [row for row in FORMATS if not row.when_asked] if format is None else [format_named(format)]
-    root = Path(folder).expanduser()
-    if not root.exists():
-        raise FcosError(f"The data set folder {root} does not exist.")
-    if not root.is_dir():
-        raise FcosError(f"{root} is a file; give the folder that holds the data set.")
-    entries = sorted(entry.name + "/" * entry.is_dir() for entry in root.iterdir())
-    if not entries:
-        raise FcosError(f"The data set folder {root} is empty.")
-    found = [DatasetLayout(row.name, root, splits) for row in rows if (splits := row.find(root))]
-    if len(found) > 1:
-        names = " and as ".join(f"{one.format} ({_first_file(one)})" for one in found)
-        raise FcosError(
-            f"{root} can be read as {names}: say which is meant with --format {found[0].format} or --format "
-            f"{found[1].format} (in Python format='{found[1].format}')."
-        )
-    if found:
-        return found[0]
-    looked_for = "; ".join(f"{row.name}: {row.looks_for}" for row in rows) + places.rename_hint(root)
-    raise FcosError(f"No data set found in {root}, which holds {coco.shortened(entries)}; looked for {looked_for}.")
-
-
-def _first_file(layout: DatasetLayout) -> str:
-    """Where the first part of a data set stands, from its folder."""
-    return next(iter(layout.splits.values())).annotations.relative_to(layout.root).as_posix()
 
 
 def read_parts(layout: DatasetLayout, need: Collection[str]) -> dict[str, dict]:

@@ -22,7 +22,7 @@ from .meant import shown
 from .pictures import fit_to_files, require_files, require_sizes
 from .texts import read_json
 
-__all__ = ["Prepared", "class_names", "match_classes", "prepare", "read", "register_coco", "shortened"]
+__all__ = ["Prepared", "cache_folders", "class_names", "match_classes", "prepare", "read", "register_coco", "shortened"]
 
 logger = logging.getLogger("fcos_d2")
 
@@ -249,7 +249,7 @@ def _write_to_cache(coco: dict, name: str) -> Path:
     data = json.dumps(coco).encode()
     label = re.sub(r"[^\w.-]+", "_", name)[:60]
     problems = []
-    for folder in _cache_folders():
+    for folder in cache_folders():
         path = folder / "coco" / f"{label}-{hashlib.sha256(data).hexdigest()[:16]}.json"
         try:
             if not (path.is_file() and path.stat().st_size == len(data)):
@@ -263,7 +263,7 @@ def _write_to_cache(coco: dict, name: str) -> Path:
     )
 
 
-def _cache_folders() -> list[Path]:
+def cache_folders() -> list[Path]:
     """The user's cache folder, then a temporary one for users without a home that can be written."""
     if chosen := os.environ.get("FCOS_D2_CACHE"):
         return [Path(chosen).expanduser(), temporary_folder()]

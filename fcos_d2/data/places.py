@@ -14,7 +14,7 @@ from ..errors import FcosError
 from .layout import PART_NAMES, Split
 from .pictures import Pictures
 
-__all__ = ["LOOKS_FOR", "find", "rename_hint"]
+__all__ = ["LOOKS_FOR", "entries", "find", "image_root", "part_of_words", "rename_hint"]
 
 _ANNOTATIONS = (
     "{}.json",
@@ -36,18 +36,9 @@ _UNDIVIDED = (
 _IMAGES = ("images/{}", "{}/images", "{}/data", "{}", "images", "data", ".")
 # Words that say nothing of the part where another name has them, as in coco_train_v2.json.
 _PLAIN_WORDS = {
-    "annotation",
-    "annotations",
-    "bbox",
-    "coco",
-    "data",
-    "dataset",
-    "instances",
-    "labels",
-    "set",
-    "split",
-    "v",
-}
+    "annotation", "annotations", "bbox", "bboxes", "boxes", "coco", "csv", "data", "dataset", "instances", "labels",
+    "oidv", "set", "split", "v",
+}  # fmt: skip
 
 LOOKS_FOR = (
     "train.json, annotations/train.json, annotations/instances_train2017.json, train/_annotations.coco.json "
@@ -61,22 +52,22 @@ def find(root: Path) -> dict[str, Split]:
     Raises:
         FcosError: several files have a name of one part.
     """
-    files, folders = _entries(root)
+    files, folders = entries(root)
     found = {part: _find_part(root, part, files, folders) for part in PART_NAMES}
     if not any(found.values()):
         for path in [files[name] for name in _UNDIVIDED if name in files][:1]:
-            found["train"] = Split(path, _image_root(root, path, ("default", "train"), folders))
+            found["train"] = Split(path, image_root(_first_file_name(path), ("default", "train"), folders))
     return {part: split for part, split in found.items() if split is not None}
 
 
 def rename_hint(root: Path) -> str:
     """What to do with a JSON file of another name; empty where there is none."""
-    others = [path for path in _entries(root)[0].values() if _looks_like_coco(path)]
+    others = [path for path in entries(root)[0].values() if _looks_like_coco(path)]
     move = shlex.join(["mv", str(others[0]), str(root / "train.json")]) if others else ""
     return f"; if {others[0].name} holds the boxes, run: {move}" if others else ""
 
 
-def _entries(root: Path) -> tuple[dict[str, Path], dict[str, Path]]:
+def entries(root: Path) -> tuple[dict[str, Path], dict[str, Path]]:
     """JSON files and folders, two floors deep, by their names from the folder in lower case."""
     files: dict[str, Path] = {}
     folders = {".": root / "."}
@@ -99,8 +90,8 @@ def _find_part(root: Path, part: str, files: Mapping[str, Path], folders: Mappin
     aliases = PART_NAMES[part]
     for alias, pattern in itertools.product(aliases, _ANNOTATIONS):
         if path := files.get(pattern.format(alias)):
-            return Split(path, _image_root(root, path, (alias, *aliases), folders))
-    others = [path for name, path in files.items() if _part_of(name) == part and _looks_like_coco(path)]
+            return Split(path, image_root(_first_file_name(path), (alias, *aliases), folders))
+    others = [path for name, path in files.items() if part_of_words(name) == part and _looks_like_coco(path)]
     if len(others) > 1:
         names = " and ".join(str(path.relative_to(root)) for path in others[:2])
         raise FcosError(
@@ -110,12 +101,14 @@ def _find_part(root: Path, part: str, files: Mapping[str, Path], folders: Mappin
     if not others:
         return None
     stem = others[0].stem.lower()
-    return Split(others[0], _image_root(root, others[0], (stem, stem.removeprefix("instances_"), *aliases), folders))
+    return Split(
+        others[0], image_root(_first_file_name(others[0]), (stem, stem.removeprefix("instances_"), *aliases), folders)
+    )
 
 
-def _part_of(name: str) -> str | None:
+def part_of_words(name: str) -> str | None:
     """The part that the words of a name say, as those of annotations/instances_train_2024.json do."""
-    words = set(re.findall(r"[^\W\d_]+", name.removesuffix(".json"))) - _PLAIN_WORDS
+    words = set(re.findall(r"[^\W\d_]+", name.lower().removesuffix(".json"))) - _PLAIN_WORDS
     return next((part for part, aliases in PART_NAMES.items() if len(words) == 1 and words <= {*aliases}), None)
 
 
@@ -127,11 +120,17 @@ def _looks_like_coco(path: Path) -> bool:
     return False
 
 
-def _image_root(root: Path, annotations: Path, aliases: tuple[str, ...], folders: Mapping[str, Path]) -> Path:
-    """The folder that holds the first image named in the annotations, else the first folder that exists."""
+def image_root(name: str | None, aliases: tuple[str, ...], folders: Mapping[str, Path]) -> Path:
+    """The folder of a part that holds an image, else the first folder that exists.
+
+    Args:
+        name: the image's, as annotations have it; None where they name none.
+        aliases: names of the part.
+        folders: those that there are, by their names in lower case from the folder of the data; "." is that.
+    """
     names = dict.fromkeys(pattern.format(alias) for pattern in _IMAGES for alias in aliases)
     there = [Pictures(folders[name]) for name in names if name in folders]
-    if name := _first_file_name(annotations):
+    if name:
         for pictures in there:
             if pictures.holds(name):
                 return pictures.root

@@ -62,6 +62,7 @@ class TrainingJob:
     workers: int | None = None
     device: str | None = None
     val_fraction: float | None = None
+    format: str | None = None
     new_classes: bool = False
     resume: bool = False
     overrides: Sequence[str] = ()
@@ -78,7 +79,7 @@ class TrainingJob:
         cfg = own_data.lazy_config(model, self.overrides, allow_py=self.allow_py)
         own_data.require_nodes(cfg)
         if self.data:
-            data = own_data.open_data(self.data, self.val_fraction, need=("train", "val"))
+            data = own_data.open_data(self.data, self.val_fraction, ("train", "val"), self.format)
             if weights and not self.new_classes:
                 remedy = "add --new-classes to learn those anew"
                 own_data.check_classes(weights, data.class_names, f"the data set {self.data}", remedy)
@@ -111,12 +112,13 @@ def configure(
     """The config with which `fcos train --data DIR` trains, for `LazyTrainer`.
 
     Args:
-        data: folder with images and COCO JSON files; its data set is registered in this process.
+        data: folder with images and labels, or a .zip of one; its data set is registered in this process.
         model: a variant, a config file, or a checkpoint; by default that of the weights, else a small ResNet-18.
         weights: checkpoint to start from; "none": from scratch.
         output: folder for the results; by default output/NAME.
         options: those of the command, by their names: epochs, iterations, batch_size, image_size (pixels), workers,
-            device, val_fraction, new_classes, and overrides, a list of `key=value`.
+            device, val_fraction, format (of the data; by default what it looks like), new_classes, and overrides, a
+            list of `key=value`.
     Raises:
         FcosError: the model, the data, the weights, an option or an override is wrong; one sentence.
     """
@@ -253,8 +255,8 @@ def _take_classes(cfg: DictConfig, data: str) -> None:
 
 def evaluate_job(
     workspace: Workspace, audience: Audience, *, weights: str | None, data: Path | None, model: str | None, split: str,
-    val_fraction: float | None, workers: int | None, device: str | None, overrides: Sequence[str] = (),
-    allow_py: bool = True, force_recipe: bool = False,
+    val_fraction: float | None, workers: int | None, device: str | None, format: str | None = None,
+    overrides: Sequence[str] = (), allow_py: bool = True, force_recipe: bool = False,
 ) -> dict[str, Any]:  # fmt: skip
     """What was asked of `fcos eval`, the options by their names: leave summary.json, and return what it says.
 
@@ -270,7 +272,7 @@ def evaluate_job(
     if weights is not None:
         cfg.train.init_checkpoint = weights
     if data is not None:
-        own = own_data.open_data(data, val_fraction, need=(split,))
+        own = own_data.open_data(data, val_fraction, (split,), format)
         cfg.dataloader.test.dataset.names = getattr(own.names, split)
     if force_recipe:
         cfg.train.force_recipe = True

@@ -87,9 +87,15 @@ class OwnData:
         return f"{self.folder}: {len(self.class_names)} classes ({_some(self.class_names)}); {parts}."
 
 
-def open_data(folder: str | Path, val_fraction: float | None = None, need: Sequence[str] = ("train", "val")) -> OwnData:
-    """Find, check and register the data set in a folder, in each process of a training; see `data.register`."""
-    layout = find_dataset(folder)
+def open_data(
+    folder: str | Path, val_fraction: float | None = None, need: Sequence[str] = ("train", "val"),
+    format: str | None = None,
+) -> OwnData:  # fmt: skip
+    """Find, check and register the data set in a folder, in each process of a training.
+
+    See `data.register`, and for the format `data.find_dataset`.
+    """
+    layout = find_dataset(folder, format)
     prefix = re.sub(r"[^\w-]+", "_", layout.root.resolve().name) or "data"
     names = register(layout, prefix, val_fraction, need)
     there = {part: name for part, name in vars(names).items() if name is not None}

@@ -50,30 +50,31 @@ class Labels:
 
     def __init__(self, folder: Path, classes: Mapping[int, str] | None = None) -> None:
         self._pictures, self._classes = Pictures(folder), classes
-        self._images: dict[str, dict[str, Any]] = {}
+        self._images: dict[str, dict[str, Any]] = {}  # by the names of their files
+        self._given: dict[str, dict[str, Any]] = {}  # by the names that were asked for
         self._annotations: list[dict[str, Any]] = []
-        self.repeated: list[str] = []  # images that were given twice
+
+    def __len__(self) -> int:
+        """Number of images."""
+        return len(self._images)
 
     def picture(self, name: str, size: Sequence[Any] | None = None, sized: bool = False) -> dict[str, Any]:
-        """The row of an image, which a name of another machine may stand for.
+        """The row of an image, new or not, which a name of another machine may stand for.
 
         Args:
             name: path from the folder.
             size: width and height as the format says them; read from the file where there are none.
             sized: whether it is needed at once, since boxes are shares of it; the file's goes before the format's.
         """
-        if not self._pictures.holds(name):
-            found = self._pictures.find(name)
-            name = found[0] if len(found) == 1 else name
-        if (row := self._images.get(name)) is not None:
-            self.repeated.append(name)
-            return row
-        row = {"id": len(self._images) + 1, "file_name": name}
-        if sized and self._pictures.holds(name):
-            size = size_of_file(self._pictures.root / name) or size
-        if size is not None:
-            row["width"], row["height"] = size
-        self._images[name] = row
+        if (row := self._given.get(name)) is None:
+            there, file = self._pictures.holds(name), name
+            if not there and len(found := self._pictures.find(name)) == 1:
+                there, file = True, found[0]
+            row = self._given[name] = self._images.setdefault(file, {"id": len(self._images) + 1, "file_name": file})
+            if sized and there and "width" not in row:
+                size = size_of_file(self._pictures.root / file) or size
+            if size is not None:
+                row["width"], row["height"] = size
         return row
 
     def add(self, image: Mapping[str, Any] | None, category: int | str | None, box: Sequence[float], place: str,

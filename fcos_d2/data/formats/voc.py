@@ -7,10 +7,8 @@ neither right nor wrong there, so here they are crowd regions.
 
 from __future__ import annotations
 
-import logging
 import math
 import os
-from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,17 +17,14 @@ from ...errors import FcosError
 from ..layout import PART_NAMES, Split
 from ..meant import flag, number, shown
 from ..texts import Element, lines_of, read_xml
-from .folders import child, files_below, first_files, is_picture, part_folders, pictures_below
+from .folders import child, files_below, first_files, is_picture
 from .labels import Labels, bounds, turned
+from .pairs import Pairs, find_pairs, holds
 
 __all__ = ["LOOKS_FOR", "find", "read", "read_from_zero"]
 
-logger = logging.getLogger("fcos_d2")
-
 LOOKS_FOR = "Annotations/*.xml with JPEGImages/ and ImageSets/Main/train.txt, or *.xml beside the images"
 
-_IMAGE_FOLDERS = ("jpegimages", "images", "imgs", "image")
-_LABEL_FOLDERS = ("annotations", "annotation", "xml", "xmls", "labels")
 # Elements that say where an object is, the first goes: VOC's own, roLabelImg's (radians), and Roboflow's.
 _SHAPES = {
     "bndbox": ("xmin", "ymin", "xmax", "ymax"),
@@ -43,13 +38,7 @@ def find(root: Path) -> dict[str, Split]:
     root = _year(root)
     if lists := _image_sets(root):
         return {part: Split(path, root) for part, path in lists.items()}
-    labels, images = child(root, *_LABEL_FOLDERS), child(root, *_IMAGE_FOLDERS)
-    for folder in (root, labels, images):
-        found = {part: path for part, path in part_folders(folder or root).items() if _holds_labels(path)}
-        if found:
-            return {part: Split(path, root) for part, path in found.items()}
-    here = next((folder for folder in (labels, images, root) if folder and _holds_labels(folder)), None)
-    return {"train": Split(here, root)} if here else {}
+    return find_pairs(root, ".xml", _is_voc)
 
 
 def read(split: Split) -> dict:
@@ -77,7 +66,7 @@ def _image_sets(root: Path) -> dict[str, Path]:
     """The lists of a part's images; trainval counts as train where that is missing."""
     sets, labels = child(root, "imagesets"), child(root, "annotations")
     main = sets and (child(sets, "main") or sets)
-    if main is None or labels is None or not _holds_labels(labels):
+    if main is None or labels is None or not holds(labels, ".xml", _is_voc):
         return {}
     files = {path.stem.lower(): path for path in first_files(main, ".txt", 1000)}
     names = {**PART_NAMES, "train": (*PART_NAMES["train"], "trainval", "default")}
@@ -85,75 +74,30 @@ def _image_sets(root: Path) -> dict[str, Path]:
     return {part: path for part, path in found.items() if path is not None}
 
 
-def _holds_labels(folder: Path) -> bool:
-    """Whether a folder, or one for labels in it, has an XML file as VOC's."""
-    places = [folder, child(folder, *_LABEL_FOLDERS)]
-    files = [file for place in places if place is not None for file in first_files(place, ".xml", 3)]
-    for file in files:
-        try:
-            tree = read_xml(file)
-        except FcosError:
-            continue
-        if tree.tag == "annotation" and any(tree.find(key) is not None for key in ("object", "size", "filename")):
-            return True
-    return False
+def _is_voc(path: Path) -> bool:
+    try:
+        tree = read_xml(path)
+    except FcosError:
+        return False
+    return tree.tag == "annotation" and any(tree.find(key) is not None for key in ("object", "size", "filename"))
 
 
 def _read(split: Split, first: int) -> dict:
     root = split.images
-    labels, images = Labels(root), _Images(root)
+    labels, pairs = Labels(root), Pairs(root)
     for path in _files(split):
         tree = read_xml(path)
         if tree.tag != "annotation":
             raise FcosError(
                 f"{path} is not a file of Pascal VOC: it begins with <{shown(tree.tag)}>, not <annotation>."
             )
-        place = os.path.relpath(path, root)
-        image = labels.picture(images.of(place) or _text(tree, "filename") or path.stem, _size(tree))
+        place = os.path.relpath(path, root).replace(os.sep, "/")
+        image = labels.picture(pairs.image_of(place) or _text(tree, "filename") or path.stem, _size(tree))
         for at, item in enumerate(tree.findall("object"), start=1):
             _add(labels, image, item, f"{place} object {at}", first)
-    if split.annotations.is_dir() and (left := images.unused()):
-        logger.warning(
-            "%s: %d images have no XML file and are left out, the first: %s.", split.annotations, len(left), left[0]
-        )
+    if split.annotations.is_dir():
+        pairs.tell_unlabelled(split.annotations)
     return labels.as_coco()
-
-
-class _Images:
-    """The images below a folder, by the XML files that are beside them or in a folder like theirs."""
-
-    def __init__(self, root: Path) -> None:
-        self._all = pictures_below(root)
-        self._like: dict[tuple[str, str], list[str]] = defaultdict(list)
-        self._named: dict[str, list[str]] = defaultdict(list)
-        self._used: set[str] = set()
-        self._places: set[str] = set()
-        for name in self._all:
-            folder, stem = _place(name)
-            self._like[folder, stem].append(name)
-            self._named[stem].append(name)
-
-    def of(self, file: str) -> str | None:
-        """The image of an XML file, which has its name; None where that is not certain."""
-        folder, stem = _place(file)
-        self._places.add(folder)
-        beside = [name for name in self._named[stem] if os.path.dirname(name) == os.path.dirname(file)]
-        found = next((names for names in (beside, self._like[folder, stem], self._named[stem]) if names), [])
-        if len(found) != 1:
-            return None
-        self._used.add(found[0])
-        return found[0]
-
-    def unused(self) -> list[str]:
-        """The images in folders like those of the XML files that none of these is for."""
-        return [name for name in self._all if name not in self._used and _place(name)[0] in self._places]
-
-
-def _place(name: str) -> tuple[str, str]:
-    """The folder of a file without the words that say whether it has images or labels, and the file's name."""
-    folder, file = os.path.split(name)
-    words = [word for word in folder.lower().split(os.sep) if word not in (*_IMAGE_FOLDERS, *_LABEL_FOLDERS)]
-    return "/".join(words), os.path.splitext(file)[0]
 
 
 def _text(element: Element, key: str) -> str:

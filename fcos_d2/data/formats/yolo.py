@@ -13,14 +13,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from ...errors import FcosError
 from ..layout import Split
 from ..meant import number
 from ..texts import lines_of, read_text
 from .folders import child, first_files, is_picture, part_folders, part_of, pictures_below
 from .labels import Labels, bounds
-from .yolo_yaml import described, description_in
+from .yolo_yaml import DESCRIPTIONS, described, description_in
 
-__all__ = ["LOOKS_FOR", "find", "read"]
+__all__ = ["DESCRIPTIONS", "LOOKS_FOR", "find", "parts_of", "read"]
 
 logger = logging.getLogger("fcos_d2")
 
@@ -37,7 +38,7 @@ def find(root: Path) -> dict[str, Split]:
         FcosError: several files may describe the data.
     """
     if (path := description_in(root)) is not None:
-        return {part: Split(path, root, part) for part in described(path).parts}
+        return parts_of(path, root)
     lists = {part: path for path in first_files(root, ".txt", 1000) if (part := part_of(path.stem))}
     if lists and child(root, *_LABEL_FOLDERS):
         return {part: Split(path, root) for part, path in sorted(lists.items()) if _lists_images(path)}
@@ -47,6 +48,14 @@ def find(root: Path) -> dict[str, Split]:
     if not found and _has_labels(images or root):
         found = {"train": images or root}
     return {part: Split(path, root) for part, path in found.items()}
+
+
+def parts_of(path: Path, root: Path) -> dict[str, Split]:
+    """The parts that a file describes, whose folders are below the root; raises FcosError if it describes none."""
+    parts = described(path).parts
+    if not parts:
+        raise FcosError(f"{path} describes no data set: it needs train and val, each a folder, a list or several.")
+    return {part: Split(path, root, part) for part in parts}
 
 
 def read(split: Split) -> dict:
@@ -120,6 +129,7 @@ class _Reader:
         self._walked: set[str] = set()
         self._used: set[str] = set()
         self._images = 0
+        self._repeated: list[str] = []
         self._expected = ""
 
     def take(self, place: Path) -> None:
@@ -149,16 +159,16 @@ class _Reader:
                 "%s: none of %d images has a label file, so all count as empty; the first would be %s.",
                 source, self._images, self._expected,
             )  # fmt: skip
-        if self._labels.repeated:
+        if self._repeated:
             logger.warning(
                 "%s lists %d images twice, which count once; the first: %s.",
-                source, len(self._labels.repeated), self._labels.repeated[0],
+                source, len(self._repeated), self._repeated[0],
             )  # fmt: skip
 
     def _read(self, name: str, walked: bool = False) -> None:
-        before = len(self._labels.repeated)
         image = self._labels.picture(name, sized=True)
-        if len(self._labels.repeated) > before:
+        if len(self._labels) == self._images:
+            self._repeated.append(name)
             return
         self._images += 1
         folder, file = os.path.split(image["file_name"])

@@ -14,10 +14,10 @@ from ..meant import number, shown
 from ..texts import lines_of, read_yaml
 from .folders import first_files, part_of
 
-__all__ = ["Description", "described", "description_in"]
+__all__ = ["DESCRIPTIONS", "Description", "described", "description_in"]
 
 _USUAL = ("data.yaml", "data.yml", "dataset.yaml", "dataset.yml", "obj.data")
-_SUFFIXES = (".yaml", ".yml", ".data")
+DESCRIPTIONS = (".yaml", ".yml", ".data")
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ def description_in(root: Path) -> Path | None:
     Raises:
         FcosError: several may.
     """
-    files = {path.name.lower(): path for suffix in _SUFFIXES for path in first_files(root, suffix, 50)}
+    files = {path.name.lower(): path for suffix in DESCRIPTIONS for path in first_files(root, suffix, 50)}
     for name in _USUAL:
         if name in files and _describes(files[name], sure=True):
             return files[name]
