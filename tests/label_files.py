@@ -43,6 +43,39 @@ def in_yolo(size: tuple[int, int], objects: list[tuple[int, list[Any]]]) -> str:
     )
 
 
+def in_csv(objects: list[tuple[str, list[Any]]]) -> str:
+    """Lines without a header: edges in pixels."""
+    return "".join(f"0.png,{x},{y},{x + w},{y + h},{kind}\n" for kind, (x, y, w, h) in objects)
+
+
+def in_labelme(objects: list[tuple[str, list[Any]]]) -> str:
+    shapes = [
+        {"label": kind, "points": [[x, y], [x + w, y + h]], "shape_type": "rectangle"} for kind, (x, y, w, h) in objects
+    ]
+    return json.dumps({"version": "5.4.1", "flags": {}, "shapes": shapes, "imagePath": "0.png", "imageData": None})
+
+
+def in_labelstudio(size: tuple[int, int], objects: list[tuple[str, list[Any]]]) -> str:
+    """One task, its regions in percent."""
+    width, height = size
+    regions = [
+        {"id": str(at), "type": "rectanglelabels", "original_width": width, "original_height": height, "value": {
+            "x": x / width * 100, "y": y / height * 100, "width": w / width * 100, "height": h / height * 100,
+            "rotation": 0, "rectanglelabels": [kind]}}
+        for at, (kind, (x, y, w, h)) in enumerate(objects)
+    ]  # fmt: skip
+    return json.dumps([{"id": 1, "data": {"image": "0.png"}, "annotations": [{"id": 1, "result": regions}]}])
+
+
+def in_cvat(size: tuple[int, int], objects: list[tuple[str, list[Any]]]) -> str:
+    boxes = "".join(
+        f"<box label='{kind}' occluded='0' xtl='{x}' ytl='{y}' xbr='{x + w}' ybr='{y + h}'/>"
+        for kind, (x, y, w, h) in objects
+    )
+    image = f"<image id='0' name='0.png' width='{size[0]}' height='{size[1]}'>{boxes}</image>"
+    return f"<annotations><version>1.1</version>{image}</annotations>"
+
+
 def as_yolo_and_voc(coco: dict, images: Path, yolo: Path, voc: Path, part: str) -> None:
     """Write one part of a COCO file with images in a folder as both; the pictures are links."""
     names = [row["name"] for row in sorted(coco["categories"], key=lambda row: row["id"])]
