@@ -24,7 +24,7 @@ NUMBERED = [(["cat", "dog", "eel"].index(kind), box) for kind, box in BOXES]
 YAML = "path: .\ntrain: images\nval: images/val\nnc: 3\nnames: [cat, dog, eel]\n"
 TOKENS = (
     b"", b"-1", b"nan", b"inf", b"1e400", b"1e5", b"0", b"a", b"3.0", b"\xff", b"\0", b"9" * 5000, b"null", b"[]",
-    b"{}", "\u732b".encode(), b"<", b"&x;", b'"', b",", b"\n", b"..", b"/etc/passwd", b"../../x.png", b"C:\\x.png", b" ",
+    b"{}", "\u732b".encode(), b"<", b"&x;", b'"', b",", b"\n", b"..", b"/etc/passwd", b"../../x.png", b"C:\\x.png",
 )  # fmt: skip
 WHOLE = (
     lambda data: b"", lambda data: b"\xef\xbb\xbf" + data,
