@@ -253,7 +253,7 @@ def test_what_is_written_twice_is_found() -> None:
 
 
 # ------------------------------------------------------------------------------------------------------------ encodings
-NO_TEXT = {"Image", "Workspace", "os", "self._log", "log"}  # whose `open` opens no text file
+NO_TEXT = {"Image", "archive", "Workspace", "os", "self._log", "log"}  # whose `open` opens no text file
 
 
 def texts_in_the_systems_encoding(source: str) -> list[int]:

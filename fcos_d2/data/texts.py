@@ -33,7 +33,7 @@ def read_json(path: Path) -> Any:
             f"{path} is not valid JSON: {error.msg} at line {error.lineno}, column {error.colno}; it may be cut off."
         ) from error
     except (ValueError, RecursionError) as error:  # a number of more than 4,300 digits; lists in lists without end
-        raise FcosError(f"{path} cannot be read as JSON ({error}).") from error
+        raise FcosError(f"{path} is not valid JSON: it cannot be read ({error}).") from error
 
 
 def read_text(path: Path) -> str:

@@ -15,8 +15,8 @@ from ...errors import FcosError
 from ..layout import Split
 from ..meant import number, shown
 from ..texts import Element, read_xml
-from .folders import child, first_files, part_folders, part_of, pictures_below
 from .labels import Labels, bounds, turned
+from .listing import child, first_files, part_folders, part_of, pictures_below
 
 __all__ = ["LOOKS_FOR", "find", "read"]
 
@@ -61,6 +61,11 @@ def read(split: Split) -> dict:
     known = dict(enumerate(dict.fromkeys(filter(None, names)), start=1)) or None
     labels = Labels(split.images, known)
     numbers = {name: at for at, name in (known or {}).items()}
+
+    def class_of(item: Element) -> int | str | None:
+        label = item.get("label") or None
+        return numbers.get(label) if known and label else label
+
     for item in tree.findall("image"):
         if split.part and (part_of(item.get("subset") or "") or "train") != split.part:
             continue
@@ -69,19 +74,16 @@ def read(split: Split) -> dict:
             raise FcosError(f"{split.annotations} has an image without a name: id {shown(item.get('id'))}.")
         image = labels.picture(name, size if all((side or 0) > 0 for side in size) else None)
         for at, shape in enumerate((one for one in item if one.tag in _SHAPES), start=1):
-            label = shape.get("label") or None
-            _add(labels, image, numbers.get(label) if known and label else label, shape, f"{name} shape {at}")
+            _add(labels, image, class_of(shape), shape, f"{name} shape {at}")
     frames = _frames(split) if tree.find("track") is not None else {}
     for track in tree.findall("track"):
-        label = track.get("label") or None
-        category = numbers.get(label) if known and label else label
         for shape in (one for one in track if one.tag in _SHAPES and one.get("outside") != "1"):
             frame, place = shape.get("frame") or "", f"track {track.get('id')} frame {shape.get('frame')}"
-            name = frames.get(int(frame)) if re.fullmatch(r"\d{1,9}", frame) else None
-            if name is None:
+            file = frames.get(int(frame)) if re.fullmatch(r"\d{1,9}", frame) else None
+            if file is None:
                 labels.unread(None, place, "its frame does not lie as an image")
             else:
-                _add(labels, labels.picture(name), category, shape, place)
+                _add(labels, labels.picture(file), class_of(track), shape, place)
     return labels.as_coco()
 
 
@@ -101,7 +103,7 @@ def _subsets(path: Path) -> Iterator[str]:
 
 def _frames(split: Split) -> dict[int, str]:
     """Images by the number that their names end with, as in frame_000012.png."""
-    found = {}
+    found: dict[int, str] = {}
     for name in pictures_below(split.images):
         if digits := re.search(r"(\d{1,9})\.\w+$", name):
             found.setdefault(int(digits[1]), name)

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..meant import number
-from .folders import child, first_files, part_folders
 from .json_kinds import kind_of
+from .listing import child, first_files, part_folders
 
 __all__ = ["FOREIGN", "Foreign", "name_of_foreign"]
 

@@ -15,9 +15,9 @@ from ...errors import FcosError
 from ..layout import Split
 from ..meant import number, shown
 from ..texts import read_json
-from .folders import files_below
 from .json_kinds import kind_of
 from .labels import Labels, bounds
+from .listing import files_below
 from .pairs import Pairs, find_pairs
 
 __all__ = ["LOOKS_FOR", "find", "read"]

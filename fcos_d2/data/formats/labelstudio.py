@@ -17,9 +17,9 @@ from ..layout import Split
 from ..meant import number, shown
 from ..pictures import Pictures
 from ..texts import read_json
-from .folders import first_files, part_folders, part_of
 from .json_kinds import kind_of
 from .labels import Labels, bounds
+from .listing import first_files, part_folders, part_of
 
 __all__ = ["LOOKS_FOR", "find", "read"]
 
@@ -90,7 +90,8 @@ def read(split: Split) -> dict:
 
 def _image(task: Mapping[str, Any]) -> str | None:
     """The path or address of a task's image."""
-    data = task.get("data") if isinstance(task.get("data"), dict) else task
+    inner = task.get("data")
+    data = inner if isinstance(inner, dict) else task
     usual = [data.get(key) for key in ("image", "img", "photo", "url", "ocr")]
     words = [value for value in usual if isinstance(value, str) and value]
     words += [value for value in data.values() if isinstance(value, str) and re.search(r"\.\w{3,4}(\?|$)", value)]
@@ -107,7 +108,9 @@ def _on_disk(pictures: Pictures, name: str) -> str:
 def _drafts(task: Mapping[str, Any]) -> Iterator[list[Any]]:
     """The regions of each annotation that was not cancelled; the one that counts is the last."""
     for key in ("annotations", "completions"):
-        found = [one for one in task.get(key) or () if isinstance(one, dict) and not one.get("was_cancelled")]
+        listed = task.get(key)
+        there = listed if isinstance(listed, list) else []
+        found = [one for one in there if isinstance(one, dict) and not one.get("was_cancelled")]
         found.sort(key=lambda one: (bool(one.get("ground_truth")), str(one.get("updated_at") or "")))
         yield from (one["result"] for one in found if isinstance(one.get("result"), list))
         if found:
@@ -123,7 +126,7 @@ def _type_of(region: Mapping[str, Any]) -> str:
 
 
 def _shapes(regions: list[Any]) -> list[dict[str, Any]]:
-    return [one for one in regions if isinstance(one, dict) and one.get("type") in _SHAPES]
+    return [one for one in regions if isinstance(one, dict) and str(one.get("type")) in _SHAPES]
 
 
 def _size_said(drafts: list[list[Any]]) -> list[Any] | None:
@@ -148,8 +151,8 @@ def _label(region: Mapping[str, Any], regions: list[Any]) -> str | None:
     same = [one for one in regions if isinstance(one, dict) and one.get("id") and one.get("id") == region.get("id")]
     for one in (region, *same):
         value = one.get("value")
-        for key in (f"{one.get('type')}", "labels", "rectanglelabels") if isinstance(value, dict) else ():
-            names = value.get(key)
+        for key in (f"{one.get('type')}", "labels", "rectanglelabels"):
+            names = value.get(key) if isinstance(value, dict) else None
             if isinstance(names, list) and names and isinstance(names[0], str) and names[0]:
                 return names[0]
     return None

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ..layout import Split
-from .folders import child, first_files, part_folders, pictures_below
+from .listing import child, first_files, part_folders, pictures_below
 
 __all__ = ["IMAGE_FOLDERS", "LABEL_FOLDERS", "Pairs", "find_pairs", "holds"]
 

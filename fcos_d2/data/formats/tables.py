@@ -21,8 +21,8 @@ from ..meant import flag, number, shown
 from ..pictures import Pictures
 from ..places import entries, image_root, part_of_words
 from ..texts import read_text
-from .folders import child, first_files, is_picture, part_folders, pictures_below
 from .labels import Labels
+from .listing import child, first_files, is_picture, part_folders, pictures_below
 
 __all__ = ["LOOKS_FOR", "find", "read"]
 

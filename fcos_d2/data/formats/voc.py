@@ -17,8 +17,8 @@ from ...errors import FcosError
 from ..layout import PART_NAMES, Split
 from ..meant import flag, number, shown
 from ..texts import Element, lines_of, read_xml
-from .folders import child, files_below, first_files, is_picture
 from .labels import Labels, bounds, turned
+from .listing import child, files_below, first_files, is_picture
 from .pairs import Pairs, find_pairs, holds
 
 __all__ = ["LOOKS_FOR", "find", "read", "read_from_zero"]

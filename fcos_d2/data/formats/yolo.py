@@ -17,8 +17,8 @@ from ...errors import FcosError
 from ..layout import Split
 from ..meant import number
 from ..texts import lines_of, read_text
-from .folders import child, first_files, is_picture, part_folders, part_of, pictures_below
 from .labels import Labels, bounds
+from .listing import child, first_files, is_picture, part_folders, part_of, pictures_below
 from .yolo_yaml import DESCRIPTIONS, described, description_in
 
 __all__ = ["DESCRIPTIONS", "LOOKS_FOR", "find", "parts_of", "read"]

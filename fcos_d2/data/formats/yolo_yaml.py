@@ -12,7 +12,7 @@ from ...errors import FcosError
 from ..layout import PART_NAMES
 from ..meant import number, shown
 from ..texts import lines_of, read_yaml
-from .folders import first_files, part_of
+from .listing import first_files, part_of
 
 __all__ = ["DESCRIPTIONS", "Description", "described", "description_in"]
 

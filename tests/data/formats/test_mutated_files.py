@@ -14,7 +14,7 @@ import pytest
 from label_files import in_csv, in_cvat, in_labelme, in_labelstudio, in_voc, in_yolo, picture, write
 
 from fcos_d2.data import coco as coco_room
-from fcos_d2.data import find_dataset, format_named, read_parts
+from fcos_d2.data import find_dataset, format_named, read_parts, require_parts
 from fcos_d2.errors import FcosError
 
 FILES = 150  # of a kind
@@ -92,7 +92,7 @@ def test_no_traceback_and_no_label_lost(kind, tmp_path, caplog):
         data = mutated(random.Random(f"{kind} {number}"), text.encode())
         (tmp_path / name).write_bytes(data)
         ends["refused" if _refused(kind, tmp_path, data) else "read"] += 1
-    assert min(ends["read"], ends["refused"]) > 10, ends
+    assert min(ends["read"], ends["refused"]) > 5, ends
 
 
 def _refused(kind: str, root: Path, data: bytes) -> bool:
@@ -100,6 +100,7 @@ def _refused(kind: str, root: Path, data: bytes) -> bool:
     format = {"yaml": "yolo", "rows": "csv"}.get(kind, kind)
     try:
         layout = find_dataset(root, format)
+        require_parts(root, layout.splits, ("train",))
         coco = read_parts(layout, ("train",))["train"]
         rows = len(coco["annotations"])
         report = coco_room.prepare(layout.splits["train"], format_named(format).read, coco).report

@@ -6,9 +6,9 @@ import re
 
 import pytest
 from console import ROOT
-from label_files import parts_of, picture, write
+from label_files import picture, rows, write
 
-from fcos_d2.data import FORMATS, find_dataset
+from fcos_d2.data import FORMATS, find_dataset, read_parts
 
 PAGE = (ROOT / "docs" / "datasets.md").read_text(encoding="utf-8")
 EXAMPLES = re.findall(r"^`(\w+)`[^\n]*\n\n```text\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
@@ -22,8 +22,9 @@ def test_examples(format, files, tmp_path):
             picture(tmp_path / name, (640, 480))
         else:
             write(tmp_path / name, text.strip().replace("\\n", "\n") + "\n")
-    assert find_dataset(tmp_path).format == format
-    ((_, label, box),) = parts_of(tmp_path)["train"]
+    layout = find_dataset(tmp_path)
+    assert layout.format == format
+    ((_, label, box),) = rows(read_parts(layout, ("train",))["train"])
     assert (label, box) == ("dog", [160, 120, 320, 120])
 
 

@@ -49,7 +49,7 @@ def test_one_undivided_folder(tmp_path, places, caplog):
     write(labels / "b.xml", in_voc("of another name.jpg", None, [("cat", [0, 0, 5, 5])]))
     found = parts_of(tmp_path)
     assert [row[1:] for row in found["train"]] == [("cat", [0, 0, 5, 5])] and "b.png" in found["train"][0][0]
-    assert "1 images have no XML file and are left out" in caplog.text
+    assert "1 images have no label file and are left out" in caplog.text
 
 
 def test_what_an_object_says(tmp_path):

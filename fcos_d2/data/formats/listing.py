@@ -46,9 +46,10 @@ def first_files(folder: Path, suffix: str, most: int = 5) -> list[Path]:
 
 def child(folder: Path, *names: str) -> Path | None:
     """The folder with one of these names in a folder, whatever its letter case."""
-    with suppress(OSError):
-        found = {path.name.lower(): path for path in sorted(folder.iterdir(), reverse=True) if path.is_dir()}
-        return next((found[name] for name in names if name in found), None)
+    with suppress(OSError), os.scandir(folder) as entries:
+        there = [entry.name for entry in entries if entry.name.lower() in names and entry.is_dir()]
+        found = {name.lower(): name for name in sorted(there)}
+        return next((folder / found[name] for name in names if name in found), None)
     return None
 
 
