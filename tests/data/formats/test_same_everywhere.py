@@ -41,8 +41,8 @@ def cleaned(layout):
     return found
 
 
-def test_real_data_as_coco_yolo_and_voc(shared_data, tmp_path):
-    data = shared_data / "bccd"
+def test_real_data_as_coco_yolo_and_voc(shared, tmp_path):
+    data = shared / "data" / "bccd"
     for part in ("train", "val"):
         coco = json.loads((data / f"{part}.json").read_text(encoding="utf-8"))
         as_yolo_and_voc(coco, data / "images", tmp_path / "yolo", tmp_path / "voc", part)
