@@ -25,7 +25,7 @@ from ..errors import FcosError
 from .images import complaint, frame_sizes, named, open_image, orientation
 from .meant import number, shown
 
-__all__ = ["Pictures", "fit_to_files", "require_files", "require_sizes", "size_of_file"]
+__all__ = ["Pictures", "fit_to_files", "is_inside", "require_files", "require_sizes", "size_of_file"]
 
 logger = logging.getLogger("fcos_d2")
 
@@ -42,7 +42,7 @@ class Pictures:
 
     def holds(self, name: str) -> bool:
         """Whether a name stands for a file of the folder as it is."""
-        return _is_inside(name) and os.path.isfile(self.root / name)
+        return is_inside(name) and os.path.isfile(self.root / name)
 
     def find(self, name: str, by_name: bool = True) -> list[str]:
         """The files that a name may stand for, relative to the folder; one if that is certain.
@@ -80,14 +80,15 @@ class Pictures:
         return found
 
 
-def _is_inside(name: str) -> bool:
+def is_inside(name: str) -> bool:
+    """Whether a name stands for something below a folder, whichever that is."""
     path = PurePath(name)
     return not (path.drive or path.root or ".." in path.parts)
 
 
 def _is_foreign(name: str) -> bool:
     """Whether a name is that of another machine, or an address."""
-    return "\\" in name or "://" in name or not _is_inside(name) or bool(re.match("[A-Za-z]:", name))
+    return "\\" in name or "://" in name or not is_inside(name) or bool(re.match("[A-Za-z]:", name))
 
 
 def _words(name: str) -> list[str]:

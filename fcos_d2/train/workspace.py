@@ -160,7 +160,12 @@ class Workspace:
 
 def default_folder(data: Path | None, model: str | None) -> Path:
     """Where a training is written if nobody says it: beside others, by the name of its data or of its config."""
-    return Path("output", data.resolve().name if data else Path(str(model)).stem)
+    if data is None:
+        return Path("output", Path(str(model)).stem)
+    there = data.resolve()
+    if there.is_file():  # an archive, or the description of a data set
+        return Path("output", there.stem if there.suffix.lower() == ".zip" else there.parent.name)
+    return Path("output", there.name)
 
 
 @contextmanager

@@ -22,8 +22,18 @@ def is_picture(name: str) -> bool:
 
 
 def files_below(folder: Path) -> Iterator[str]:
-    """All files below a folder by their paths from it, in order; hidden ones aside, and what a Mac adds to archives."""
-    for parent, folders, files in os.walk(folder):
+    """All files below a folder by their paths from it, in order; hidden ones aside, and what a Mac adds to archives.
+
+    Links that the owner of the data has put there are followed.
+    """
+    seen = set()
+    for parent, folders, files in os.walk(folder, followlinks=True):
+        with suppress(OSError):
+            status = os.stat(parent)
+            if (status.st_dev, status.st_ino) in seen:  # a link to a folder above it
+                folders[:] = []
+                continue
+            seen.add((status.st_dev, status.st_ino))
         folders[:] = sorted(name for name in folders if not name.startswith(".") and name.lower() not in _SKIPPED)
         for name in sorted(files):
             if not name.startswith("."):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import io
 import logging
+import os
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -132,7 +133,8 @@ def read(split: Split) -> dict:
     columns, make = table.box
     numbers = [_numbers(row, columns) for _, row in rows]
     shares = _are_shares(numbers)
-    labels, names = Labels(split.images), _display_names(split.annotations)
+    above = os.path.commonpath((split.annotations.parent.resolve(), split.images.resolve()))
+    labels, names = Labels(split.images), _display_names(split.annotations.parent, Path(above))
     suffixes = _Suffixes(split.images)
     for (line, row), values in zip(rows, numbers):
         name, place = _cell(row, table, "image"), f"line {line}"
@@ -230,9 +232,9 @@ def _images(root: Path, part: str, path: Path) -> Path:
     return next((folder for one, folder in zip(written, folders) if Pictures(folder).holds(one)), folders[0])
 
 
-def _display_names(path: Path) -> dict[str, str]:
-    """Open Images' names of classes, by its signs for them, from a table of two columns beside the boxes."""
-    for folder in (path.parent, path.parent.parent):
+def _display_names(*folders: Path) -> dict[str, str]:
+    """Open Images' names of classes, by its signs for them, from a table of two columns in one of the folders."""
+    for folder in folders:
         for file in first_files(folder, ".csv", 50):
             if "class-descriptions" in file.name.lower():
                 table = csv.reader(io.StringIO(read_text(file).lstrip("\ufeff")))

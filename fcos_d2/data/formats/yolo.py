@@ -16,6 +16,7 @@ from typing import Any
 from ...errors import FcosError
 from ..layout import Split
 from ..meant import number
+from ..pictures import is_inside
 from ..texts import lines_of, read_text
 from .labels import Labels, bounds
 from .listing import child, first_files, is_picture, part_folders, part_of, pictures_below
@@ -44,8 +45,8 @@ def find(root: Path) -> dict[str, Split]:
         return {part: Split(path, root) for part, path in sorted(lists.items()) if _lists_images(path)}
     images = child(root, *_IMAGE_FOLDERS)
     parts = part_folders(root) or (part_folders(images) if images else {})
-    found = {part: path for part, path in parts.items() if _has_labels(path)}
-    if not found and _has_labels(images or root):
+    found = {part: path for part, path in parts.items() if _has_labels(root, path)}
+    if not found and _has_labels(root, images or root):
         found = {"train": images or root}
     return {part: Split(path, root) for part, path in found.items()}
 
@@ -80,11 +81,11 @@ def _lists_images(path: Path) -> bool:
     return bool(lines) and all(is_picture(line) for line in lines)
 
 
-def _has_labels(images: Path) -> bool:
-    """Whether there are lines of boxes for the pictures of a folder."""
-    inner = child(images, *_IMAGE_FOLDERS)
-    places = [images, child(images, *_LABEL_FOLDERS), inner, *_label_folders(str(images))]
-    files = [file for place in places if place is not None for file in first_files(Path(place), ".txt", 50)]
+def _has_labels(root: Path, images: Path) -> bool:
+    """Whether there are lines of boxes for the pictures of a folder below the root."""
+    beside = [root / place for place in _label_folders(root, os.path.relpath(images, root))]
+    places = [images, child(images, *_LABEL_FOLDERS), child(images, *_IMAGE_FOLDERS), *beside]
+    files = [file for place in places if place is not None for file in first_files(place, ".txt", 50)]
     return any(_looks_like_labels(file) for file in files)
 
 
@@ -100,14 +101,13 @@ def _looks_like_labels(path: Path) -> bool:
     return whole and len(values) >= 5 and all(value is not None and abs(value) <= 2 for value in values[1:5])
 
 
-def _label_folders(folder: str) -> Iterator[str]:
-    """The folders of label files for a folder of images: labels/ for the last images/ in its path."""
+def _label_folders(root: Path, folder: str) -> Iterator[str]:
+    """The folder of label files for a folder of images, by paths from the root: labels/ for the last images/."""
     words = folder.split(os.sep)
     for at in reversed(range(len(words))):
         if words[at].lower() in _IMAGE_FOLDERS:
-            above = Path(os.sep.join(words[:at]) or ".")
-            if (labels := child(above, *_LABEL_FOLDERS)) is not None:
-                yield os.path.join(labels, *words[at + 1 :])
+            if (labels := child(root.joinpath(*words[:at]), *_LABEL_FOLDERS)) is not None:
+                yield os.path.join(*words[:at], labels.name, *words[at + 1 :])
             return
 
 
@@ -171,10 +171,11 @@ class _Reader:
             self._repeated.append(name)
             return
         self._images += 1
+        if not is_inside(image["file_name"]):
+            return  # it is missing
         folder, file = os.path.split(image["file_name"])
         if folder not in self._folders:
-            others = [os.path.relpath(path, self._root) for path in _label_folders(str(self._root / folder))]
-            self._folders[folder] = [path for path in others if not path.startswith("..")] + [folder]
+            self._folders[folder] = [*_label_folders(self._root, folder), folder]
             if walked:
                 self._walked |= set(self._folders[folder])
         stem = os.path.splitext(file)[0] + ".txt"

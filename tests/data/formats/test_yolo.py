@@ -8,6 +8,7 @@ import pytest
 from label_files import in_yolo, parts_of, picture, write
 
 from fcos_d2.data import find_dataset, read_parts
+from fcos_d2.data.coco import prepare
 from fcos_d2.data.layout import UNREADABLE
 from fcos_d2.errors import FcosError
 
@@ -148,3 +149,28 @@ def test_two_descriptions_are_not_chosen_from(tmp_path):
         write(tmp_path / name, f"train: images\n{NAMES}")
     with pytest.raises(FcosError, match=r"Of a\.yaml and b\.yaml .* name the one that is meant data\.yaml"):
         find_dataset(tmp_path)
+
+
+def test_nothing_outside_of_the_folder_is_read(tmp_path):
+    root, outside = tmp_path / "data", tmp_path / "outside" / "images"
+    picture(outside / "0.png")
+    write(outside.parent / "labels" / "0.txt", LINE)
+    picture(root / "images" / "1.png")
+    write(root / "train.txt", f"{outside}/0.png\n../outside/images/0.png\nimages/1.png\n")
+    write(root / "data.yaml", f"train: train.txt\n{NAMES}")
+    coco = read_parts(find_dataset(root), ("train",))["train"]
+    assert coco["annotations"] == [] and all("width" not in row for row in coco["images"][:2])
+    layout = find_dataset(root)
+    with pytest.raises(FcosError, match=r"of 3 images named in .* are missing .*only images below .* are read"):
+        prepare(layout.splits["train"], lambda split: coco)
+
+
+def test_folders_that_their_owner_has_linked_are_read(tmp_path):
+    picture(tmp_path / "elsewhere" / "deeper" / "0.png")
+    root = tmp_path / "data"
+    (root / "images").mkdir(parents=True)
+    (root / "images" / "train").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere" / "round").symlink_to(tmp_path / "elsewhere")
+    write(root / "labels" / "train" / "deeper" / "0.txt", LINE)
+    write(root / "data.yaml", f"train: images\n{NAMES}")
+    assert parts_of(root)["train"] == [("images/train/deeper/0.png", "dog", [4, 6, 8, 3])]
