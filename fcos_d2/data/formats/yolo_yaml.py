@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -33,7 +34,7 @@ class Description:
     def places(self, root: Path, part: str) -> Iterator[Path]:
         """The folders and files of a part, below the root; raises FcosError where there is none that is meant."""
         for written in self.parts[part]:
-            found = next((root / way for way in self._ways(written, part) if (root / way).exists()), None)
+            found = next((root / way for way in self._ways(written, part) if os.path.exists(root / way)), None)
             if found is None:
                 raise FcosError(
                     f"{self.path} says {part}: {shown(written)}, and there is no such folder or list in {root}, which "
@@ -114,7 +115,7 @@ def _names(path: Path, said: Mapping[str, Any]) -> dict[int, str] | None:
     if isinstance(names, str):
         words = _words(names)
         files = [path.parent.joinpath(*words[start:]) for start in range(len(words))]
-        file = next((file for file in files if file.is_file()), None)
+        file = next((file for file in files if os.path.isfile(file)), None)
         if file is None:
             raise FcosError(f"{path} says names: {shown(names)}, and there is no such file beside it.")
         names = lines_of(file)
