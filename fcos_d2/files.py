@@ -15,8 +15,8 @@ from typing import Any
 from .errors import FcosError
 
 __all__ = [
-    "IMAGE_SUFFIXES", "os_error", "plain", "require_writable", "sha256_of", "temporary_folder", "write_atomically",
-    "write_json",
+    "IMAGE_SUFFIXES", "cache_folders", "os_error", "plain", "require_writable", "sha256_of", "size_text",
+    "temporary_folder", "write_atomically", "write_json",
 ]  # fmt: skip
 
 IMAGE_SUFFIXES = (
@@ -137,3 +137,23 @@ def temporary_folder() -> Path:
     """The user's own folder among the system's temporary ones; it may not exist yet."""
     user = os.getuid() if hasattr(os, "getuid") else "cache"  # a container's user may have no name
     return Path(tempfile.gettempdir()) / f"fcos_d2-{user}"
+
+
+def cache_folders() -> list[Path]:
+    """Folders for what can be had again: the user's ($FCOS_D2_CACHE, else fcos_d2 in $XDG_CACHE_HOME or ~/.cache).
+
+    The last is a temporary one, for users without a home that can be written.
+    """
+    if chosen := os.environ.get("FCOS_D2_CACHE"):
+        return [Path(chosen).expanduser(), temporary_folder()]
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "fcos_d2")
+    return [*([cache] if cache.is_absolute() else []), temporary_folder()]  # "~" stays where there is no home
+
+
+def size_text(size: float) -> str:
+    """Bytes in the unit that suits them, 1 MB being a million."""
+    for unit in ("bytes", "kB", "MB"):
+        if size < 1000:
+            return f"{size:.1f} {unit}" if unit == "MB" else f"{size:.0f} {unit}"
+        size /= 1000
+    return f"{size:.1f} GB"

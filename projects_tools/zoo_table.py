@@ -9,7 +9,9 @@ import torch
 from detectron2.config import instantiate
 
 from fcos_d2 import zoo
+from fcos_d2.files import size_text
 from fcos_d2.modeling.cost import cost
+from fcos_d2.zoo.addresses import Address
 from fcos_d2.zoo.recipes import RECIPES
 from fcos_d2.zoo.schedules import SCHEDULES
 
@@ -22,8 +24,9 @@ AP and AP test-dev are what the publisher reports for COCO (minival or val2017, 
 were trained or evaluated here. Parameters are all learned numbers. GFLOPs are 1e9 multiply-adds of the convolutions at
 the variant's test size: shorter side 800 and longer side 1333 pixels unless another size is given, padded.
 
-No weights are part of this project. Download them from their publisher and hand them to `--weights`; `fcos convert`
-says what it did with them. Code licences are named below each family's title; weights have their publisher's terms.
+No weights are part of this project. Those that a program can fetch come by the variant's name, `fcos detect IMAGE
+--model NAME`; see [weights.md](weights.md). "by hand": a browser may fetch them. Code licences are named below each
+family's title; weights have their publisher's terms.
 """
 
 
@@ -64,8 +67,8 @@ def markdown(costs: dict[str, dict[str, float]]) -> str:
         origin = f"[{family.repository}](https://github.com/{family.repository}), " if family.repository else ""
         parts.append(
             f"\n## {family.title}\n\n`configs/{key}/`; {origin}licence: {family.licence}.\n\n"
-            "| name | recipe | backbone | schedule | AP | AP test-dev | params (M) | GFLOPs |\n"
-            "| --- | --- | --- | --- | --- | --- | --- | --- |\n"
+            "| name | recipe | backbone | schedule | AP | AP test-dev | params (M) | GFLOPs | weights |\n"
+            "| --- | --- | --- | --- | --- | --- | --- | --- | --- |\n"
         )
         parts += [_row(v, costs[v.full_name]) for v in variants]
     return "".join(parts)
@@ -82,8 +85,15 @@ def _row(v: zoo.Variant, c: dict[str, float]) -> str:
         _number(v.ap_test_dev),
         f"{c['parameters'] / 1e6:.1f}",
         f"{c['gflops']:.1f}{size}",
+        _weights(zoo.published(v.full_name)),
     )
     return "| " + " | ".join(cells) + " |\n"
+
+
+def _weights(row: Address | None) -> str:
+    if row is None:
+        return "–"
+    return f"[{'by hand' if row.is_dead else size_text(row.size)}]({row.url})"
 
 
 def _number(value: float | None) -> str:

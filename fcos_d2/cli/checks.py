@@ -18,7 +18,7 @@ _NO_FILES = ("none", "random")  # what --weights may be besides files and addres
 def check(
     *, data: Path | None = None, need: Sequence[str] = (), val_fraction: float | None = None,
     weights: str | Path | None = None, model: str | None = None, device: str | None = None, format: str | None = None,
-    images: Sequence[str] = (), output: Path | None = None,
+    images: Sequence[str] = (), output: Path | None = None, detects: bool = False,
 ) -> None:  # fmt: skip
     """Look at what several commands are given.
 
@@ -26,6 +26,7 @@ def check(
         need: parts that the data set must have.
         format: name of the format of the data; by default what its files look like.
         output: folder for results that need not be empty.
+        detects: a variant without weights is to have the published ones.
     Raises:
         ImportError: Detectron2 is not installed.
         FcosError: a file or a folder is missing or cannot be used, or a name means nothing.
@@ -33,6 +34,7 @@ def check(
     from .. import _compat, zoo  # noqa: F401  # says how to get Detectron2 where there is none
     from ..data import find_dataset, require_parts
     from ..files import require_writable
+    from ..hub import require
 
     if data is not None:
         layout = find_dataset(data, format)
@@ -40,12 +42,29 @@ def check(
         require_parts(layout.root, [*layout.splits, *taken], need)
     if model is not None:
         suffix = Path(model).suffix.lower()
-        _ = require_config(model) if suffix in (*CHECKPOINTS, *CONFIGS) else zoo.find(model)
+        if suffix in (*CHECKPOINTS, *CONFIGS):
+            require_config(model)
+        elif detects and weights is None:
+            require(model)
+        else:
+            zoo.find(model)
     if weights is not None and str(weights) not in _NO_FILES and not is_address(str(weights)):
-        require_checkpoint(weights)
+        _require_weights(weights)
     if device is not None and not re.fullmatch(_DEVICES, device):
         raise FcosError(f"--device is {device!r}, which is no device: use cuda or cpu.")
     if images and not any(is_address(word) or Path(word).expanduser().exists() for word in images):
         raise FcosError(f"The image {images[0]} does not exist.")
     if output is not None:
         require_writable(output)
+
+
+def _require_weights(weights: str | Path) -> None:
+    """Raise FcosError if there is no such file, and no such variant with published weights either."""
+    from .. import zoo
+    from ..hub import require
+
+    name = str(weights)
+    if not Path(name).expanduser().exists() and Path(name).suffix.lower() not in CHECKPOINTS and zoo.is_name(name):
+        require(name)
+    else:
+        require_checkpoint(weights)

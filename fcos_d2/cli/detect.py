@@ -10,6 +10,7 @@ import click
 from rich.table import Table
 from rich.text import Text
 
+from .. import zoo
 from ..errors import FcosError
 from . import options as shared
 from .checks import check
@@ -20,6 +21,7 @@ from .session import Result, Session, fcos_command
 @click.argument("images", nargs=-1, required=True, metavar="IMAGE_OR_URL_OR_FOLDER...")
 @shared.weights()
 @shared.model()
+@shared.offline
 @shared.force_recipe
 @click.option("--threshold", type=click.FloatRange(0, 1), default=0.5, show_default=True, help="Least score to report.")
 @shared.output(Path("output", "detections"), "Folder for the pictures with boxes.")
@@ -39,16 +41,15 @@ def command(
 ) -> Result:  # fmt: skip
     """Find objects in images, in all images of a folder, and at http(s) addresses.
 
+    Without --weights the published weights of --model are fetched, by default torchvision's of fcos_resnet50_fpn.
+
     Of the files in the output folder, only pictures of an earlier run are replaced; others make a picture take another
     name. An image that cannot be read is named and left out; the exit code is 1 then. With --json, boxes are
     [left, top, right, bottom] in pixels of the image.
     """
     if weights is None and model is None:
-        raise FcosError(
-            "No detector is given, and published weights are not bundled: pass --weights FILE, a checkpoint of "
-            "`fcos train`, `fcos demo` or `fcos convert`."
-        )
-    check(weights=weights, model=model, device=device, images=images, output=output if pictures else None)
+        model = zoo.DEFAULT
+    check(weights=weights, model=model, device=device, images=images, output=output if pictures else None, detects=True)
     session.start(device)
     from ..data.sources import expand, read
     from ..predict.predictor import Predictor
@@ -56,7 +57,7 @@ def command(
     from ..visualize import free_name, save_picture
 
     sources = expand(images)
-    if model is None and not holds_config(str(weights)):
+    if model is None and not zoo.is_name(str(weights)) and not holds_config(str(weights)):
         raise FcosError(f"{weights} does not say what detector it is of: add --model NAME (`fcos zoo` lists them).")
     predictor = Predictor(
         model or str(weights), weights=weights, device=device, score_threshold=threshold, optimize=optimize or False,

@@ -15,10 +15,11 @@ from .session import Result, Session, fcos_command
 
 
 @fcos_command("eval")
-@shared.weights("Checkpoint of the detector; by default what the config names.")
+@shared.weights("Checkpoint of the detector, or a variant; by default what the config names, or was published for it.")
 @shared.data
 @shared.data_format
 @shared.model()
+@shared.offline
 @shared.force_recipe
 @click.option(
     "--split", type=click.Choice(["val", "test", "train"]), default="val", show_default=True, help="Part of --data."
@@ -45,7 +46,7 @@ def command(session: Session, output: Path, **options: Any) -> Result:
     if data is None and model is None:
         raise click.UsageError("Give --data DIR, or --config NAME for the data that it names.")
     given = {name: options[name] for name in ("data", "format", "val_fraction", "weights", "model", "device")}
-    check(**given, need=(options["split"],))
+    check(**given, need=(options["split"],), detects=True)
     from ..train.workspace import EVALUATION, Workspace
 
     workspace = Workspace.open(output, EVALUATION)

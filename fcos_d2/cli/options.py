@@ -12,8 +12,8 @@ import click
 from .session import keep
 
 __all__ = [
-    "POSITIVE", "data", "data_format", "device", "force_recipe", "max_pixels", "model", "output", "overrides", "path",
-    "val_fraction", "weights", "workers",
+    "POSITIVE", "data", "data_format", "device", "force_recipe", "max_pixels", "model", "offline", "output",
+    "overrides", "path", "val_fraction", "weights", "workers",
 ]  # fmt: skip
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
@@ -41,7 +41,10 @@ def model(help: str = "Variant or config of the weights; by default what they ho
     return lambda function: source(plugin(no_py(function)))
 
 
-def weights(help: str = "Checkpoint of the detector.", metavar: str = "FILE") -> Decorator:
+def weights(
+    help: str = "Checkpoint of the detector, or the variant whose published weights it has.",
+    metavar: str = "FILE|NAME",
+) -> Decorator:
     return click.option("--weights", metavar=metavar, help=help)
 
 
@@ -53,12 +56,13 @@ def _no_folder(context: click.Context, parameter: click.Parameter, values: tuple
 
 
 def _reach_all_processes(context: click.Context, parameter: click.Parameter, value: int | None) -> None:
-    """Put the limit into the environment, which data workers inherit, until the command ends."""
-    if value is None:
+    """Put the value into the environment, which data workers inherit, until the command ends."""
+    if not value:
         return
-    before = os.environ.get("FCOS_D2_MAX_PIXELS")
-    os.environ["FCOS_D2_MAX_PIXELS"] = str(value)
-    context.call_on_close(lambda: os.environ.update({"FCOS_D2_MAX_PIXELS": before or ""}))  # empty is none
+    name = f"FCOS_D2_{str(parameter.name).upper()}"
+    before = os.environ.get(name)
+    os.environ[name] = str(int(value))
+    context.call_on_close(lambda: os.environ.update({name: before or ""}))  # empty is none
 
 
 force_recipe = click.option(
@@ -80,6 +84,10 @@ overrides = click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...", call
 max_pixels = click.option(
     "--max-pixels", type=click.IntRange(1), expose_value=False, callback=_reach_all_processes,
     help="Width times height up to which an image is read.  [default: 268435456]",
+)  # fmt: skip
+offline = click.option(
+    "--offline", is_flag=True, expose_value=False, callback=_reach_all_processes,
+    help="Take weights from the cache folder alone; nothing is fetched.",
 )  # fmt: skip
 val_fraction = click.option(
     "--val-fraction", type=click.FloatRange(0, 1, min_open=True, max_open=True),

@@ -12,6 +12,9 @@ from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderR
 from rich.text import Text
 
 from ..errors import FcosError
+from ..files import size_text
+from . import options as shared
+from .published import facts_of, fetch_weights, list_weights
 from .session import Result, Session, fcos_command
 
 if TYPE_CHECKING:
@@ -27,10 +30,18 @@ _NUMBERS = (
 
 
 @fcos_command("zoo")
-@click.argument("name", required=False)
+@click.argument("words", nargs=-1, metavar="[NAME | fetch NAME...]")
 @click.option("--family", help="Only those of one family, e.g. fcos or adelaidet.")
-def command(session: Session, name: str | None, family: str | None) -> Result:
-    """List the published variants, or tell how to use the one called NAME.
+@click.option("--weights", is_flag=True, help="List whose weights can be had, from where, under which licence.")
+@shared.offline
+def command(session: Session, words: tuple[str, ...], family: str | None, weights: bool) -> Result:
+    """List the published variants, or tell how to use the one called NAME, or fetch published weights.
+
+    \b
+    fcos zoo                  all variants
+    fcos zoo NAME             one of them
+    fcos zoo --weights        whose weights can be had
+    fcos zoo fetch NAME       fetch them, to detect without network later
 
     AP is in percent on COCO (minival or val2017, and test-dev), as its authors published it; GFLOPs are 1e9
     multiply-adds of the convolutions at the variant's test size. A pipe gets a line for each variant, separated by
@@ -38,16 +49,24 @@ def command(session: Session, name: str | None, family: str | None) -> Result:
     """
     from .. import zoo
 
+    if words[:1] == ("fetch",):
+        return fetch_weights(session, words[1:])
+    if len(words) > 1:
+        raise click.UsageError(f"Give one NAME, or `fcos zoo fetch {' '.join(words)}`.")
+    name = words[0] if words else None
     costs = zoo.costs()
     rows = [_row(variant, bare, costs) for variant, bare in zip(zoo.VARIANTS, zoo.names())]
     if name is not None:
         row = rows[zoo.VARIANTS.index(zoo.find(name))]
+        row["weights"] = facts_of(name)
         return Result(row, _details(row))
     if family is not None:
         known = list(dict.fromkeys(row["family"] for row in rows))
         if family not in known:
             raise FcosError(f"There is no family {family!r}; there are {', '.join(known)}.")
         rows = [row for row in rows if row["family"] == family]
+    if weights:
+        return list_weights(rows)
     return Result({"variants": rows}, _Listing(rows), piped="".join(map(_tabbed, rows)))
 
 
@@ -109,7 +128,7 @@ class _Listing:
 
 
 def _details(row: Mapping[str, Any]) -> RenderableType:
-    name = row["name"]
+    name, there = row["name"], row["weights"]["state"] in ("cached", "open")
     size = f", for an image of {row['width']}x{row['height']} pixels" if "width" in row else ""
     rows = [
         ("name", name),
@@ -121,16 +140,27 @@ def _details(row: Mapping[str, Any]) -> RenderableType:
         ("parameters", f"{row['parameters'] / 1e6:.1f} million" if "parameters" in row else ""),
         ("GFLOPs", f"{row['gflops']:g}{size}" if "gflops" in row else ""),
         ("source", row["source"]),
-        ("licence", f"{row['licence']} (of the authors' code; weights are under their terms, none are included)"),
+        ("licence", f"{row['licence']} (of the authors' code)"),
+        ("weights", _weights(row["weights"])),
         *((key, str(row[key])) for key in ("config", "yaml")),
         ("", ""),
         ("your data", f"fcos train --data DIR --model {name}"),
         ("COCO", f"fcos train --config {name}"),
-        ("detect", f"fcos detect IMAGE --model {name} --weights FILE"),
-        ("Python", f'fcos_d2.Predictor("{name}", weights="FILE")'),
+        ("detect", f"fcos detect IMAGE --model {name}" + ("" if there else " --weights FILE")),
+        ("Python", f'fcos_d2.Predictor("{name}"' + (")" if there else ', weights="FILE")')),
     ]
     lines = [_line((label.ljust(13), "bold"), value) for label, value in rows if value or not label]
     return Group(*lines)
+
+
+def _weights(facts: Mapping[str, Any]) -> str:
+    """Where the weights are and under which terms, in a sentence."""
+    if facts["state"] == "none":
+        return "nobody has published any"
+    size = f", {'' if facts['exact'] else 'about '}{size_text(facts['bytes'])}" if facts["bytes"] else ""
+    where = f"{facts['file']}" if facts["state"] == "cached" else facts["url"]
+    reason = f" ({facts['reason']})" if facts["reason"] and facts["state"] != "cached" else ""
+    return f"{where}{size}, licence {facts['licence']}{reason}"
 
 
 def _line(*parts: Any) -> Text:

@@ -8,21 +8,20 @@ import hashlib
 import json
 import locale
 import logging
-import os
 import re
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from ..errors import FcosError
-from ..files import temporary_folder, write_atomically
+from ..files import cache_folders, write_atomically
 from .clean import Report, clean
 from .layout import Split
 from .meant import shown
 from .pictures import fit_to_files, require_files, require_sizes
 from .texts import read_json
 
-__all__ = ["Prepared", "cache_folders", "class_names", "match_classes", "prepare", "read", "register_coco", "shortened"]
+__all__ = ["Prepared", "class_names", "match_classes", "prepare", "read", "register_coco", "shortened"]
 
 logger = logging.getLogger("fcos_d2")
 
@@ -261,11 +260,3 @@ def _write_to_cache(coco: dict, name: str) -> Path:
         f"The mended copy of the data set '{name}' cannot be kept ({'; '.join(problems)}): set FCOS_D2_CACHE to a "
         "folder that can be written."
     )
-
-
-def cache_folders() -> list[Path]:
-    """The user's cache folder, then a temporary one for users without a home that can be written."""
-    if chosen := os.environ.get("FCOS_D2_CACHE"):
-        return [Path(chosen).expanduser(), temporary_folder()]
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "fcos_d2")
-    return [*([cache] if cache.is_absolute() else []), temporary_folder()]  # "~" stays where there is no home

@@ -47,8 +47,8 @@ class Predictor:
 
     Args:
         source: the name of a variant, a LazyConfig (.py), a YAML file, or a checkpoint that holds its config.
-        weights: a checkpoint; by default the source itself, or what its config starts from; "random" for none. A config
-            takes its number of classes from them.
+        weights: a checkpoint, or the name of a variant, whose published weights are fetched; by default those of the
+            source; "random" for none. A config takes its number of classes from them.
         device: by default "cuda" where there is one, else "cpu".
         overrides: of the config, `key=value` each.
         score_threshold: keep what has a higher score; by default as the config says.
@@ -240,6 +240,8 @@ def _weights_path(source: str, cfg: DictConfig | CfgNode, weights: str | None) -
     if weights == "random":
         return ""
     path = weights or (source if Path(source).suffix.lower() in CHECKPOINTS else "")
+    if not path and not is_code(source) and not is_data(source):
+        return source  # a variant's name
     if not path:
         path = cfg.MODEL.WEIGHTS if isinstance(cfg, CfgNode) else OmegaConf.select(cfg, "train.init_checkpoint") or ""
     if not path or is_backbone_only(path):

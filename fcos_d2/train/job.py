@@ -30,8 +30,9 @@ from ..evaluation.evaluate import data_class_names
 from ..evaluation.scores import scores, true_boxes
 from ..files import write_json
 from ..visualize import Drawable, draw_comparison, draw_curves
+from ..weights.fetch import fetch
 from ..weights.read import load
-from ..zoo import get_config
+from ..zoo import get_config, is_name
 from . import own_data
 from .building import options_of
 from .settings import start_threads, without_denormals
@@ -264,13 +265,15 @@ def evaluate_job(
     """
     cfg = own_data.lazy_config(model or str(weights), overrides, allow_py=allow_py)
     own_data.require_nodes(cfg, ("model", "dataloader", "train"))
+    weights = weights or (model if model and is_name(model) else None)
+    start = str(fetch(weights)) if weights and is_name(weights) else weights
     for node in ("test", "evaluator"):
         if OmegaConf.select(cfg, f"dataloader.{node}") is None:
             raise FcosError(
                 f"The config has no dataloader.{node}, so it cannot be evaluated: add one, as its variant has."
             )
-    if weights is not None:
-        cfg.train.init_checkpoint = weights
+    if start is not None:
+        cfg.train.init_checkpoint = start
     if data is not None:
         own = own_data.open_data(data, val_fraction, (split,), format)
         cfg.dataloader.test.dataset.names = getattr(own.names, split)

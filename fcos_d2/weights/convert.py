@@ -21,7 +21,7 @@ from .families.torchvision import TORCHVISION, coco_names
 from .published import Imported, count_classes, load
 from .report import Report
 from .rules import some, to_theirs
-from .write import save
+from .saving import save
 
 # One convolution makes each level.
 _LEVEL = re.compile(r"backbone\.(fpn_output\d+|top_block\.p\d|output\.\d+)\.weight")
@@ -144,7 +144,7 @@ def convert(
         raise FcosError(f"{output} is the file that is read: write to another one.")
     if to is None:
         imported = load(path, family, config, num_classes)
-        save(output, _checkpoint(imported, config))
+        save(output, checkpoint_of(imported, config))
         return imported.report
     row = family_of(to)
     imported = load(path, family, config, None if row.channels_of_classes else num_classes)
@@ -162,8 +162,8 @@ def convert(
     return imported.report
 
 
-def _checkpoint(imported: Imported, config: Any) -> dict[str, Any]:
-    """What our own file holds."""
+def checkpoint_of(imported: Imported, config: Any) -> dict[str, Any]:
+    """What our own file holds: weights, config and class names, as far as they are known."""
     payload: dict[str, Any] = {"model": imported.state_dict}
     if imported.variant is not None:
         cfg = zoo.get_config(imported.variant.full_name)

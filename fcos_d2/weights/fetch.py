@@ -1,26 +1,27 @@
-"""Files from addresses and from names of published weights."""
+"""Files of weights by path, by address, by the name of a variant, and by names in the table of addresses."""
 
 from __future__ import annotations
 
-import re
 from difflib import get_close_matches
 from pathlib import Path
 from urllib.parse import urlparse
 
-from detectron2.checkpoint import catalog  # noqa: F401  # teaches Detectron2's PathManager catalog://
+from detectron2.checkpoint import catalog
 from detectron2.utils.file_io import PathManager
-from iopath.common.file_io import get_cache_dir
 
 from ..errors import FcosError
-from ..files import sha256_of
+from ..hub import obtain, row_of
 from ..paths import is_address
-from ..zoo.addresses import ADDRESSES, Address
+from ..zoo import is_name, published
+from ..zoo.addresses import ADDRESSES
+from .ready import ready
 
-__all__ = ["fetch", "is_address", "is_backbone_only"]
+__all__ = ["fetch", "is_address", "is_backbone_only", "is_published", "published"]
 
 # Prefixes of ImageNet weights, and of tables that are data here; other names with them cannot be looked up.
 _IMAGENET = ("detectron2://ImageNetPretrained/", "catalog://ImageNetPretrained/")
 _TABLES = ("torchvision://", "open-mmlab://")
+_FACEBOOK = "https://dl.fbaipublicfiles.com/detectron2/"
 
 
 def is_backbone_only(path: str) -> bool:
@@ -28,11 +29,16 @@ def is_backbone_only(path: str) -> bool:
     return path.startswith(_IMAGENET) or (path in ADDRESSES and ADDRESSES[path].backbone)
 
 
-def fetch(path: str | Path) -> Path:
-    """The local file of a path, an address, or a name in `zoo.addresses`.
+def is_published(path: str) -> bool:
+    """Whether it is the name of a variant with published weights, and not that of a file."""
+    return not is_address(path) and not Path(path).expanduser().exists() and published(path) is not None
 
-    What is downloaded is kept in the cache of iopath, written whole or not at all. A file whose digest is known is
-    checked each time, before anything reads it.
+
+def fetch(path: str | Path) -> Path:
+    """The local file of a path, an address, a variant, or a name in `zoo.addresses`.
+
+    What is downloaded is kept in the cache folder, see `hub`, and checked each time, before anything reads it. A
+    variant's weights come as a checkpoint of ours, see `ready`.
 
     Raises:
         FcosError: there is no such file, it cannot be downloaded, or its bytes are others than published; the message
@@ -41,30 +47,35 @@ def fetch(path: str | Path) -> Path:
     path = str(path)
     if not is_address(path):
         file = Path(path).expanduser()
-        if not file.exists():
-            raise FcosError(f"The weights {path} do not exist.")
-        return file
-    row = ADDRESSES.get(path, Address(path))
-    if {"..", "."} & {*row.url.split("/"), *urlparse(row.url).path.split("/")}:  # it could lie outside the cache
+        if file.exists():
+            return file
+        if is_name(path):
+            return ready(path)
+        raise FcosError(f"The weights {path} do not exist.")
+    if {"..", "."} & {*path.split("/"), *urlparse(path).path.split("/")}:  # it could lie outside the cache
         raise FcosError(f"The address {path} leads upwards (..): give the address that it stands for.")
-    if row.url.startswith(_TABLES):
+    if path not in ADDRESSES and path.startswith(_TABLES):
         near = get_close_matches(path, ADDRESSES, 3, 0.5) or [name for name in ADDRESSES if name.startswith(_TABLES)]
         raise FcosError(f"{path} names no weights that are known here; there are: {', '.join(near)}.")
+    if row := row_of(_in_the_open(path)):
+        return obtain(row)
     try:
-        # iopath's cache leaves out the host: what one address gives must not lie where another is looked for.
-        host = "" if path in ADDRESSES else re.sub(r"[^\w.-]", "_", urlparse(row.url).netloc)
-        own = {"cache_dir": str(Path(get_cache_dir()) / "fcos_d2" / host)} if host and "http" in row.url[:5] else {}
-        file = Path(PathManager.get_local_path(row.url, **own))
-    except Exception as error:  # whatever the network or the catalog says
-        shown = row.url.replace("detectron2://", "https://dl.fbaipublicfiles.com/detectron2/")
+        return Path(PathManager.get_local_path(path))
+    except Exception as error:  # whatever the handler of that kind of address says
         raise FcosError(
-            f"The weights {shown} cannot be fetched ({type(error).__name__}): pass "
-            "train.init_checkpoint= (MODEL.WEIGHTS= with YAML keys) to train from scratch, or the path of a local file."
+            f"The weights {path} cannot be fetched ({type(error).__name__}): pass train.init_checkpoint= "
+            "(MODEL.WEIGHTS= with YAML keys) to train from scratch, or the path of a local file."
         ) from error
-    if row.sha256 and not (found := sha256_of(file)).startswith(row.sha256):
-        file.unlink()
-        raise FcosError(
-            f"The weights from {row.url} have the SHA-256 {found[: max(8, len(row.sha256))]}, but {row.sha256} was "
-            "published: the file was deleted; try again, or pass the path of a local file."
-        )
-    return file
+
+
+def _in_the_open(path: str) -> str:
+    """The https address that a name of Detectron2's catalog stands for, where the table of addresses has not got it."""
+    if path in ADDRESSES or not path.startswith(("detectron2://", "catalog://")):
+        return path
+    prefix, _, name = path.partition("://")
+    if prefix == "detectron2":
+        return f"{_FACEBOOK}{name}"
+    try:
+        return catalog.ModelCatalog.get(name)
+    except (RuntimeError, KeyError) as error:
+        raise FcosError(f"{path} names no weights of Detectron's catalog.") from error

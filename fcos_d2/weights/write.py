@@ -15,13 +15,9 @@ from ..files import write_atomically
 from .fetch import fetch
 from .fit import Policy, fit
 from .read import read
+from .saving import save
 
 __all__ = ["Checkpointer", "save"]
-
-
-def save(path: str | Path, payload: dict[str, Any]) -> None:
-    """Write a checkpoint of what `load` accepts; raises FcosError if it cannot be written, and an old one stays."""
-    write_atomically(path, lambda file: torch.save(payload, file))
 
 
 class Checkpointer(DetectionCheckpointer):

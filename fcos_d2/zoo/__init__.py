@@ -11,9 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from ..paths import config_root
-from .variants import FAMILIES, VARIANTS, Family, Variant, find, names
+from .checkpoints import DEFAULT, DETECTORS, published
+from .variants import FAMILIES, VARIANTS, Family, Variant, find, is_name, names
 
-__all__ = ["FAMILIES", "VARIANTS", "Family", "Variant", "config_file", "costs", "find", "get", "get_config", "names"]
+__all__ = [
+    "DEFAULT", "DETECTORS", "FAMILIES", "VARIANTS", "Family", "Variant", "config_file", "costs", "find", "get",
+    "get_config", "is_name", "names", "published",
+]  # fmt: skip
 
 
 def config_file(name: str, yaml: bool = False) -> Path:
@@ -58,7 +62,7 @@ def get(name: str, weights: str | None = None, device: str | None = None) -> Any
 
     Args:
         name: of the variant.
-        weights: checkpoint file of the detector, ours or published.
+        weights: checkpoint file of the detector, ours or published; by default what was published for the variant.
         device: e.g. "cuda"; by default what the machine has.
     """
     return _PREDICTORS[0](name, weights=weights, device=device)

@@ -70,14 +70,14 @@ class Family:
 
 FAMILIES: dict[str, Family] = {
     "fcos": Family("FCOS, original and improved", "tianzhi0549/FCOS", "BSD 2-clause, non-commercial"),
-    "fcos_plus": Family("FCOS_PLUS", "yqyao/FCOS_PLUS", "see repository"),
+    "fcos_plus": Family("FCOS_PLUS", "yqyao/FCOS_PLUS", "BSD 2-clause, non-commercial"),
     "adelaidet": Family("AdelaiDet", "aim-uofa/AdelaiDet", "BSD 2-clause, non-commercial"),
     "detectron2": Family("Detectron2", "facebookresearch/detectron2", "Apache-2.0"),
     "torchvision": Family("torchvision", "pytorch/vision", "BSD 3-clause"),
     "mmdet": Family("MMDetection", "open-mmlab/mmdetection", "Apache-2.0"),
-    "vovnet": Family("VoVNet-FCOS", "vov-net/VoVNet-FCOS", "MIT"),
-    "hrnet": Family("HRNet-FCOS", "HRNet/HRNet-FCOS", "see repository"),
-    "nas_fcos": Family("NAS-FCOS", "Lausannen/NAS-FCOS", "BSD 2-clause"),
+    "vovnet": Family("VoVNet-FCOS", "vov-net/VoVNet-FCOS", "BSD 2-clause, non-commercial"),
+    "hrnet": Family("HRNet-FCOS", "HRNet/HRNet-FCOS", "BSD 2-clause, non-commercial"),
+    "nas_fcos": Family("NAS-FCOS", "Lausannen/NAS-FCOS", "BSD 2-clause; academic use, says its README"),
     "small": Family("Small networks, from scratch", "", "Apache-2.0"),
 }
 
@@ -290,3 +290,8 @@ def find(name: str) -> Variant:
     near = difflib.get_close_matches(wanted, names(), n=3, cutoff=0.4)
     hint = f" Did you mean {' or '.join(near)}?" if near else ""
     raise FcosError(f"There is no variant {name!r}.{hint} `fcos zoo` lists all {len(VARIANTS)}.")
+
+
+def is_name(name: str) -> bool:
+    """Whether a word is the name of a variant."""
+    return any(name in (variant.name, variant.full_name, *variant.aliases) for variant in VARIANTS)

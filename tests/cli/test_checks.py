@@ -60,7 +60,7 @@ WRONG = (
     ("eval --weights gone.pth --data set", "gone.pth does not exist."),
     ("eval --model fcos_R_18_FPN_small --data nowhere", "nowhere does not exist"),
     ("eval --model fcos_R_18_FPN_small --data set --split test", "no test part"),
-    ("eval --model fcos_R_18_FPN_small --data set -o file.txt", "is a file"),
+    ("eval --model fcos_resnet50_fpn --data set -o file.txt", "is a file"),
     ("detect gone.jpg --weights file.txt", "The image gone.jpg does not exist."),
     ("detect file.txt --weights gone.pth", "gone.pth does not exist."),
     ("detect file.txt --model no_such --weights file.txt", "There is no variant 'no_such'."),

@@ -127,7 +127,8 @@ def test_foreign_weights_need_a_model(fcos, own, tmp_path):
     torch.save({"w": torch.zeros(1)}, tmp_path / "w.pth")
     image = own / "images" / "val_000000.jpg"
     assert "--model NAME" in sentence(fcos("detect", image, "--weights", "w.pth"))
-    assert "only a backbone" in sentence(fcos("detect", image, "--model", "fcos_imprv_R_50_FPN_1x"))
+    assert "--offline" in sentence(fcos("detect", image, "--model", "fcos_imprv_R_50_FPN_1x", "--offline"))
+    assert "Nobody has published" in sentence(fcos("detect", image, "--model", SLIM))
     (tmp_path / "w.pth").write_bytes(b"x")
     assert "damaged" in sentence(fcos("detect", image, "--weights", "w.pth"))
 

@@ -11,6 +11,7 @@ from detectron2.engine import DefaultPredictor
 from detectron2.structures import Boxes
 from PIL import Image
 
+from fcos_d2 import zoo
 from fcos_d2.config.load import load_config
 from fcos_d2.config.stored import dump_config
 from fcos_d2.data.images import to_array
@@ -160,13 +161,16 @@ def test_score_threshold(picture):
         Predictor(VARIANT, score_threshold=2, **options)
 
 
-def test_no_weights_is_one_sentence():
-    with pytest.raises(
-        FcosError, match=r"fcos_R_50_FPN_1x has no weights of a detector, only a backbone \(detectron2://"
-    ):
+def test_no_weights_is_one_sentence(tmp_path, monkeypatch):
+    monkeypatch.setenv("FCOS_D2_CACHE", str(tmp_path))
+    monkeypatch.setenv("FCOS_D2_OFFLINE", "1")
+    with pytest.raises(FcosError, match=r"weights of fcos/fcos_R_50_FPN_1x \(https://.*are not in the cache"):
         Predictor("fcos_R_50_FPN_1x", device="cpu")
-    with pytest.raises(FcosError, match="weights of a detector, none"):
+    with pytest.raises(FcosError, match=r"Nobody has published weights of small/.*: torchvision/fcos_resnet50_fpn"):
         Predictor(VARIANT, device="cpu")
+    config = zoo.config_file("fcos_R_50_FPN_1x")  # a file may be anybody's
+    with pytest.raises(FcosError, match=r"\.py has no weights of a detector, only a backbone \(detectron2://"):
+        Predictor(config, device="cpu")
 
 
 def test_checkpoint_brings_config_weights_and_names(predictor, picture, tmp_path):

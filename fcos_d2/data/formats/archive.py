@@ -17,8 +17,7 @@ from contextlib import suppress
 from pathlib import Path, PurePosixPath
 
 from ...errors import FcosError
-from ...files import sha256_of
-from ..coco import cache_folders
+from ...files import cache_folders, sha256_of
 from ..meant import shown
 
 __all__ = ["unpacked"]

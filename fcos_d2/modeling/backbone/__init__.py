@@ -12,7 +12,6 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from detectron2.modeling import Backbone
-from torchvision.models import MobileNet_V2_Weights
 
 from .dla import NETWORK as _DLA
 from .fpn import fpn
@@ -79,8 +78,8 @@ def _resnet(
 
 
 def _mobilenet(config: str, norm: str, channels: int = 256) -> BackboneRow:
-    # The published weights, mobilenet_v2-ecbe2b5.pth, are no longer where the configs point to.
-    weights, source = MobileNet_V2_Weights.IMAGENET1K_V1.url, f"tianzhi0549/FCOS, configs/fcos/{config}.yaml"
+    weights = "https://huggingface.co/tianzhi/FCOS/resolve/main/mobilenet_v2-ecbe2b5.pth"  # where its author keeps it
+    source = f"tianzhi0549/FCOS, configs/fcos/{config}.yaml"
     builder = "build_fcos_mnv2_fpn_backbone"
     return _row(_MOBILENET, {"norm": norm, "freeze_at": 0}, weights, source, channels=channels, builder=builder)
 

@@ -97,4 +97,4 @@ def test_refuses_what_there_is_not():
 
 
 def test_row_starts_from_weights_that_torchvision_publishes():
-    assert BACKBONES["MNV2_FPN"].weights.endswith("mobilenet_v2-b0353104.pth")
+    assert BACKBONES["MNV2_FPN"].weights.endswith("mobilenet_v2-ecbe2b5.pth")
