@@ -88,11 +88,12 @@ def fetch_weights(session: Session, names: Sequence[str]) -> Result:
     session.start()
     from ..weights.fetch import fetch
 
-    found, lines = [], Table.grid(padding=(0, 2))
+    found, lines = [], []
     for name in names:
         file = fetch(name)
         found.append({"name": name, **facts_of(name), "file": file})
-        lines.add_row(Text(name, "bold"), Text(str(file), "cyan"), Text(size_text(file.stat().st_size), "dim"))
+        parts = ((name, "bold"), "  ", (str(file), "cyan"), (f"  {size_text(file.stat().st_size)}", "dim"))
+        lines.append(Text.assemble(*parts, no_wrap=True, overflow="ignore"))
     detectors = [name for name in names if name not in ADDRESSES]
     advice = [Text(f"  fcos detect IMAGE --model {name}", "cyan", no_wrap=True) for name in detectors]
-    return Result({"weights": found}, Group(lines, *([Text("\nNow", "bold"), *advice] if advice else [])))
+    return Result({"weights": found}, Group(*lines, *([Text("\nNow", "bold"), *advice] if advice else [])))
