@@ -42,7 +42,7 @@ class Pictures:
 
     def holds(self, name: str) -> bool:
         """Whether a name stands for a file of the folder as it is."""
-        return is_inside(name) and os.path.isfile(self.root / name)
+        return is_inside(name) and os.path.isfile(os.path.join(self.root, name))
 
     def find(self, name: str, by_name: bool = True) -> list[str]:
         """The files that a name may stand for, relative to the folder; one if that is certain.

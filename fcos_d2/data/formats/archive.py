@@ -12,7 +12,6 @@ import shutil
 import stat
 import tempfile
 import zipfile
-import zlib
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
 
@@ -81,10 +80,9 @@ def _unpack(path: Path, folder: Path) -> None:
                 _write(archive, entry, folder / _name(entry))
     except FcosError:
         raise
-    except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, KeyError, NotImplementedError, RuntimeError) as error:
-        raise FcosError(f"{path} cannot be unpacked: {shown(str(error) or type(error).__name__)}.") from error
-    except OSError as error:
-        raise FcosError(f"{path} cannot be unpacked: {error.strerror or error}.") from error
+    except Exception as error:  # a damaged archive raises anything, from zlib.error to struct.error
+        why = getattr(error, "strerror", None) or str(error).rstrip(".") or type(error).__name__
+        raise FcosError(f"{path} cannot be unpacked: {shown(why)}.") from error
 
 
 def _checked(path: Path, archive: zipfile.ZipFile) -> list[zipfile.ZipInfo]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -72,7 +73,7 @@ class Labels:
                 there, file = True, found[0]
             row = self._given[name] = self._images.setdefault(file, {"id": len(self._images) + 1, "file_name": file})
             if sized and there and "width" not in row:
-                size = size_of_file(self._pictures.root / file) or size
+                size = size_of_file(os.path.join(self._pictures.root, file)) or size
             if size is not None:
                 row["width"], row["height"] = size
         return row

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Iterator
 from contextlib import suppress
@@ -11,7 +12,7 @@ from pathlib import Path
 from ...files import IMAGE_SUFFIXES
 from ..layout import PART_NAMES
 
-__all__ = ["child", "files_below", "first_files", "is_picture", "part_folders", "part_of", "pictures_below"]
+__all__ = ["child", "files_below", "first_files", "forget", "is_picture", "part_folders", "part_of", "pictures_below"]
 
 _SKIPPED = {"__macosx", "@eadir"}
 
@@ -45,22 +46,39 @@ def pictures_below(folder: Path) -> list[str]:
     return [name for name in files_below(folder) if is_picture(name)]
 
 
-def first_files(folder: Path, suffix: str, most: int = 5) -> list[Path]:
-    """Some files with a suffix in a folder itself, in order of their names."""
-    found = []
+@functools.lru_cache(maxsize=256)
+def _names(folder: str, changed: int) -> tuple[list[str], list[str]]:
+    """Files of a folder that are no images, and folders, in order; for one state of it, as each format looks into it."""
+    files, folders = [], []
     with suppress(OSError), os.scandir(folder) as entries:
-        names = (entry.name for entry in entries if entry.name.lower().endswith(suffix))
-        found = sorted(islice((name for name in names if not name.startswith(".")), 1000))
-    return [folder / name for name in found[:most] if (folder / name).is_file()]
+        for entry in entries:
+            if not is_picture(entry.name):
+                (folders if entry.is_dir() else files).append(entry.name)
+    return sorted(files), sorted(folders)
+
+
+def _look_into(folder: Path) -> tuple[list[str], list[str]]:
+    try:
+        return _names(os.fspath(folder), os.stat(folder).st_mtime_ns)
+    except (OSError, ValueError):
+        return [], []
+
+
+def forget() -> None:
+    """Look into each folder anew; its time of change is too coarse for what is written at once."""
+    _names.cache_clear()
+
+
+def first_files(folder: Path, suffix: str, most: int = 5) -> list[Path]:
+    """Some files with a suffix in a folder itself, in order of their names; hidden ones aside."""
+    there = (name for name in _look_into(folder)[0] if name.lower().endswith(suffix) and not name.startswith("."))
+    return [folder / name for name in islice(there, most) if os.path.isfile(folder / name)]
 
 
 def child(folder: Path, *names: str) -> Path | None:
     """The folder with one of these names in a folder, whatever its letter case."""
-    with suppress(OSError), os.scandir(folder) as entries:
-        there = [entry.name for entry in entries if entry.name.lower() in names and entry.is_dir()]
-        found = {name.lower(): name for name in sorted(there)}
-        return next((folder / found[name] for name in names if name in found), None)
-    return None
+    found = {name.lower(): name for name in _look_into(folder)[1] if name.lower() in names}
+    return next((folder / found[name] for name in names if name in found), None)
 
 
 def part_of(name: str) -> str | None:

@@ -11,6 +11,7 @@ from .. import coco, places
 from ..layout import DatasetFormat, DatasetLayout
 from . import FORMATS, archive, yolo
 from .foreign import name_of_foreign
+from .listing import forget
 
 __all__ = ["find_dataset", "format_named"]
 
@@ -37,6 +38,7 @@ def find_dataset(folder: str | Path, format: str | None = None) -> DatasetLayout
     Raises:
         FcosError: the folder is missing, not a folder, empty, or holds no known format, or several.
     """
+    forget()
     root = Path(folder).expanduser()
     rows = [row for row in FORMATS if not row.when_asked] if format is None else [format_named(format)]
     if not root.exists():

@@ -155,7 +155,7 @@ def _files(split: Split) -> Iterator[Path]:
         name = line.split()[0].replace("\\", "/").rsplit("/", 1)[-1]
         stem = os.path.splitext(name)[0] if is_picture(name) or name.lower().endswith(".xml") else name
         path = (folder or split.images) / f"{stem}.xml"
-        if path.is_file():
+        if os.path.isfile(path):
             yield path
         else:
             missing.append(path)

@@ -181,7 +181,9 @@ class _Reader:
         stem = os.path.splitext(file)[0] + ".txt"
         places = [os.path.join(place, stem) for place in self._folders[folder]]
         self._expected = self._expected or places[0]
-        if (there := next((path for path in places if os.path.isfile(self._root / path)), None)) is not None:
+        if (
+            there := next((path for path in places if os.path.isfile(os.path.join(self._root, path))), None)
+        ) is not None:
             self._used.add(there)
             for at, line in enumerate(read_text(self._root / there).splitlines(), start=1):
                 if words := line.split():

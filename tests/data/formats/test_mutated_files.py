@@ -37,6 +37,7 @@ KINDS = {
     "yolo": ("labels/0.txt", in_yolo(SIZE, NUMBERED)),
     "yaml": ("data.yaml", YAML),
     "voc": ("0.xml", in_voc("0.png", SIZE, BOXES, "<difficult>0</difficult>")),
+    "lists": ("ImageSets/Main/train.txt", "0\n1\n"),
     "csv": ("train.csv", "filename,width,height,class,xmin,ymin,xmax,ymax\n" + "".join(
         f"0.png,32,24,{kind},{x},{y},{x + w},{y + h}\n" for kind, (x, y, w, h) in BOXES)),
     "rows": ("train.csv", in_csv(BOXES)),
@@ -84,6 +85,11 @@ def test_no_traceback_and_no_label_lost(kind, tmp_path, caplog):
     if kind in ("yolo", "yaml"):
         write(tmp_path / "data.yaml", YAML)
         write(tmp_path / "labels" / "0.txt", in_yolo(SIZE, NUMBERED))
+    if kind == "lists":
+        for stem in "01":
+            picture(tmp_path / "JPEGImages" / f"{stem}.png", SIZE)
+            write(tmp_path / "Annotations" / f"{stem}.xml", KINDS["voc"][1])
+        (tmp_path / "ImageSets" / "Main").mkdir(parents=True)
     if kind == "voc":  # so that the folder is one of VOC whatever becomes of the other file
         picture(tmp_path / "1.png", SIZE)
         write(tmp_path / "1.xml", text)
@@ -97,7 +103,7 @@ def test_no_traceback_and_no_label_lost(kind, tmp_path, caplog):
 
 def _refused(kind: str, root: Path, data: bytes) -> bool:
     """Whether a data set is refused, in one sentence; where it is not, all of its labels are accounted for."""
-    format = {"yaml": "yolo", "rows": "csv"}.get(kind, kind)
+    format = {"yaml": "yolo", "rows": "csv", "lists": "voc"}.get(kind, kind)
     try:
         layout = find_dataset(root, format)
         require_parts(root, layout.splits, ("train",))
