@@ -38,7 +38,8 @@ def seen(names: list[str | None]) -> list[list]:
     return [
         sorted(
             [Path(record["file_name"]).name, record["height"], record["width"],
-             [(box["category_id"], [float(one) for one in box["bbox"]], box["iscrowd"]) for box in record["annotations"]]]
+             [(box["category_id"], [float(one) for one in box["bbox"]], box["iscrowd"])
+              for box in record["annotations"]]]
             for record in DatasetCatalog.get(name)
         )
         for name in names

@@ -48,8 +48,9 @@ def pictures_below(folder: Path) -> list[str]:
 
 @functools.lru_cache(maxsize=256)
 def _names(folder: str, changed: int) -> tuple[list[str], list[str]]:
-    """Files of a folder that are no images, and folders, in order; for one state of it, as each format looks into it."""
-    files, folders = [], []
+    """Files that are no images, and folders, in order, of one state of a folder, into which each format looks."""
+    files: list[str] = []
+    folders: list[str] = []
     with suppress(OSError), os.scandir(folder) as entries:
         for entry in entries:
             if not is_picture(entry.name):
