@@ -196,7 +196,8 @@ def test_options_in_texts_exist():
     """Each is one of a command; of a script for several machines; or of pip, uv and git in how to get Detectron2."""
     known = set().union(*OPTIONS.values()) | {"--json", "--debug", "--help", "--version"}
     others = {"--num-machines", "--machine-rank", "--dist-url", "--no-build-isolation", "--extra", "--no-pictures"}
-    assert {(file, name) for file, name in advised() if name not in known | others} == set()
+    theirs = ("foreign.py",)  # names the commands of other tools, which convert what is not read here
+    assert {(file, name) for file, name in advised() if name not in known | others and file not in theirs} == set()
 
 
 @pytest.mark.parametrize("row", COMMANDS, ids=lambda row: row.name)

@@ -161,6 +161,6 @@ def _files(split: Split) -> Iterator[Path]:
             missing.append(path)
     if missing:
         raise FcosError(
-            f"{len(missing)} images of {split.annotations} have no XML file, the first: {missing[0]}; put them "
-            "there, or take the images out of the list."
+            f"{len(missing)} images of {split.annotations} have no XML file, the first: {shown(str(missing[0]))}; put "
+            "them there, or take the images out of the list."
         )
