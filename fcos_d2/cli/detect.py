@@ -13,6 +13,7 @@ from rich.text import Text
 from .. import zoo
 from ..errors import FcosError
 from . import options as shared
+from . import thresholds
 from .checks import check
 from .session import Result, Session, fcos_command
 
@@ -23,7 +24,8 @@ from .session import Result, Session, fcos_command
 @shared.model()
 @shared.offline
 @shared.force_recipe
-@click.option("--threshold", type=click.FloatRange(0, 1), default=0.5, show_default=True, help="Least score to report.")
+@thresholds.threshold
+@click.option("--calibrate", is_flag=True, help="Report scores that tell how often a detection is right.")
 @shared.output(Path("output", "detections"), "Folder for the pictures with boxes.")
 @click.option("--pictures/--no-pictures", default=True, help="Whether to write them.")
 @shared.device
@@ -36,8 +38,8 @@ from .session import Result, Session, fcos_command
 @click.option("--timeout", type=shared.POSITIVE, default=20, show_default=True, help="Seconds to wait for an address.")
 def command(
     session: Session, images: tuple[str, ...], weights: str | None, model: str | None, force_recipe: bool,
-    threshold: float, output: Path, pictures: bool, device: str | None, optimize: str | None, limit_mb: float,
-    timeout: float,
+    threshold: Any, calibrate: bool, output: Path, pictures: bool, device: str | None, optimize: str | None,
+    limit_mb: float, timeout: float,
 ) -> Result:  # fmt: skip
     """Find objects in images, in all images of a folder, and at http(s) addresses.
 
@@ -61,7 +63,7 @@ def command(
         raise FcosError(f"{weights} does not say what detector it is of: add --model NAME (`fcos zoo` lists them).")
     predictor = Predictor(
         model or str(weights), weights=weights, device=device, score_threshold=threshold, optimize=optimize or False,
-        allow_py=not session.no_py, force_recipe=force_recipe,
+        allow_py=not session.no_py, force_recipe=force_recipe, otherwise=0.5, calibrate=calibrate,
     )  # fmt: skip
     found: list[dict[str, Any]] = []
     failed: list[dict[str, str]] = []
@@ -83,18 +85,22 @@ def command(
                     save_picture(predictor.draw(pixels, instances, image_format="RGB"), path)
                 found.append(row)
             progress.update(done)
-    data = {"images": found, "failed": failed, "threshold": threshold, "classes": predictor.class_names}
-    return Result(data, _view(found, failed, threshold), exit_code=1 if failed else 0)
+    least = predictor.thresholds or {}
+    data = {
+        "images": found, "failed": failed, "threshold": thresholds.single(least), "thresholds": least,
+        "classes": predictor.class_names,
+    }  # fmt: skip
+    return Result(data, _view(found, failed, thresholds.told(least)), exit_code=1 if failed else 0)
 
 
-def _view(found: list[dict[str, Any]], failed: list[dict[str, str]], threshold: float) -> Any:
+def _view(found: list[dict[str, Any]], failed: list[dict[str, str]], least: str) -> Any:
     table = Table.grid(padding=(0, 2))
     for row in found:
         counts = Counter(detection["class"] for detection in row["detections"])
         objects = ", ".join(f"{count} {name}" for name, count in counts.most_common()) or "nothing"
         table.add_row(Text(str(row["image"]), "bold"), objects, Text(str(row.get("picture", "")), "cyan"))
     if found and not any(row["detections"] for row in found):
-        table.add_row(Text(f"No score is above {threshold:g}; --threshold lowers it.", "dim"))
+        table.add_row(Text(f"No score is above {least}; --threshold lowers it.", "dim"))
     if failed:
         table.add_row(Text(f"{len(failed)} of {len(found) + len(failed)} images could not be used.", "red"))
     return table

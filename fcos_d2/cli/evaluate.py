@@ -10,6 +10,7 @@ from rich.console import Group
 from rich.text import Text
 
 from . import options as shared
+from . import thresholds
 from .checks import check
 from .session import Result, Session, fcos_command
 
@@ -25,18 +26,24 @@ from .session import Result, Session, fcos_command
     "--split", type=click.Choice(["val", "test", "train"]), default="val", show_default=True, help="Part of --data."
 )
 @shared.val_fraction
-@shared.output(Path("output", "eval"), "Folder for summary.json, evaluation.json, config.yaml and log.txt.")
+@thresholds.goal
+@thresholds.iou
+@thresholds.save
+@shared.output(Path("output", "eval"), "Folder for summary.json, evaluation.json, thresholds.json and log.txt.")
 @shared.workers
 @shared.device
 @shared.max_pixels
 @shared.overrides
-def command(session: Session, output: Path, **options: Any) -> Result:
+def command(
+    session: Session, output: Path, goal: tuple[str, float] | None, iou: float | None, save: Path | None, **options: Any
+) -> Result:
     """Evaluate a detector.
 
     \b
     fcos eval --weights FILE --data DIR [--split test]
     fcos eval --weights FILE --config fcos_imprv_R_50_FPN_1x
         COCO in $DETECTRON2_DATASETS
+    fcos eval --weights FILE --data DIR --thresholds f1 --save NEW
 
     AP is COCO's, from 0 to 1, here and with --json.
     """
@@ -46,15 +53,21 @@ def command(session: Session, output: Path, **options: Any) -> Result:
     if data is None and model is None:
         raise click.UsageError("Give --data DIR, or --config NAME for the data that it names.")
     given = {name: options[name] for name in ("data", "format", "val_fraction", "weights", "model", "device")}
+    if save is not None and goal is None:
+        raise click.UsageError("--save goes with --thresholds, for example --thresholds f1.")
     check(**given, need=(options["split"],), detects=True)
     from ..train.workspace import EVALUATION, Workspace
 
     workspace = Workspace.open(output, EVALUATION)
     session.start(options["device"])
+    from ..evaluation.thresholds import Goal
     from ..train.job import evaluate_job
+    from ..train.operating_points import Wanted
     from . import views
 
-    summary = evaluate_job(workspace, session, **options, allow_py=not session.no_py)
+    wanted = Wanted(Goal(*goal) if goal else None, iou, save)
+    summary = evaluate_job(workspace, session, **options, allow_py=not session.no_py, thresholds=wanted)
     numbers = views.view_of_scores(summary, f"{summary['images']} images of {summary['dataset']}")
-    view = Group(numbers, views.ap_by_size(summary), Text(str(output / "summary.json"), "dim"))
+    chosen = views.view_of_thresholds(summary["thresholds"])
+    view = Group(numbers, views.ap_by_size(summary), chosen, Text(str(output / "summary.json"), "dim"))
     return Result(summary, view)

@@ -112,6 +112,8 @@ def _how_to_go_on() -> str:
 
 
 def _view(summary: dict[str, Any], job: TrainingJob, output: Path) -> Any:
+    from rich.console import Group
+
     from . import views
 
     best, checkpoint = summary["best"], views.best_checkpoint(summary, output)
@@ -123,6 +125,8 @@ def _view(summary: dict[str, Any], job: TrainingJob, output: Path) -> Any:
     files |= {
         "detections.png": "ground truth beside detections",
         "curves.png": "losses, learning rate and AP",
+        "thresholds.png": "precision, recall and F1 over the score, with the threshold of each class",
+        "thresholds.json": "these thresholds, which model_best.pth holds and fcos detect uses",
         "summary.json": "these numbers",
         "metrics.json": "the course of training",
         "evaluation.json": "the last evaluation, AP from 0 to 1",
@@ -142,4 +146,5 @@ def _view(summary: dict[str, Any], job: TrainingJob, output: Path) -> Any:
     time = f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
     title = f"Trained {summary['iterations']} iterations in {time}."
     numbers = views.view_of_scores(summary, images if summary.get("dataset", True) else None)
+    numbers = Group(numbers, views.view_of_thresholds(summary.get("thresholds")))
     return views.view_of_results(title, numbers, output, files, [shlex.join(line) for line in following])

@@ -10,7 +10,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-__all__ = ["ap_by_size", "best_checkpoint", "view_of_results", "view_of_scores"]
+__all__ = ["ap_by_size", "best_checkpoint", "view_of_results", "view_of_scores", "view_of_thresholds"]
 
 _COLUMNS = 5
 _MOST_CLASSES = 24
@@ -45,6 +45,32 @@ def view_of_scores(found: Mapping[str, Any], images: str | None) -> RenderableTy
 def ap_by_size(found: Mapping[str, Any]) -> Text:
     """AP of small, medium and large objects, in a line."""
     return Text("   ".join(f"AP_{size} {_number(found[f'AP_{size}'])}" for size in ("small", "medium", "large")))
+
+
+def view_of_thresholds(found: Mapping[str, Any] | None) -> RenderableType:
+    """The score threshold of each class, and what it gives; nothing where there are none."""
+    if not found:
+        return Text("")
+    head = Text(f"\nThresholds for {found['goal']}", "bold")
+    head.append(f": F1 {_number(found['f1'])}", "bold green")
+    head.append(f", with 0.5 for all classes {_number(found['f1_at_0.5'])}")
+    head.append(f" (IoU {found['iou']:g}, {found['dataset']})", "dim")
+    table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 3, 0, 0))
+    for title in ("class", "objects", "threshold", "precision", "recall", "F1", "F1 at 0.5"):
+        table.add_column(title, justify="left" if title == "class" else "right")
+    rows = list(found["per_class"].items())
+    for name, row in rows[:_MOST_CLASSES]:
+        value = f"{row['threshold']:.3f}{'' if row['own'] else ' (for all)'}"
+        numbers = [_number(row[key]) for key in ("precision", "recall", "f1", "f1_at_0.5")]
+        table.add_row(name, str(row["boxes"]), value, *numbers)
+    parts: list[RenderableType] = [head, table]
+    if len(rows) > _MOST_CLASSES:
+        parts.append(Text(f"and {len(rows) - _MOST_CLASSES} more classes, see thresholds.json", "dim"))
+    scores = found["calibration"]
+    calibration = f"Calibration error {_number(scores['error'])}"
+    if scores["temperature"] is not None:
+        calibration += f", {_number(scores['error_calibrated'])} with temperature {scores['temperature']:.2f}"
+    return Group(*parts, Text(calibration, "dim"))
 
 
 def view_of_results(

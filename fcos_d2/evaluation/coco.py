@@ -36,6 +36,7 @@ from ..config.targets import target
 from ..data.coco import read
 from ..data.layout import Split
 from ..errors import FcosError
+from .matching import Found, Truth
 from .scores import distinct
 
 __all__ = ["FastCOCOEvaluator", "evaluate_boxes"]
@@ -64,6 +65,9 @@ class FastCOCOEvaluator(DatasetEvaluator):
         max_dets_per_image: how many detections of an image and class count: all limits, such as [1, 10, 300], of which
             AP takes the largest, or the last of them, n for [1, 10, n]. The detector must be asked for as many, too.
         use_fast_impl: has no effect; the others are those of `COCOEvaluator`.
+    Attributes:
+        tables: detections and objects of the last evaluation, labels being class indices, in the first process; `None`
+            where boxes were not evaluated.
     Raises:
         FcosError: a limit is not a whole number above 0.
     """
@@ -85,11 +89,12 @@ class FastCOCOEvaluator(DatasetEvaluator):
         self.metadata = MetadataCatalog.get(dataset_name)
         self._boxes: list[tuple[Any, Instances]] = []
         self._others: COCOEvaluator | None = None
+        self.tables: tuple[Found, Truth] | None = None
         if not hasattr(self.metadata, "json_file"):
             self._detectron2s()  # it converts the data set
 
     def reset(self) -> None:
-        self._boxes, self._others = [], None
+        self._boxes, self._others, self.tables = [], None, None
 
     def process(self, inputs: Sequence[dict], outputs: Sequence[dict]) -> None:
         """Keep a model's outputs for some of its inputs: "instances" or "proposals"."""
@@ -137,6 +142,7 @@ class FastCOCOEvaluator(DatasetEvaluator):
             raise FcosError(f"{file} is not a COCO file: it holds a JSON {type(truth).__name__} instead of an object.")
         detections = [{"image_id": i, "instances": instances_to_coco_json(x, i)} for i, x in boxes]
         rows = [dict(row) for x in detections for row in x["instances"]]
+        self.tables = self._tables(rows, truth)
         if (known := self.metadata.get("thing_dataset_id_to_contiguous_id")) is not None:
             ids = {number: category for category, number in known.items()}
             for row in rows:  # the categories of the file instead of classes
@@ -164,6 +170,18 @@ class FastCOCOEvaluator(DatasetEvaluator):
                     "which mends what can be mended."
                 ) from error
         return {"bbox": self._derive(found.eval)}
+
+    def _tables(self, rows: list[dict[str, Any]], truth: Mapping[str, Any]) -> tuple[Found, Truth] | None:
+        """Detections and objects by class index; `None` for data that only pycocotools can make sense of."""
+        known = self.metadata.get("thing_dataset_id_to_contiguous_id")
+        try:
+            images = {row["id"] for row in truth["images"]}
+            listed = [row for row in truth["annotations"] if row["image_id"] in images]
+            if known is not None:
+                listed = [{**row, "category_id": known[row["category_id"]]} for row in listed]
+            return Found.of(rows), Truth.of(listed)
+        except (KeyError, OverflowError, TypeError, ValueError):
+            return None
 
     def _detectron2s(self, tasks: tuple[str, ...] | None = None) -> COCOEvaluator:
         evaluator = COCOEvaluator(

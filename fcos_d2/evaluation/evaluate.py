@@ -24,8 +24,8 @@ from ..files import write_json
 from .scores import shares
 
 __all__ = [
-    "build_evaluator", "build_loader", "build_test_loader", "check_evaluation", "data_class_names", "evaluate",
-    "test_sets", "write_results",
+    "build_evaluator", "build_loader", "build_test_loader", "check_evaluation", "data_class_names", "data_names",
+    "evaluate", "test_sets", "write_results",
 ]  # fmt: skip
 
 logger = logging.getLogger("fcos_d2")
@@ -37,6 +37,7 @@ def evaluate(
     loader_of: Callable[[Any], Any],
     evaluator_of: Callable[[Any], Any],
     evaluators: Sequence[DatasetEvaluator] | DatasetEvaluator | None = None,
+    done: Callable[[Any], Any] = lambda evaluator: None,
 ) -> dict[str, Any]:
     """Run a model on data sets, one after the other; all processes must call it.
 
@@ -45,6 +46,7 @@ def evaluate(
         names: of the data sets.
         loader_of, evaluator_of: make the loader and the evaluator of one of them.
         evaluators: instead of `evaluator_of`, one for each data set.
+        done: is given the evaluator of each data set after its evaluation, in the first process.
     Returns:
         E.g. {"bbox": {"AP": 31.4, "AP50": ...}}, from 0 to 100 as Detectron2 has it; with several data sets, that for
         each name. Empty in processes other than the first.
@@ -67,6 +69,7 @@ def evaluate(
             logger.info("Evaluation of %s, AP from 0 to 100:", name)
             print_csv_format(found)
             results[str(name)] = found
+            done(evaluator)
     return next(iter(results.values())) if len(results) == 1 else results
 
 
@@ -148,17 +151,21 @@ def data_class_names(cfg: DictConfig | CfgNode, parts: Sequence[str] = ("train",
         FcosError: Detectron2's catalog has no such data set.
     """
     for part in parts:
-        if isinstance(cfg, CfgNode):
-            names = cfg.DATASETS[part.upper()]
-        else:
-            names = OmegaConf.select(cfg, f"dataloader.{part}.dataset.names")
-        name = names[0] if isinstance(names, (ListConfig, list, tuple)) and names else names
-        if not isinstance(name, str):
+        if (name := next(iter(data_names(cfg, part)), None)) is None:
             continue
         _require_registered(name)
         if known := MetadataCatalog.get(name).get("thing_classes"):
             return list(known)
     return None
+
+
+def data_names(cfg: DictConfig | CfgNode, part: str) -> list[str]:
+    """Names of the data sets, "train" or "test", that a config of either system names."""
+    if isinstance(cfg, CfgNode):
+        names = cfg.DATASETS[part.upper()]
+    else:
+        names = OmegaConf.select(cfg, f"dataloader.{part}.dataset.names")
+    return [names] if isinstance(names, str) else [name for name in names or () if isinstance(name, str)]
 
 
 def _require_registered(names: Any) -> None:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -24,13 +24,14 @@ from ..config.stored import build, limited_memory
 from ..data.images import ImageLike, to_array
 from ..devices import find_device
 from ..errors import FcosError
-from ..modeling import Selector
 from ..visualize import draw_boxes
 from ..weights.families.torchvision import COCO_IDS, TORCHVISION, coco_names
 from ..weights.fetch import fetch, is_backbone_only
 from ..weights.fit import Policy, fit
 from ..weights.published import num_classes_of
 from ..weights.read import Weights, read
+from ..weights.thresholds import Thresholds, stored_thresholds
+from .keep import Keep, ScoreThreshold, require_scores
 
 __all__ = ["Predictor"]
 
@@ -51,16 +52,23 @@ class Predictor:
             source; "random" for none. A config takes its number of classes from them.
         device: by default "cuda" where there is one, else "cpu".
         overrides: of the config, `key=value` each.
-        score_threshold: keep what has a higher score; by default as the config says.
+        score_threshold: keep what has a higher score; by class name for some ({"cat": 0.3}, `None` for all others). By
+            default what the weights hold for each class, see docs/thresholds.md, else as the config says; an override
+            of the config's score_threshold counts as told, too.
         optimize: run a faster copy of the model (`FCOS.optimize`): `True` or "fp32" with the same detections, "bf16" or
             {"backbone": "bf16"} with nearly the same, in less time.
         allow_py: whether the source may be a .py file.
         plugins: modules of other projects whose classes a checkpoint or a YAML file may name.
         force_recipe: use weights that were trained for another recipe than the source describes.
         max_pixels: width times height up to which a file is read, see `images.open_image`.
+        otherwise: `score_threshold` where neither the caller nor the weights say one.
+        calibrate: report scores whose logits are divided by the temperature that the weights hold, so that they tell
+            how often a detection is right; their order, and so AP, is as before. A given `score_threshold` is of
+            these scores.
 
     Attributes:
         model, cfg, device: as built.
+        thresholds: least score of each class, before calibration; `None` where only the config's threshold counts.
         class_names: of the checkpoint, else of the config's data set, else "class 0", "class 1", ...
 
     Raises:
@@ -73,16 +81,17 @@ class Predictor:
         weights: str | Path | None = None,
         device: str | None = None,
         overrides: Sequence[str] = (),
-        score_threshold: float | None = None,
+        score_threshold: ScoreThreshold = None,
         optimize: bool | str | Mapping[str, str] = False,
         *,
         allow_py: bool = True,
         plugins: Sequence[str] = (),
         force_recipe: bool = False,
         max_pixels: int | None = None,
+        otherwise: float | None = None,
+        calibrate: bool = False,
     ) -> None:
-        if score_threshold is not None and not 0 <= score_threshold < 1:
-            raise FcosError(f"score_threshold is {score_threshold}; it must be in 0..1, 1 excluded, for example 0.3.")
+        require_scores(score_threshold)
         load_plugins(plugins)
         self.max_pixels = max_pixels
         self.device: torch.device = find_device(device, "device")
@@ -99,11 +108,16 @@ class Predictor:
             fit(self.model, weights_read, Policy(other_recipe="warn" if force_recipe else "refuse"))
         self.class_names = _names_of(weights_read, data_sets, self.cfg, self.model)
         self.model.eval()
-        self.score_threshold = score_threshold
-        dense = getattr(self.model, "dense", None)
-        if score_threshold is not None and dense is not None and isinstance(dense.selector, Selector):
-            # Final scores are compared, whatever the selector's own threshold was on; other models are filtered.
-            dense.selector = replace(dense.selector, threshold_on="score", score_threshold=score_threshold)
+        told = any(re.search(r"score_threshold|inference_th", text.lower()) for text in overrides)
+        # What is damaged in the weights does not matter where it does not count.
+        asks = calibrate or not (told or isinstance(score_threshold, (int, float)))
+        stored = stored_thresholds(weights_read) if weights_read and asks else None
+        temperature = _temperature(stored) if calibrate else None
+        own, otherwise = (None, None) if told else (stored, otherwise)
+        self._keep = Keep.of(score_threshold, own, self.class_names, otherwise, temperature)
+        self.thresholds = self._keep.by_class(self.class_names)
+        if (dense := getattr(self.model, "dense", None)) is not None:
+            dense.selector = self._keep.selector(dense.selector)  # other models are filtered
         if optimize:
             self.model = _optimized(self.model, "fp32" if optimize is True else optimize)
 
@@ -194,10 +208,7 @@ class Predictor:
         return {"image": tensor, "height": height, "width": width}
 
     def _above_threshold(self, result: dict[str, Any]) -> dict[str, Any]:
-        if self.score_threshold is None or "instances" not in result:
-            return result
-        found = result["instances"]
-        return {**result, "instances": found[found.scores > self.score_threshold]}
+        return {**result, "instances": self._keep(result["instances"])} if "instances" in result else result
 
 
 def _numbers_in(tensors: Iterable[torch.Tensor]) -> int:
@@ -276,6 +287,15 @@ def _names_of(weights: Weights | None, data_sets: Any, cfg: DictConfig | CfgNode
     if known and len(known) == (count or len(known)):
         return known
     return names if len(names) == count else [f"class {i}" for i in range(count)]
+
+
+def _temperature(stored: Thresholds | None) -> float:
+    if stored is None or stored.temperature is None:
+        raise FcosError(
+            "Scores cannot be calibrated, as the weights hold no temperature: `fcos eval --thresholds f1 --save FILE` "
+            "writes a checkpoint that does."
+        )
+    return stored.temperature
 
 
 def _optimized(model: Any, precision: str | Mapping[str, str]) -> nn.Module:

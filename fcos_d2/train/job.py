@@ -33,7 +33,7 @@ from ..visualize import Drawable, draw_comparison, draw_curves
 from ..weights.fetch import fetch
 from ..weights.read import load
 from ..zoo import get_config, is_name
-from . import own_data
+from . import operating_points, own_data
 from .building import options_of
 from .settings import start_threads, without_denormals
 from .state import finished
@@ -218,7 +218,8 @@ def train_job(job: TrainingJob, workspace: Workspace, audience: Audience) -> Non
         title = data.folder.resolve().name if data else str(job.model)
         _draw(trainer, folder, evaluated_on, title)
         summary = {
-            **_scores(trainer.results, evaluated_on), "best": _best(folder), "dataset": evaluated_on,
+            **_scores(trainer.results, evaluated_on), "best": _best(folder),
+            "thresholds": operating_points.of_training(folder, title), "dataset": evaluated_on,
             "image": _image(evaluated_on), "classes": trainer.class_names, "images": data.images if data else None,
             "iterations": trainer.done + 1, "seconds": round(seconds, 1), "device": cfg.train.device, "output": output,
             "checkpoint": output / "model_final.pth", "plugins": modules_of(cfg),
@@ -258,6 +259,7 @@ def evaluate_job(
     workspace: Workspace, audience: Audience, *, weights: str | None, data: Path | None, model: str | None, split: str,
     val_fraction: float | None, workers: int | None, device: str | None, format: str | None = None,
     overrides: Sequence[str] = (), allow_py: bool = True, force_recipe: bool = False,
+    thresholds: operating_points.Wanted | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """What was asked of `fcos eval`, the options by their names: leave summary.json, and return what it says.
 
@@ -293,9 +295,13 @@ def evaluate_job(
         trainer = LazyTrainer(cfg, eval_only=True, console=False, folder=str(folder))
         with audience.waiting("evaluating"), audience.no_tables():
             results = trainer.test()
+        wanted, start = thresholds or operating_points.Wanted(), cfg.train.init_checkpoint
+        found, told = operating_points.of_evaluation(trainer.detected, start, wanted, folder, Path(start).stem)
+        for sentence in told:
+            audience.say(sentence)
         summary = {
-            **_scores(results, dataset), "dataset": dataset, "images": len(DatasetCatalog.get(dataset)),
-            "weights": weights, "output": workspace.target,
+            **_scores(results, dataset), "thresholds": found, "dataset": dataset,
+            "images": len(DatasetCatalog.get(dataset)), "weights": weights, "output": workspace.target,
         }  # fmt: skip
         write_json(folder / "summary.json", summary)
     return summary

@@ -27,15 +27,18 @@ from ..data.random_state import generators_kept, seed_generators, seeded
 from ..data.stream import SampleStream
 from ..devices import find_device
 from ..errors import FcosError
-from ..evaluation.evaluate import data_class_names, write_results
+from ..evaluation.evaluate import data_class_names, data_names, write_results
+from ..evaluation.thresholds import choose
 from ..modeling.rewrite import prepare_training
 from ..weights.fit import load_model
+from ..weights.thresholds import Thresholds
 from ..weights.write import Checkpointer
 from .buffers import buffers_of_the_first
 from .building import BuildingTrainer, in_folder, options_of, store_config
 from .course import Course
 from .hooks import EvaluationHook, WeightAverage
 from .interrupt import Request, TrainingInterrupted, handling
+from .operating_points import Detected, detected_by
 from .settings import Log, process
 from .state import State, finished
 from .step import Step
@@ -77,6 +80,9 @@ class LazyTrainer(BuildingTrainer):
         evaluated: the last iteration that was evaluated.
         results: of the last evaluation, e.g. {"bbox": {"AP": 31.4, ...}}; empty in processes other than the first.
         progress: who is told how it goes, see `train.course.Course`; None: the log alone.
+        detected: what was found in the first data set of that evaluation, in the first process; `None` if its evaluator
+            does not tell.
+        thresholds: that were chosen with it, and are kept in checkpoints; `None` without validation data.
     """
 
     def __init__(
@@ -94,6 +100,8 @@ class LazyTrainer(BuildingTrainer):
         self.results: dict[str, Any] = {}
         self.progress: Any = None
         self.batch_size = 0  # images of the last iteration, all processes together
+        self.detected: Detected | None = None
+        self.thresholds: Thresholds | None = None
         self._eval_only, self._console = eval_only, console and comm.is_main_process()
         self._registered: list[HookBase] = []
         self._request, self._asked = Request(), False
@@ -221,8 +229,13 @@ class LazyTrainer(BuildingTrainer):
         """`test` what checkpoints hold: the averaged weights, if any, and everywhere the first process's buffers."""
         averaged = nullcontext() if self.average is None else self.average.in_place()
         with process(self._log, self.options, self.device), averaged, buffers_of_the_first(self.bare_model):
-            self.results = type(self).test(self._here(), self.bare_model)
+            evaluators: list[Any] = []
+            more = {"done": evaluators.append} if self.tests_as_usual else {}
+            self.results = type(self).test(self._here(), self.bare_model, **more)
         self.evaluated = self.done
+        self.detected = detected_by(evaluators)
+        validates = self.detected and not self._eval_only and self.detected.dataset not in data_names(self.cfg, "train")
+        self.thresholds = choose(self.detected.scored()) if self.detected and validates else None
         write_results(self.results, self.output_dir, self.done if self.done >= 0 else None)
         return self.results
 
@@ -346,13 +359,17 @@ class LazyTrainer(BuildingTrainer):
         """Write a checkpoint to resume from."""
         if numbered := re.fullmatch(r"model_(\d{7,})", name):
             self.state.written.add(int(numbered[1]))
-        self.checkpointer.save(name, iteration=self.done)
+        self.checkpointer.save(name, iteration=self.done, **self._chosen())
         self._is_final = name == "model_final"
+
+    def _chosen(self) -> dict[str, Any]:
+        """The thresholds of the present weights, for a checkpoint."""
+        return self.thresholds.payload() if self.thresholds and self.evaluated == self.done else {}
 
     def save_best(self, value: float) -> None:
         """Write model_best.pth: the weights that were evaluated, without what resuming needs."""
         model = self.bare_model.state_dict() if self.average is None else self.average.weights
-        found = {"iteration": self.iter, "metrics": {self.options.best_metric: value}}
+        found = {"iteration": self.iter, "metrics": {self.options.best_metric: value}, **self._chosen()}
         self.checkpointer.save("model_best", tag=False, model=model, trainer=None, ema=None, **found)
 
     def state_dict(self) -> dict[str, Any]:

@@ -44,7 +44,8 @@ class Kind:
 
 _TRAINED = (
     "model_final.pth", "model_best.pth", f"model_{'[0-9]' * 7}.pth", "last_checkpoint", "metrics.json", "config.yaml",
-    "evaluation.json", "log.txt", "curves.png", "detections.png", "events.out.tfevents.*", ".*.[0-9]*.part",
+    "evaluation.json", "log.txt", "curves.png", "detections.png", "thresholds.json", "thresholds.png",
+    "events.out.tfevents.*", ".*.[0-9]*.part",
 )  # fmt: skip
 TRAINING = Kind("training", "fcos train", (*_TRAINED, "summary.json"), resumable=True)
 DEMO = Kind("demo", "fcos demo", (*_TRAINED, "training.jsonl"), alone=True)
@@ -53,7 +54,9 @@ DEMO_IMAGES = (
     "data/synthetic.json", "data/train.json", "data/val.json",
     *(f"data/images/{part}_{'[0-9]' * 6}.jpg" for part in ("train", "val")),
 )  # fmt: skip
-EVALUATION = Kind("evaluation", "fcos eval", ("summary.json", "evaluation.json", "config.yaml", "log.txt"))
+EVALUATION = Kind("evaluation", "fcos eval", (
+    "summary.json", "evaluation.json", "config.yaml", "log.txt", "thresholds.json", "thresholds.png",
+))  # fmt: skip
 
 
 @dataclass

@@ -173,8 +173,8 @@ def checkpoint_of(imported: Imported, config: Any) -> dict[str, Any]:
         payload["config"] = dump_config(load_config(config))
     elif isinstance(imported.extra.get("config"), str):
         payload["config"] = imported.extra["config"]
-    if imported.family == OURS.name and "class_names" in imported.extra:
-        payload["class_names"] = imported.extra["class_names"]
+    if imported.family == OURS.name:
+        payload |= {key: imported.extra[key] for key in ("class_names", "thresholds") if key in imported.extra}
     if imported.family == TORCHVISION.name and (names := coco_names(imported.report.num_classes)):
         payload["class_names"] = names
     if imported.family != OURS.name:

@@ -1,0 +1,138 @@
+"""The score thresholds of a training or an evaluation: chosen, written beside its results, put into a checkpoint."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..errors import FcosError
+from ..evaluation.matching import Found, Truth
+from ..evaluation.thresholds import Goal, Scored, applied, choose, report, sentences
+from ..files import write_json
+from ..visualize.thresholds import Panel, draw_thresholds
+from ..weights.families import OURS
+from ..weights.fetch import fetch
+from ..weights.read import load, read
+from ..weights.thresholds import Thresholds, stored_thresholds
+from ..weights.write import save
+
+__all__ = ["Detected", "Wanted", "detected_by", "of_evaluation", "of_training"]
+
+
+@dataclass(frozen=True)
+class Detected:
+    """What a detector found in the images of a data set, and what is there; labels are class indices."""
+
+    found: Found
+    truth: Truth
+    class_names: tuple[str, ...]
+    dataset: str
+    limit: int  # of detections of an image and class that count
+
+    def scored(self, iou: float = 0.5) -> Scored:
+        return Scored.of(self.found, self.truth, self.class_names, self.dataset, iou, self.limit)
+
+
+def detected_by(evaluators: Sequence[Any]) -> Detected | None:
+    """What the first of some evaluators, or of a list of them, has evaluated; None if it does not tell."""
+    first: Any = next(iter(evaluators), None)
+    for one in first if isinstance(first, (list, tuple)) else [first]:
+        if (tables := getattr(one, "tables", None)) and (names := one.metadata.get("thing_classes")):
+            return Detected(tables[0], tables[1], tuple(names), one.dataset_name, one.limits[-1])
+    return None
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What `fcos eval` is asked for."""
+
+    goal: Goal | None = None  # None: what the checkpoint's own thresholds give
+    iou: float | None = None  # least overlap; None: 0.5, or that of the checkpoint's thresholds
+    save: Path | None = None  # copy of the checkpoint that is to hold them
+
+
+def of_training(folder: Path, title: str) -> dict[str, Any] | None:
+    """Write thresholds.json and thresholds.png of a training's best checkpoint; returns the report."""
+    best = folder / "model_best.pth"
+    found = stored_thresholds(read(best)) if best.is_file() else None
+    return None if found is None else _write(found, folder, title)
+
+
+def of_evaluation(
+    detected: Detected | None, weights: str, wanted: Wanted, folder: Path, title: str
+) -> tuple[dict[str, Any] | None, list[str]]:
+    """Choose thresholds with the detections of an evaluation, or see what those of the checkpoint give there.
+
+    Args:
+        detected: what was evaluated.
+        weights: the checkpoint, file or address.
+        wanted: what for.
+        folder: for thresholds.json and thresholds.png.
+        title: of the picture.
+    Returns:
+        The report, None where there are no thresholds; and what the user should know, in sentences.
+    Raises:
+        FcosError: the goal is none, the evaluator does not tell what was found, or the copy cannot be written.
+    """
+    if wanted.goal is None:
+        stored = stored_thresholds(read(fetch(weights))) if detected else None
+        if stored is None or detected is None:
+            return None, []
+        own = _for_classes(stored, detected.class_names)
+        return _write(applied(own, detected.scored(wanted.iou or stored.iou)), folder, title), []
+    if detected is None:
+        raise FcosError("The config's evaluator keeps no boxes to choose thresholds with: use FastCOCOEvaluator.")
+    found = choose(detected.scored(wanted.iou or 0.5), wanted.goal)
+    told = sentences(found)
+    if found is None:
+        return None, told
+    if wanted.save is not None:
+        _save_copy(wanted.save, weights, found)
+    return _write(found, folder, title), told
+
+
+def _for_classes(stored: Thresholds, names: Sequence[str]) -> Thresholds:
+    """Thresholds for the classes of a data set, fewer or in another order; unknown ones get that for all."""
+    if tuple(names) == stored.class_names:
+        return stored
+    rows = {name: k for k, name in enumerate(stored.class_names)}
+    values = tuple(stored.values[rows[name]] if name in rows else stored.for_all for name in names)
+    own = tuple(name in rows and stored.own[rows[name]] for name in names)
+    reached = tuple(name not in rows or stored.reached[rows[name]] for name in names)
+    return dataclasses.replace(stored, class_names=tuple(names), values=values, own=own, reached=reached)
+
+
+def _write(found: Thresholds, folder: Path, title: str) -> dict[str, Any]:
+    told = report(found)
+    write_json(folder / "thresholds.json", {**told, "curves": _curves(found)})
+    detections, right = found.counts.numpy()
+    columns = zip(found.class_names, found.values, found.own, found.boxes, detections, right)
+    panels = [Panel(*column) for column in columns]
+    bins = found.reliability.numpy()
+    draw_thresholds(panels, bins, folder / "thresholds.png", title, found.goal, found.temperature)
+    return told
+
+
+def _curves(found: Thresholds) -> dict[str, Any]:
+    """The stored counts as JSON: detections and right ones above each score, for each class."""
+    detections, right = found.counts.tolist()
+    steps = len(detections[0]) - 1 if detections else 0
+    return {
+        "scores": [step / steps for step in range(steps + 1)] if steps else [],
+        "detections": dict(zip(found.class_names, detections)), "right": dict(zip(found.class_names, right)),
+    }  # fmt: skip
+
+
+def _save_copy(path: Path, weights: str, found: Thresholds) -> None:
+    """Write a copy of a checkpoint that holds the thresholds; the checkpoint itself stays as it is."""
+    source = fetch(weights)
+    if (kind := read(source).kind) != OURS.name:
+        raise FcosError(f"{weights} is no checkpoint of fcos_d2 ({kind or 'unknown'}): `fcos convert` makes one of it.")
+    payload = load(source)
+    names = payload.get("class_names")
+    if names is not None and list(names) != list(found.class_names):
+        raise FcosError(f"{weights} has other classes than the data, so its thresholds cannot be kept in {path}.")
+    save(path, {**payload, **found.payload()})

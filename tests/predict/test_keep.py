@@ -1,0 +1,127 @@
+"""Score thresholds: the caller's, those in the weights, those of the config; in this order."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from fcos_d2.config.stored import dump_config
+from fcos_d2.errors import FcosError
+from fcos_d2.predict import Predictor
+from fcos_d2.weights.thresholds import BINS, STEPS, Thresholds, calibrated
+from fcos_d2.weights.write import Checkpointer
+
+VARIANT, NAMES = "fcos_R_18_slim_FPN_small", ["a", "b", "c"]
+SMALL = ("model.num_classes=3", "dataloader.test.mapper.augmentations[0].short_edge_length=64")
+TEMPERATURE = 2.0
+
+
+@pytest.fixture(scope="module")
+def picture():
+    return np.random.default_rng(0).integers(0, 255, (40, 60, 3), dtype=np.uint8)
+
+
+@pytest.fixture(scope="module")
+def detector(tmp_path_factory, picture):
+    """A checkpoint with thresholds at which each class keeps some detections, and all detections without them."""
+    untrained = Predictor(
+        VARIANT, weights="random", device="cpu", overrides=(*SMALL, "model.dense.selector.score_threshold=0.0"),
+    )  # fmt: skip
+    untrained.cfg.model.dense.selector.score_threshold = 0.0
+    every = untrained(picture)["instances"]
+    of_class = [every.scores[every.pred_classes == k] for k in range(3)]
+    values = tuple(round(float(scores.median()), 7) for scores in of_class)
+    bins = torch.zeros(2, 3, BINS, dtype=torch.float64)
+    stored = Thresholds(
+        "f1", 0.5, "set", tuple(NAMES), values, (True,) * 3, (True,) * 3, 0.1, (40, 50, 60),
+        torch.zeros(2, 3, dtype=torch.int32), torch.zeros(2, 3, STEPS + 1, dtype=torch.int32), TEMPERATURE, bins,
+    )  # fmt: skip
+    folder = tmp_path_factory.mktemp("keep")
+    extra = {"class_names": NAMES, "config": dump_config(untrained.cfg)}
+    Checkpointer(untrained.model, str(folder), extra={**extra, **stored.payload()}).save("model")
+    Checkpointer(untrained.model, str(folder), extra=extra).save("bare")
+    bad = dataclasses.replace(stored, values=(0.5, 0.5), own=(True,) * 2, reached=(True,) * 2)
+    Checkpointer(untrained.model, str(folder), extra={**extra, **bad.payload()}).save("damaged")
+    assert all(len(scores) > 2 for scores in of_class) and len(set(values)) == 3
+    return folder / "model.pth", every, stored
+
+
+def kept(every, least):
+    return every[every.scores > torch.tensor(least)[every.pred_classes]]
+
+
+def same(found, expected):
+    return len(expected) > 0 and torch.equal(found.scores, expected.scores) and torch.equal(
+        found.pred_boxes.tensor, expected.pred_boxes.tensor
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("optimize", [False, True])
+def test_the_thresholds_of_the_weights_count(detector, picture, optimize):
+    path, every, stored = detector
+    predictor = Predictor(path, device="cpu", optimize=optimize)
+    found, expected = predictor(picture)["instances"], kept(every, stored.values)
+    assert predictor.thresholds == dict(zip(NAMES, stored.values))
+    assert len(found) == len(expected) < len(every)
+    assert torch.allclose(found.scores, expected.scores, atol=1e-5)
+    dense = predictor.model.dense  # they are dropped before suppression, not after it
+    assert 0 < dense.selector.score_threshold < min(stored.values)
+    assert dense.selector.threshold_on == "class"
+
+
+def test_what_the_caller_says_counts_more(detector, picture):
+    path, every, stored = detector
+    a, b, c = stored.values
+    lowest = Predictor(path, device="cpu", score_threshold=0.0)
+    assert same(lowest(picture)["instances"], every) and lowest.thresholds == dict.fromkeys(NAMES, 0.0)
+    some = Predictor(path, device="cpu", score_threshold={"b": 0.0})
+    assert same(some(picture)["instances"], kept(every, (a, 0.0, c)))
+    others = Predictor(path, device="cpu", score_threshold={"b": b, None: 0.0})
+    assert same(others(picture)["instances"], kept(every, (0.0, b, 0.0)))
+    config = Predictor(path, device="cpu", overrides=["model.dense.selector.score_threshold=0.0"])
+    assert same(config(picture)["instances"], every) and config.thresholds is None
+    assert same(Predictor(path, device="cpu", otherwise=0.9)(picture)["instances"], kept(every, stored.values))
+
+
+def test_weights_without_thresholds(detector, picture):
+    path, every, _ = detector
+    bare = path.with_name("bare.pth")
+    assert same(Predictor(bare, device="cpu")(picture)["instances"], every)
+    middle = float(every.scores.median())
+    found = Predictor(bare, device="cpu", otherwise=middle)(picture)["instances"]
+    assert same(found, every[every.scores > middle]) and len(found) < len(every)
+    class_a = Predictor(bare, device="cpu", otherwise=middle, score_threshold={"a": 0.0})(picture)["instances"]
+    assert same(class_a, kept(every, (0.0, middle, middle)))
+    with pytest.raises(FcosError, match="hold no temperature"):
+        Predictor(bare, device="cpu", calibrate=True)
+
+
+def test_calibrated_scores(detector, picture):
+    """The same detections in the same order; a caller's threshold is of the scores that are seen."""
+    path, every, stored = detector
+    expected = kept(every, stored.values)
+    found = Predictor(path, device="cpu", calibrate=True)(picture)["instances"]
+    assert torch.equal(found.pred_boxes.tensor, expected.pred_boxes.tensor)
+    assert torch.equal(found.scores, calibrated(expected.scores, TEMPERATURE))
+    assert (found.scores - expected.scores).abs().max() > 0.05
+    seen = calibrated(every.scores, TEMPERATURE)
+    least = float(seen.sort().values[len(seen) // 2 : len(seen) // 2 + 2].mean())
+    above = Predictor(path, device="cpu", calibrate=True, score_threshold=least)(picture)["instances"]
+    assert 0 < len(above) == int((seen > least).sum()) < len(every) and bool((above.scores > least).all())
+
+
+def test_what_is_wrong_is_one_sentence(detector):
+    path, _, _ = detector
+    for given, sentence in (
+        ({"aa": 0.3}, "There is no class 'aa' to set a threshold for; did you mean 'a'"),
+        ({"a": 1.0}, "score_threshold is 1.0"), (-0.1, "score_threshold is -0.1"),
+    ):  # fmt: skip
+        with pytest.raises(FcosError, match=sentence):
+            Predictor(path, device="cpu", score_threshold=given)
+    damaged = path.with_name("damaged.pth")
+    with pytest.raises(FcosError, match=r"score thresholds in .*damaged.pth cannot be used"):
+        Predictor(damaged, device="cpu")
+    assert Predictor(damaged, device="cpu", score_threshold=0.5).thresholds == dict.fromkeys(NAMES, 0.5)
