@@ -178,7 +178,8 @@ class FastCOCOEvaluator(DatasetEvaluator):
             images = {row["id"] for row in truth["images"]}
             listed = [row for row in truth["annotations"] if row["image_id"] in images]
             if known is not None:
-                listed = [{**row, "category_id": known[row["category_id"]]} for row in listed]
+                of_known = [row for row in listed if row["category_id"] in known]
+                listed = [{**row, "category_id": known[row["category_id"]]} for row in of_known]
             return Found.of(rows), Truth.of(listed)
         except (KeyError, OverflowError, TypeError, ValueError):
             return None

@@ -293,9 +293,10 @@ def evaluate_job(
         _take_classes(cfg, f"the data set {data or dataset}")
     with workspace.writing() as folder:
         trainer = LazyTrainer(cfg, eval_only=True, console=False, folder=str(folder))
+        wanted, start = thresholds or operating_points.Wanted(), cfg.train.init_checkpoint
+        operating_points.require_copyable(wanted, start, trainer.class_names)
         with audience.waiting("evaluating"), audience.no_tables():
             results = trainer.test()
-        wanted, start = thresholds or operating_points.Wanted(), cfg.train.init_checkpoint
         found, told = operating_points.of_evaluation(trainer.detected, start, wanted, folder, Path(start).stem)
         for sentence in told:
             audience.say(sentence)

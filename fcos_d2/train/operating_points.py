@@ -19,7 +19,7 @@ from ..weights.read import load, read
 from ..weights.thresholds import Thresholds, stored_thresholds
 from ..weights.write import save
 
-__all__ = ["Detected", "Wanted", "detected_by", "of_evaluation", "of_training"]
+__all__ = ["Detected", "Wanted", "detected_by", "of_evaluation", "of_training", "require_copyable"]
 
 
 @dataclass(frozen=True)
@@ -89,9 +89,23 @@ def of_evaluation(
     told = sentences(found)
     if found is None:
         return None, told
+    written = _write(found, folder, title)
     if wanted.save is not None:
-        _save_copy(wanted.save, weights, found)
-    return _write(found, folder, title), told
+        save(wanted.save, {**load(fetch(weights)), **found.payload()})
+    return written, told
+
+
+def require_copyable(wanted: Wanted, weights: str, class_names: Sequence[str] | None) -> None:
+    """Raise FcosError if thresholds for these classes cannot be kept in a copy of a checkpoint."""
+    if wanted.save is None:
+        return
+    held = read(fetch(weights))
+    if held.kind != OURS.name:
+        raise FcosError(f"{weights} is no checkpoint of fcos_d2, so it takes no thresholds: `fcos convert` it first.")
+    if held.class_names is not None and list(held.class_names) != list(class_names or ()):
+        raise FcosError(
+            f"{weights} has other classes than the data, so thresholds cannot be kept in {wanted.save}: leave --save out."
+        )
 
 
 def _for_classes(stored: Thresholds, names: Sequence[str]) -> Thresholds:
@@ -124,15 +138,3 @@ def _curves(found: Thresholds) -> dict[str, Any]:
         "scores": [step / steps for step in range(steps + 1)] if steps else [],
         "detections": dict(zip(found.class_names, detections)), "right": dict(zip(found.class_names, right)),
     }  # fmt: skip
-
-
-def _save_copy(path: Path, weights: str, found: Thresholds) -> None:
-    """Write a copy of a checkpoint that holds the thresholds; the checkpoint itself stays as it is."""
-    source = fetch(weights)
-    if (kind := read(source).kind) != OURS.name:
-        raise FcosError(f"{weights} is no checkpoint of fcos_d2 ({kind or 'unknown'}): `fcos convert` makes one of it.")
-    payload = load(source)
-    names = payload.get("class_names")
-    if names is not None and list(names) != list(found.class_names):
-        raise FcosError(f"{weights} has other classes than the data, so its thresholds cannot be kept in {path}.")
-    save(path, {**payload, **found.payload()})
