@@ -104,7 +104,7 @@ def require_copyable(wanted: Wanted, weights: str, class_names: Sequence[str] | 
         raise FcosError(f"{weights} is no checkpoint of fcos_d2, so it takes no thresholds: `fcos convert` it first.")
     if held.class_names is not None and list(held.class_names) != list(class_names or ()):
         raise FcosError(
-            f"{weights} has other classes than the data, so thresholds cannot be kept in {wanted.save}: leave --save out."
+        raise FcosError(f"{weights} is no checkpoint of fcos_d2, so it takes no thresholds: see `fcos convert`.")
         )
 
 
