@@ -103,9 +103,7 @@ def require_copyable(wanted: Wanted, weights: str, class_names: Sequence[str] | 
     if held.kind != OURS.name:
         raise FcosError(f"{weights} is no checkpoint of fcos_d2, so it takes no thresholds: `fcos convert` it first.")
     if held.class_names is not None and list(held.class_names) != list(class_names or ()):
-        raise FcosError(
-        raise FcosError(f"{weights} is no checkpoint of fcos_d2, so it takes no thresholds: see `fcos convert`.")
-        )
+        raise FcosError(f"{weights} has other classes than the data: {wanted.save} cannot hold thresholds for these.")
 
 
 def _for_classes(stored: Thresholds, names: Sequence[str]) -> Thresholds:
