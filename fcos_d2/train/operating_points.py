@@ -78,7 +78,10 @@ def of_evaluation(
         FcosError: the goal is none, the evaluator does not tell what was found, or the copy cannot be written.
     """
     if wanted.goal is None:
-        stored = stored_thresholds(read(fetch(weights))) if detected else None
+        try:
+            stored = stored_thresholds(read(fetch(weights))) if detected else None
+        except FcosError as error:  # they are damaged, which is no reason to lose the evaluation
+            return None, [f"warning: {error}"]
         if stored is None or detected is None:
             return None, []
         own = _for_classes(stored, detected.class_names)
@@ -88,7 +91,7 @@ def of_evaluation(
     found = choose(detected.scored(wanted.iou or 0.5), wanted.goal)
     told = sentences(found)
     if found is None:
-        return None, told
+        return None, [*told, *([] if wanted.save is None else [f"{wanted.save} is not written."])]
     written = _write(found, folder, title)
     if wanted.save is not None:
         save(wanted.save, {**load(fetch(weights)), **found.payload()})
