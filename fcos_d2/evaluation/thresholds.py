@@ -76,18 +76,14 @@ class Curve:
 
         Below the lowest score nothing is known, so that threshold lies right under it.
         """
-        upper = float(self.scores[place])
-        if place + 1 == len(self.scores):
-            lower = float(np.nextafter(np.float32(upper), np.float32(0))) if upper > 0 else 0.0
-            short = np.floor(upper * 1e4) / 1e4
-            return float(short) if short < upper else lower
-        lower = float(self.scores[place + 1])
-        middle = (upper + lower) / 2
-        short = round(middle, 4)
-        if lower <= short < upper:
-            return short
-        single = float(np.float32(middle))  # scores are float32, and so is what they are compared with
-        return single if lower <= single < upper else lower
+        upper, last = float(self.scores[place]), place + 1 == len(self.scores)
+        lower = float(np.nextafter(np.float32(upper), np.float32(0))) if last else float(self.scores[place + 1])
+        middle = lower if last else (upper + lower) / 2
+        for value in (np.floor(upper * 1e4) / 1e4 if last else round(middle, 4), float(np.float32(middle))):
+            # Scores are float32, and so is what they will be compared with.
+            if all((last or lower <= x) and x < upper for x in (float(value), float(np.float32(value)))):
+                return float(value)
+        return max(lower, 0.0)
 
 
 # What a threshold may be chosen for: curve and number -> place in the curve, and whether the goal is reached.
@@ -95,11 +91,13 @@ Choice = Callable[[Curve, float], tuple[int, bool]]
 
 
 def _best_f1(curve: Curve, _: float) -> tuple[int, bool]:
-    """The middle of the scores whose F1 is the best, or so near that these data cannot tell them apart."""
-    best = curve.f1.max()
-    near = np.flatnonzero(curve.f1 >= best - _SLACK * np.sqrt(best * (1 - best) / max(curve.boxes, 1)))
-    middle = (curve.scores[near[0]] + curve.scores[near[-1]]) / 2
-    return int(near[np.abs(curve.scores[near] - middle).argmin()]), True
+    """The middle of the thresholds whose F1 is the best, or so near that these data cannot tell them apart."""
+    f1, scores = curve.f1, np.append(curve.scores, 0.0)
+    best = f1.max()
+    near = np.flatnonzero(f1 >= best - _SLACK * np.sqrt(best * (1 - best) / max(curve.boxes, 1)))
+    middle = (scores[near[0]] + scores[near[-1] + 1]) / 2
+    holds = int((curve.scores > middle).sum()) - 1  # the place whose thresholds it is among
+    return int(near[np.abs(near - holds).argmin()]), True
 
 
 def _enough_precision(curve: Curve, least: float) -> tuple[int, bool]:

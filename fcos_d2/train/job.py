@@ -300,6 +300,8 @@ def evaluate_job(
         found, told = operating_points.of_evaluation(trainer.detected, start, wanted, folder, Path(start).stem)
         for sentence in told:
             audience.say(sentence)
+        if found is None:  # those of an earlier evaluation are of something else
+            workspace.remove(("thresholds.json", "thresholds.png"))
         summary = {
             **_scores(results, dataset), "thresholds": found, "dataset": dataset,
             "images": len(DatasetCatalog.get(dataset)), "weights": weights, "output": workspace.target,

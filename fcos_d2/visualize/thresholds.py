@@ -118,7 +118,7 @@ def _draw_reliability(axes: Axes, bins: np.ndarray, temperature: float | None) -
             markersize=4, label=f"{label}: error {error:.3f}",
         )  # fmt: skip
     _style(axes, "Reliability", "share of right detections, all classes", "score")
-    axes.legend(frameon=False, fontsize=8, loc="upper left")
+    axes.legend(frameon=False, fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.17))  # where no curve can be
 
 
 def _style(axes: Axes, title: str, told: str, label: str) -> None:

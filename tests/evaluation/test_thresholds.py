@@ -109,6 +109,28 @@ def test_a_threshold_lies_half_way_between_two_scores():
     assert torch.tensor([near, np.float32(0.4)]).gt(close.below(0)).tolist() == [True, False]
 
 
+def test_the_best_f1_is_far_from_detections_where_it_can_be():
+    """Twenty right ones above 0.6, twenty wrong ones below 0.2: the threshold is in the middle of what lies between."""
+    scores = np.concatenate((np.linspace(0.6, 0.9, 20), np.linspace(0.01, 0.2, 20)))
+    assert Goal().threshold(Curve.of(scores, np.arange(40) < 20, 20)) == (0.4, True)
+
+
+def test_short_thresholds_separate_float32_scores():
+    """Whatever the scores: those of few digits, neighbours, and 0."""
+    draw = np.random.default_rng(0)
+    few = (draw.integers(1, 9999, 400) / 1e4).astype(np.float32)
+    scores = np.unique(np.concatenate((few, np.nextafter(few, np.float32(0)), draw.random(400).astype(np.float32))))[
+        ::-1
+    ]
+    curve = Curve.of(scores.astype(np.float64), np.ones(len(scores), bool), len(scores))
+    there = torch.from_numpy(scores.copy())
+    for place in range(len(scores)):
+        threshold = curve.below(place)
+        assert int((there > torch.tensor(threshold)).sum()) == int((there > threshold).sum()) == place + 1
+        assert curve.above(threshold)[0] == place + 1
+    assert Curve.of(np.zeros(3), np.ones(3, bool), 3).below(0) == 0.0
+
+
 def boxes_of(counts: dict[int, int], seed: int = 0, right: float = 0.7) -> Scored:
     """Objects of each class, one in an image, with a detection each and one beside it."""
     draw = np.random.default_rng(seed)
