@@ -67,7 +67,7 @@ class Keep:
         for name in given:
             if name is not None and name not in names:
                 raise FcosError(f"There is no class {name!r} to set a threshold for{suggestion(name, list(names))}")
-        others = [given.get(None, otherwise or 0.0)] * len(names)
+        others = [raw(given[None]) if None in given else otherwise or 0.0] * len(names)
         if None not in given and stored is not None and len(stored.values) == len(names):
             others = list(stored.values)
         return cls(tuple(raw(given[n]) if n in given else x for n, x in zip(names, others)), True, temperature)

@@ -217,9 +217,11 @@ def train_job(job: TrainingJob, workspace: Workspace, audience: Audience) -> Non
         evaluated_on = _evaluated_on(cfg)
         title = data.folder.resolve().name if data else str(job.model)
         _draw(trainer, folder, evaluated_on, title)
+        thresholds, told = operating_points.of_training(folder, title)
+        for sentence in told:
+            audience.say(sentence)
         summary = {
-            **_scores(trainer.results, evaluated_on), "best": _best(folder),
-            "thresholds": operating_points.of_training(folder, title), "dataset": evaluated_on,
+            **_scores(trainer.results, evaluated_on), "best": _best(folder), "thresholds": thresholds, "dataset": evaluated_on,
             "image": _image(evaluated_on), "classes": trainer.class_names, "images": data.images if data else None,
             "iterations": trainer.done + 1, "seconds": round(seconds, 1), "device": cfg.train.device, "output": output,
             "checkpoint": output / "model_final.pth", "plugins": modules_of(cfg),

@@ -54,11 +54,13 @@ class Wanted:
     save: Path | None = None  # copy of the checkpoint that is to hold them
 
 
-def of_training(folder: Path, title: str) -> dict[str, Any] | None:
-    """Write thresholds.json and thresholds.png of a training's best checkpoint; returns the report."""
+def of_training(folder: Path, title: str) -> tuple[dict[str, Any] | None, list[str]]:
+    """Write thresholds.json and thresholds.png of a training's best checkpoint; returns as `of_evaluation` does."""
     best = folder / "model_best.pth"
-    found = stored_thresholds(read(best)) if best.is_file() else None
-    return None if found is None else _write(found, folder, title)
+    if not best.is_file():  # nothing was evaluated
+        return None, []
+    found = stored_thresholds(read(best))
+    return None if found is None else _write(found, folder, title), sentences(found)
 
 
 def of_evaluation(

@@ -10,7 +10,9 @@ import torch
 
 from fcos_d2.config.stored import dump_config
 from fcos_d2.errors import FcosError
+from fcos_d2.modeling import Selector
 from fcos_d2.predict import Predictor
+from fcos_d2.predict.keep import Keep, require_scores
 from fcos_d2.weights.thresholds import BINS, STEPS, Thresholds, calibrated
 from fcos_d2.weights.write import Checkpointer
 
@@ -67,23 +69,40 @@ def test_the_thresholds_of_the_weights_count(detector, picture, optimize):
     assert predictor.thresholds == dict(zip(NAMES, stored.values))
     assert len(found) == len(expected) < len(every)
     assert torch.allclose(found.scores, expected.scores, atol=1e-5)
-    dense = predictor.model.dense  # they are dropped before suppression, not after it
-    assert 0 < dense.selector.score_threshold < min(stored.values)
-    assert dense.selector.threshold_on == "class"
+    selector = predictor.model.dense.selector  # drops what is hopeless before suppression
+    assert 0 < selector.score_threshold < min(stored.values) and selector.threshold_on == "class"
 
 
 def test_what_the_caller_says_counts_more(detector, picture):
     path, every, stored = detector
     a, b, c = stored.values
+    for given, least in (
+        (None, (a, b, c)), (0.0, 0.0), (a, a), ({"b": 0.0}, (a, 0.0, c)), ({"b": b, None: 0.0}, (0.0, b, 0.0)),
+    ):  # fmt: skip
+        keep = Keep.of(given, stored, NAMES, otherwise=0.9)
+        assert keep.least == least
+        assert same(keep(every), kept(every, least if isinstance(least, tuple) else (least,) * 3))
     lowest = Predictor(path, device="cpu", score_threshold=0.0)
     assert same(lowest(picture)["instances"], every) and lowest.thresholds == dict.fromkeys(NAMES, 0.0)
-    some = Predictor(path, device="cpu", score_threshold={"b": 0.0})
-    assert same(some(picture)["instances"], kept(every, (a, 0.0, c)))
-    others = Predictor(path, device="cpu", score_threshold={"b": b, None: 0.0})
-    assert same(others(picture)["instances"], kept(every, (0.0, b, 0.0)))
     config = Predictor(path, device="cpu", overrides=["model.dense.selector.score_threshold=0.0"])
     assert same(config(picture)["instances"], every) and config.thresholds is None
-    assert same(Predictor(path, device="cpu", otherwise=0.9)(picture)["instances"], kept(every, stored.values))
+
+
+@pytest.mark.parametrize("form", ["sqrt", "product"])
+@pytest.mark.parametrize("on", ["class", "score", "product"])
+@pytest.mark.parametrize("final", [False, True])
+def test_a_selector_drops_nothing_that_would_be_kept(form, on, final):
+    """Of all pairs of class score and quality: whatever passes the thresholds, and the selector's own if it counts."""
+    selector = Selector(score_threshold=0.05, threshold_on=on, score_form=form)
+    early = Keep((0.3, 0.4), final).selector(selector)
+    c, q = torch.meshgrid(torch.linspace(0, 1, 201), torch.linspace(0, 1, 201), indexing="ij")
+    score = (c * q).sqrt() if form == "sqrt" else c * q
+
+    def passes(one: Selector) -> torch.Tensor:
+        return {"class": c, "score": score, "product": c * q}[one.threshold_on] > one.score_threshold
+
+    wanted = (score > 0.3) & (final | passes(selector))
+    assert bool(passes(early)[wanted].all()) and int(passes(early).sum()) < int(passes(selector).sum())
 
 
 def test_weights_without_thresholds(detector, picture):
@@ -93,8 +112,8 @@ def test_weights_without_thresholds(detector, picture):
     middle = float(every.scores.median())
     found = Predictor(bare, device="cpu", otherwise=middle)(picture)["instances"]
     assert same(found, every[every.scores > middle]) and len(found) < len(every)
-    class_a = Predictor(bare, device="cpu", otherwise=middle, score_threshold={"a": 0.0})(picture)["instances"]
-    assert same(class_a, kept(every, (0.0, middle, middle)))
+    assert Keep.of({"a": 0.0}, None, NAMES, otherwise=middle).least == (0.0, middle, middle)
+    assert Keep.of({"a": 0.3}, None, NAMES).least == (0.3, 0.0, 0.0)
     with pytest.raises(FcosError, match="hold no temperature"):
         Predictor(bare, device="cpu", calibrate=True)
 
@@ -109,8 +128,9 @@ def test_calibrated_scores(detector, picture):
     assert (found.scores - expected.scores).abs().max() > 0.05
     seen = calibrated(every.scores, TEMPERATURE)
     least = float(seen.sort().values[len(seen) // 2 : len(seen) // 2 + 2].mean())
-    above = Predictor(path, device="cpu", calibrate=True, score_threshold=least)(picture)["instances"]
-    assert 0 < len(above) == int((seen > least).sum()) < len(every) and bool((above.scores > least).all())
+    for given in (least, {None: least}):
+        above = Keep.of(given, stored, NAMES, temperature=TEMPERATURE)(every)
+        assert 0 < len(above) == int((seen > least).sum()) < len(every) and bool((above.scores > least).all())
 
 
 def test_what_is_wrong_is_one_sentence(detector):
@@ -120,7 +140,8 @@ def test_what_is_wrong_is_one_sentence(detector):
         ({"a": 1.0}, "score_threshold is 1.0"), (-0.1, "score_threshold is -0.1"),
     ):  # fmt: skip
         with pytest.raises(FcosError, match=sentence):
-            Predictor(path, device="cpu", score_threshold=given)
+            require_scores(given)
+            Keep.of(given, None, NAMES)
     damaged = path.with_name("damaged.pth")
     with pytest.raises(FcosError, match=r"score thresholds in .*damaged.pth cannot be used"):
         Predictor(damaged, device="cpu")

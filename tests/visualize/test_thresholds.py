@@ -25,12 +25,12 @@ def colored(path) -> int:
     return int((picture.max(2) - picture.min(2) > 80).sum())
 
 
-@pytest.mark.parametrize("count", [0, 1, 3, 30])
+@pytest.mark.parametrize("count", [0, 3, 10])
 def test_a_panel_for_each_class_up_to_eight(count, tmp_path):
-    panels = [panel(f"$x_{k}$ 猫", 30 + k) for k in range(count)]
+    panels = [panel(f"$x_{k}$ é", 30 + k) for k in range(count)]
     path = draw_thresholds(panels, bins(), tmp_path / "new" / "x.png", "data", temperature=1.5 if count else None)
     with Image.open(path) as image:
-        rows, columns = {0: (1, 1), 1: (1, 2), 3: (1, 4), 30: (3, 4)}[count]
+        rows, columns = {0: (1, 1), 3: (1, 4), 10: (3, 4)}[count]
         assert image.size[0] == pytest.approx(385 * columns, abs=2)
         assert image.size[1] == pytest.approx(99 + 363 * rows, abs=2)
     assert count == 0 or colored(path) > 1500 * min(count, 8)
@@ -40,5 +40,5 @@ def test_nothing_detected_and_nothing_there(tmp_path):
     nothing = np.zeros(101)
     panels = [Panel("a", 0.5, False, 0, nothing, nothing), Panel("b", 0.5, False, 40, nothing, nothing)]
     draw_thresholds(panels, np.zeros((2, 3, 15)), tmp_path / "x.png", "nothing")
-    draw_thresholds([panel("a")], bins(), tmp_path / "y.png", "something")
+    draw_thresholds([panel("猫")], bins(), tmp_path / "y.png", "something")
     assert colored(tmp_path / "y.png") > colored(tmp_path / "x.png") / 2 > 0
