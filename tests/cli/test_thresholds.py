@@ -63,7 +63,7 @@ def test_from_training_to_detection(fcos, data, trained):
     detections = found["images"][0]["detections"]
     assert all(row["score"] > best.by_class[row["class"]] for row in detections)
     every = json.loads(fcos(*words, "--threshold", 0).out)
-    assert every["threshold"] == 0 and len(every["images"][0]["detections"]) == 100 > len(detections)
+    assert every["threshold"] == 0 and len(every["images"][0]["detections"]) > len(detections)
     some = json.loads(fcos(*words, "--threshold", 0.99, "--threshold", "circle=0").out)
     assert some["thresholds"] == {"circle": 0.0, "square": 0.99}
     assert {row["class"] for row in some["images"][0]["detections"]} == {"circle"}

@@ -12,7 +12,7 @@ from fcos_d2.config.stored import dump_config
 from fcos_d2.errors import FcosError
 from fcos_d2.modeling import Selector
 from fcos_d2.predict import Predictor
-from fcos_d2.predict.keep import Keep, require_scores
+from fcos_d2.predict.keep import Keep
 from fcos_d2.weights.thresholds import BINS, STEPS, Thresholds, calibrated
 from fcos_d2.weights.write import Checkpointer
 
@@ -135,13 +135,11 @@ def test_calibrated_scores(detector, picture):
 
 def test_what_is_wrong_is_one_sentence(detector):
     path, _, _ = detector
-    for given, sentence in (
-        ({"aa": 0.3}, "There is no class 'aa' to set a threshold for; did you mean 'a'"),
-        ({"a": 1.0}, "score_threshold is 1.0"), (-0.1, "score_threshold is -0.1"),
-    ):  # fmt: skip
-        with pytest.raises(FcosError, match=sentence):
-            require_scores(given)
-            Keep.of(given, None, NAMES)
+    with pytest.raises(FcosError, match="There is no class 'aa' to set a threshold for; did you mean 'a'"):
+        Keep.of({"aa": 0.3}, None, NAMES)
+    for given in ({"a": 1.0}, -0.1):
+        with pytest.raises(FcosError, match=r"score_threshold is (1.0|-0.1); it must be in 0..1"):
+            Predictor(path, device="cpu", score_threshold=given)
     damaged = path.with_name("damaged.pth")
     with pytest.raises(FcosError, match=r"score thresholds in .*damaged.pth cannot be used"):
         Predictor(damaged, device="cpu")
