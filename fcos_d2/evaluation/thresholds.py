@@ -239,8 +239,8 @@ def report(found: Thresholds) -> dict[str, Any]:
         "f1_at_0.5": plain["f1"], "f1_mean": _mean([row["f1"] for row in there]),
         "f1_mean_at_0.5": _mean([row["f1_at_0.5"] for row in there]), "per_class": rows,
         "calibration": {
-            "error": calibration_error(bins[0]), "temperature": found.temperature,
-            "error_calibrated": calibration_error(bins[1]) if found.temperature else None,
+            "error": _rounded(calibration_error(bins[0])), "temperature": found.temperature,
+            "error_calibrated": _rounded(calibration_error(bins[1])) if found.temperature else None,
         },
     }  # fmt: skip
 
@@ -254,7 +254,7 @@ def sentences(found: Thresholds | None) -> list[str]:
     told = []
     if few:
         reason = f"fewer than {LEAST_BOXES} objects, or none that is found"
-        told.append(f"{some(few)}: {reason}, so the threshold for all, {found.for_all:g}, stands in.")
+        told.append(f"{some(few)}: {reason}, so the threshold for all, {found.for_all:.3f}, stands in.")
     if missed:
         told.append(f"{some(missed)}: no threshold gives {found.goal}; the nearest one is taken.")
     return told
@@ -268,4 +268,8 @@ def _shares(kept: int, right: int, boxes: int) -> dict[str, float | None]:
 
 def _mean(values: Sequence[float | None]) -> float | None:
     known = [value or 0.0 for value in values]
-    return round(sum(known) / len(known), 6) if known else None
+    return _rounded(sum(known) / len(known)) if known else None
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 6)

@@ -222,8 +222,9 @@ def train_job(job: TrainingJob, workspace: Workspace, audience: Audience) -> Non
             audience.say(sentence)
         summary = {
             **_scores(trainer.results, evaluated_on), "best": _best(folder), "thresholds": thresholds,
-            "dataset": evaluated_on, "image": _image(evaluated_on), "classes": trainer.class_names, "images": data.images if data else None,
-            "iterations": trainer.done + 1, "seconds": round(seconds, 1), "device": cfg.train.device, "output": output,
+            "dataset": evaluated_on, "image": _image(evaluated_on), "classes": trainer.class_names,
+            "images": data.images if data else None, "iterations": trainer.done + 1, "seconds": round(seconds, 1),
+            "device": cfg.train.device, "output": output,
             "checkpoint": output / "model_final.pth", "plugins": modules_of(cfg),
             "holds_config": trainer.checkpointer.extra["config"] is not None,
         }  # fmt: skip

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from console import ROOT
+from detectron2.config import instantiate
 
 from fcos_d2 import Predictor
 from fcos_d2.cli.session import Session
@@ -20,6 +21,8 @@ from fcos_d2.train.job import TrainingJob, train_job
 from fcos_d2.train.workspace import TRAINING, Workspace
 from fcos_d2.weights.read import load, read
 from fcos_d2.weights.thresholds import stored_thresholds
+from fcos_d2.weights.write import save
+from fcos_d2.zoo import get_config
 
 ALL = "model.dense.selector.score_threshold=0.0"  # three iterations find nothing at a higher one
 EVAL = ("--workers", 0, "--device", "cpu", "-o")
@@ -36,12 +39,17 @@ def data(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def trained(data, tmp_path_factory) -> Path:
-    """What `fcos train` leaves after two iterations; not to be changed."""
-    output = tmp_path_factory.mktemp("trained") / "mine"
+    """What `fcos train` leaves after two iterations from boxes as large as the shapes; not to be changed."""
+    folder = tmp_path_factory.mktemp("trained")
+    cfg = get_config("fcos_R_18_slim_FPN_small")
+    cfg.model.num_classes = 2
+    model = instantiate(cfg.model)
+    torch.nn.init.constant_(model.dense.head.bbox_pred.bias, 3.5)  # strides to each side
+    save(folder / "start.pth", {"model": model.state_dict(), "class_names": ["circle", "square"]})
     short = {"iterations": 2, "image_size": 64, "batch_size": 2, "workers": 0, "device": "cpu", "overrides": [ALL]}
-    job = TrainingJob(model="fcos_R_18_slim_FPN_small", data=data, **short)
-    train_job(job, Workspace.open(output, TRAINING), Session())
-    return output
+    job = TrainingJob(model="fcos_R_18_slim_FPN_small", data=data, weights=str(folder / "start.pth"), **short)
+    train_job(job, Workspace.open(folder / "mine", TRAINING), Session())
+    return folder / "mine"
 
 
 def test_from_training_to_detection(fcos, data, trained):

@@ -149,7 +149,7 @@ def test_few_objects_take_the_threshold_for_all():
     assert found.own == (True, False, False) and found.boxes == (LEAST_BOXES, LEAST_BOXES - 1, 0)
     assert found.values[1] == found.values[2] == found.for_all != found.values[0]
     (told,) = sentences(found)
-    assert told.startswith("few, none: fewer than 30 objects") and f"{found.for_all:g}" in told
+    assert told.startswith("few, none: fewer than 30 objects") and f"{found.for_all:.3f}" in told
     row = report(found)["per_class"]["none"]
     assert (row["boxes"], row["own"], row["recall"], row["f1"]) == (0, False, None, None)
     assert choose(boxes_of({0: LEAST_BOXES // 2, 1: LEAST_BOXES // 2 - 1})) is None
