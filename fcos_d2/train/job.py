@@ -296,11 +296,11 @@ def evaluate_job(
         _take_classes(cfg, f"the data set {data or dataset}")
     with workspace.writing() as folder:
         trainer = LazyTrainer(cfg, eval_only=True, console=False, folder=str(folder))
-        wanted, start = thresholds or operating_points.Wanted(), cfg.train.init_checkpoint
-        operating_points.require_copyable(wanted, start, trainer.class_names)
+        wanted, evaluated = thresholds or operating_points.Wanted(), str(cfg.train.init_checkpoint)
+        operating_points.require_copyable(wanted, evaluated, trainer.class_names)
         with audience.waiting("evaluating"), audience.no_tables():
             results = trainer.test()
-        found, told = operating_points.of_evaluation(trainer.detected, start, wanted, folder, Path(start).stem)
+        found, told = operating_points.of_evaluation(trainer.detected, evaluated, wanted, folder, Path(evaluated).stem)
         for sentence in told:
             audience.say(sentence)
         if found is None:  # those of an earlier evaluation are of something else
