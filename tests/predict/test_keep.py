@@ -26,6 +26,13 @@ def picture():
     return np.random.default_rng(0).integers(0, 255, (40, 60, 3), dtype=np.uint8)
 
 
+def between(scores):
+    """A threshold in the widest gap of the middle half, which no rounding crosses."""
+    rising = scores.sort().values[len(scores) // 4 : 3 * len(scores) // 4 + 2]
+    place = int(rising.diff().argmax())
+    return float(rising[place : place + 2].mean())
+
+
 @pytest.fixture(scope="module")
 def detector(tmp_path_factory, picture):
     """A checkpoint with thresholds at which each class keeps some detections, and all detections without them."""
@@ -35,7 +42,7 @@ def detector(tmp_path_factory, picture):
     untrained.cfg.model.dense.selector.score_threshold = 0.0
     every = untrained(picture)["instances"]
     of_class = [every.scores[every.pred_classes == k] for k in range(3)]
-    values = tuple(round(float(scores.median()), 7) for scores in of_class)
+    values = tuple(map(between, of_class))
     bins = torch.zeros(2, 3, BINS, dtype=torch.float64)
     stored = Thresholds(
         "f1", 0.5, "set", tuple(NAMES), values, (True,) * 3, (True,) * 3, 0.1, (40, 50, 60),
@@ -56,9 +63,8 @@ def kept(every, least):
 
 
 def same(found, expected):
-    return len(expected) > 0 and torch.equal(found.scores, expected.scores) and torch.equal(
-        found.pred_boxes.tensor, expected.pred_boxes.tensor
-    )  # fmt: skip
+    close = len(found) == len(expected) > 0 and torch.allclose(found.scores, expected.scores, atol=1e-6)
+    return close and torch.allclose(found.pred_boxes.tensor, expected.pred_boxes.tensor, atol=1e-3)
 
 
 @pytest.mark.parametrize("optimize", [False, True])
@@ -109,7 +115,7 @@ def test_weights_without_thresholds(detector, picture):
     path, every, _ = detector
     bare = path.with_name("bare.pth")
     assert same(Predictor(bare, device="cpu")(picture)["instances"], every)
-    middle = float(every.scores.median())
+    middle = between(every.scores)
     found = Predictor(bare, device="cpu", otherwise=middle)(picture)["instances"]
     assert same(found, every[every.scores > middle]) and len(found) < len(every)
     assert Keep.of({"a": 0.0}, None, NAMES, otherwise=middle).least == (0.0, middle, middle)
