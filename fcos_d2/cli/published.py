@@ -48,8 +48,8 @@ def list_weights(rows: Sequence[Mapping[str, Any]]) -> Result:
     backbones = [{"name": name, "title": "ImageNet weights", "AP": None, **facts_of(name)} for name in ADDRESSES]
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for column, justify in (("AP", "right"), ("size", "right"), ("licence", "left"), ("there?", "left")):
-        table.add_column(column, justify=justify)  # type: ignore[arg-type]
-    table.add_column("name", no_wrap=True)
+        table.add_column(column, justify=justify, no_wrap=True)  # type: ignore[arg-type]
+    table.add_column("name", overflow="fold")
     title = ""
     for entry in (*variants, *backbones):
         if title != entry["title"]:
