@@ -38,6 +38,7 @@ COMMANDS: tuple[Row, ...] = (
     Row("eval", "evaluate", "COCO's AP of a checkpoint on a data set."),
     Row("detect", "detect", "Find objects in images, folders of images and URLs."),
     Row("demo", "demo", "Make images, train a small FCOS on them, show what it finds."),
+    Row("data", "data", "Data sets: to other formats, divided, looked at."),
     Row("zoo", "zoo", "The published variants, and how to use one."),
     Row("bench", "bench", "How fast a detector is, plain and optimized."),
     Row("convert", "convert", "Read checkpoints of other FCOS projects, or write them."),

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from ..errors import FcosError
-from .boxes import Drawable, draw_boxes
-from .fonts import legible, load_font, text_length, write
-from .style import EDGE, FAINT, INK, PAPER, class_color, class_name, save
+from .boxes import Drawable
+from .fonts import legible, load_font, write
+from .style import EDGE, FAINT, INK, PAPER, save
+from .tiles import legend_of, tile_of
 
 __all__ = ["draw_comparison"]
 
@@ -54,10 +54,10 @@ def draw_comparison(
             keep = np.isfinite(boxes).all(1) & (scores >= min_score if scores is not None else True)
             present.update(classes[keep].tolist())
             kept = Drawable(boxes[keep], classes[keep], None if scores is None else scores[keep])
-            rendered[-1].append(_tile(image, kept, names, tile))
+            rendered[-1].append(tile_of(image, kept, names, tile))
     lines = [rendered[first : first + columns] for first in range(0, len(rendered), columns)]
     page_width = 2 * _MARGIN + columns * (2 * tile + _GAP) + (columns - 1) * _BETWEEN
-    legend = _legend(sorted(present), names, load_font(15), page_width - 2 * _MARGIN)
+    legend = legend_of(sorted(present), names, load_font(15), page_width - 2 * _MARGIN)
     scored = any(found.scores is not None for _, _, found in pairs)
     captions = ("ground truth", f"detections (score ≥ {min_score:g})" if scored else "detections")
     page = _page(lines, legend, title, captions, tile, page_width)
@@ -95,34 +95,4 @@ def _page(
                 pen.rectangle((x, y, x + picture.width - 1, y + picture.height - 1), outline=EDGE)
         top += height + _GAP * 2
     page.paste(legend, (_MARGIN, top + 4))
-    return page
-
-
-def _tile(image: np.ndarray, found: Drawable, names: Sequence[str], width: int) -> Image.Image:
-    """The image at the width of a tile, then boxes on it, so that all tiles have strokes and text of one size."""
-    scale = min(width / image.shape[1], 1.6 * width / image.shape[0])  # a tall one fits its height
-    size = max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale))
-    resized = Image.fromarray(np.ascontiguousarray(image)).resize(size, Image.Resampling.LANCZOS)
-    factor = np.array([size[0] / image.shape[1], size[1] / image.shape[0]] * 2)
-    even = 0.9 * width / math.sqrt(size[0] * size[1])  # undoes the growth with the image, for tiles of all shapes
-    drawn = draw_boxes(np.asarray(resized), found.boxes * factor, found.classes, found.scores, names, size=even)
-    return Image.fromarray(drawn)
-
-
-def _legend(present: Sequence[int], names: Sequence[str], font: ImageFont.FreeTypeFont, width: int) -> Image.Image:
-    """Colored dots and names of the classes in the picture, in as many lines as it takes."""
-    line, x, y = 26, 0.0, 0
-    places = []
-    for label in present:
-        text = class_name(label, names)
-        length = 20 + text_length(text, font) + 24
-        if x + length > width and x > 0:
-            x, y = 0.0, y + line
-        places.append((x, y, text, class_color(label)))
-        x += length
-    page = Image.new("RGB", (width, y + line), PAPER)
-    pen = ImageDraw.Draw(page)
-    for x, y, text, color in places:
-        pen.rounded_rectangle((x, y + 6, x + 13, y + 19), 3, fill=color)
-        write(pen, (x + 20, y + 12.5), text, font, INK, "lm")
     return page
