@@ -256,7 +256,7 @@ def test_nothing_is_left_of_a_failure(tmp_path, monkeypatch):
         write_set(parts, tmp_path / "end", "yolo", source=start)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10, 10, 0))
     coco(start, {"a.jpg": [(0, [1, 2, 3, 4], 0)]})
-    with pytest.raises(FcosError, match="0 MB are free.*--images link"):
+    with pytest.raises(FcosError, match=r"0 MB are free.*--images link"):
         write_set(parts, tmp_path / "end", "yolo", source=start)
     assert {path.name for path in tmp_path.iterdir()} == {"start"}
 

@@ -15,11 +15,13 @@ def source(tmp_path: Path) -> Path:
     return tmp_path / "source"
 
 
-def fill(target: Path, source: Path, text: str = "1", **options: bool) -> None:
+def fill(target: Path, source: Path, text: str = "1", broken: bool = False, **options: bool) -> None:
     with new_folder(target, source, {"command": "make"}, **options) as folder:
         (folder / "in").mkdir()
         (folder / "in" / "a.txt").write_text(text)
         (folder / "link").symlink_to(source)
+        if broken:
+            raise RuntimeError
 
 
 def seen(folder: Path) -> set[str]:
@@ -31,9 +33,8 @@ def test_it_is_whole_or_not_there(tmp_path, source, empty):
     target = tmp_path / "new"
     if empty:
         target.mkdir()
-    with pytest.raises(RuntimeError), new_folder(target, source, {"command": "make"}) as folder:
-        (folder / "a.txt").write_text("half")
-        raise RuntimeError
+    with pytest.raises(RuntimeError):
+        fill(target, source, broken=True)
     assert target.exists() is empty and seen(tmp_path) == ({"source", "new"} if empty else {"source"})
     fill(target, source)
     assert seen(target) == {"in", "in/a.txt", "link", MARKER} and seen(tmp_path) >= {"source", "new"}

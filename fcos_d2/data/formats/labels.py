@@ -14,7 +14,7 @@ from ..pictures import Pictures, size_of_file
 
 __all__ = ["Labels", "bounds", "natural", "turned", "unite_classes"]
 
-_FOUND = "fcos_classes_found"  # stands in an object whose classes are those of its labels; no list says more
+_FOUND = "fcos_classes_found"  # in an object whose classes are those of its labels: the names that come first, if any
 _DECIMALS = 9  # of a pixel: as much as float64 holds of a share of an image, so whole pixels come back as whole numbers
 
 
@@ -47,10 +47,11 @@ class Labels:
         folder: what names of images are relative to.
         classes: id -> name where the format lists its classes. Else classes are given by name and get their ids, from 1
             on, in the order of the names.
+        listed: names that come first, in their order, and are classes even without a label.
     """
 
-    def __init__(self, folder: Path, classes: Mapping[int, str] | None = None) -> None:
-        self._pictures, self._classes = Pictures(folder), classes
+    def __init__(self, folder: Path, classes: Mapping[int, str] | None = None, listed: Sequence[str] = ()) -> None:
+        self._pictures, self._classes, self._listed = Pictures(folder), classes, listed
         self._images: dict[str, dict[str, Any]] = {}  # by the names of their files
         self._given: dict[str, dict[str, Any]] = {}  # by the names that were asked for
         self._annotations: list[dict[str, Any]] = []
@@ -108,16 +109,18 @@ class Labels:
             return coco
         names = {row["category_id"] for row in self._annotations if isinstance(row["category_id"], str)}
         coco["categories"] = [{"name": name} for name in names]
-        coco[_FOUND] = True
+        coco[_FOUND] = list(self._listed)
         unite_classes([coco])
         return coco
 
 
 def unite_classes(parts: Sequence[dict[str, Any]]) -> None:
     """Give parts whose classes are those of their labels the classes of all of them, so that ids are the same."""
-    parts = [coco for coco in parts if coco.get(_FOUND)]
+    parts = [coco for coco in parts if coco.get(_FOUND) is not None]
     names = {category["name"] for coco in parts for category in coco["categories"]}
-    numbers = {name: number for number, name in enumerate(sorted(names, key=natural), start=1)}
+    listed = dict.fromkeys(name for coco in parts for name in coco[_FOUND])
+    order = [*listed, *sorted(names - listed.keys(), key=natural)]
+    numbers = {name: number for number, name in enumerate(order, start=1)}
     for coco in parts:
         before = {category["id"]: category["name"] for category in coco["categories"] if "id" in category}
         for row in coco["annotations"]:

@@ -84,7 +84,7 @@ def _is_voc(path: Path) -> bool:
 
 def _read(split: Split, first: int) -> dict:
     root = split.images
-    labels, pairs = Labels(root), Pairs(root)
+    labels, pairs = Labels(root, listed=_classes(root)), Pairs(root)
     for path in _files(split):
         tree = read_xml(path)
         if tree.tag != "annotation":
@@ -98,6 +98,13 @@ def _read(split: Split, first: int) -> dict:
     if split.annotations.is_dir():
         pairs.tell_unlabelled(split.annotations)
     return labels.as_coco()
+
+
+def _classes(root: Path) -> list[str]:
+    """The classes that CVAT lists, `name:color:parts:actions` a line; one of black is no class but what is around."""
+    path = root / "labelmap.txt"
+    lines = [line for line in lines_of(path) if not line.startswith("# ")] if path.is_file() else []
+    return [line.rsplit(":", 3)[0] for line in lines if ":0,0,0:" not in line]
 
 
 def _text(element: Element, key: str) -> str:
@@ -150,11 +157,14 @@ def _files(split: Split) -> Iterator[Path]:
         )
         return
     folder = child(split.images, "annotations")
-    missing = []
+    missing: list[Path] = []
+    seen: set[Path] = set()
     for line in lines_of(split.annotations):
-        name = line.split()[0].replace("\\", "/").rsplit("/", 1)[-1]
-        stem = os.path.splitext(name)[0] if is_picture(name) or name.lower().endswith(".xml") else name
-        path = (folder or split.images) / f"{stem}.xml"
+        paths = [(folder or split.images) / f"{stem}.xml" for stem in _stems(line)]
+        path = next((path for path in paths if os.path.isfile(path)), paths[-1])  # a name may be too long
+        if path in seen:  # listed twice, it has its labels once
+            continue
+        seen.add(path)
         if os.path.isfile(path):
             yield path
         else:
@@ -164,3 +174,12 @@ def _files(split: Split) -> Iterator[Path]:
             f"{len(missing)} images of {split.annotations} have no XML file, the first: {shown(str(missing[0]))}; put "
             "them there, or take the images out of the list."
         )
+
+
+def _stems(line: str) -> Iterator[str]:
+    """What a line of a list may name: the whole line, else its first word, since a 1 or -1 may follow."""
+    for words in (line, line.split()[0]):
+        name = words.replace("\\", "/").rsplit("/", 1)[-1]
+        yield name
+        if is_picture(name) or name.lower().endswith(".xml"):
+            yield os.path.splitext(name)[0]
