@@ -183,13 +183,17 @@ def _after(data: Mapping[str, Any], accounts: Collection[str]) -> str:
 
 def _links(data: Mapping[str, Any], accounts: Mapping[str, Account]) -> list[str]:
     """How the images get to where the labels look for them."""
-    homes = {one.home: one.images_from for one in accounts.values()}
-    destination = Path(data["destination"])
-    return [
-        shlex.join(["ln", "-s", str(source.resolve()), str(destination / home)]) if source is not None
-        else f"# {destination / home} takes the images; they have other names than in {data['source']}, see --json"
-        for home, source in homes.items()
-    ]  # fmt: skip
+    homes: dict[str, set[Path | None]] = {}
+    for one in accounts.values():
+        homes.setdefault(one.home, set()).add(one.images_from)
+    lines = []
+    for home, folders in homes.items():
+        target, source = str(Path(data["destination"], home)), folders.pop()
+        if source is None or folders:
+            lines.append(f"# {target}: put the images here, some by other names (--json lists them)")
+        else:
+            lines.append(shlex.join(["ln", "-s", str(source.resolve()), target]))
+    return lines
 
 
 @fcos_command("show")

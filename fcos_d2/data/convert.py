@@ -46,10 +46,9 @@ class Account:
     clipped: int = 0  # of the written: cut to the image, beyond which the format cannot reach
     left_out: dict[str, int] = field(default_factory=dict)  # reason -> annotations
     not_said: dict[str, int] = field(default_factory=dict)  # what the format has no field for -> annotations
-    classes_renamed: dict[str, str] = field(default_factory=dict)  # old name -> new name; those the format cannot have
-    renamed: dict[str, str] = field(
-        default_factory=dict
-    )  # old name -> new name; images whose names the format cannot have, or that clash
+    # What the format cannot have, or what clashes: old name -> new name.
+    classes_renamed: dict[str, str] = field(default_factory=dict)
+    renamed: dict[str, str] = field(default_factory=dict)  # images
 
 
 def write_set(
@@ -82,6 +81,8 @@ def write_set(
             placed |= files
         writer.write(folder, fitted)
         place_images(folder, placed, images, progress)
+        for account in accounts.values():
+            (folder / account.home).parent.mkdir(parents=True, exist_ok=True)
         if images != "none" or writer.anything:
             _read_back(folder, to, fitted)
     return accounts

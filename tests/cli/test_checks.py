@@ -12,7 +12,9 @@ from pathlib import Path
 import pytest
 from console import environment, install
 
+from fcos_d2.cli import data as data_commands
 from fcos_d2.cli.convert import FAMILIES
+from fcos_d2.data import transfer, writers
 from fcos_d2.data.synthetic import generate
 from fcos_d2.weights import families
 
@@ -76,6 +78,14 @@ WRONG = (
     ("convert file.txt -o x.pth --variant no_such", "There is no variant 'no_such'."),
     ("convert file.txt -o x.pth --family yolo", "There is no family 'yolo' of checkpoints"),
     ("convert file.txt -o x.pth --to yolo", "There is no family 'yolo' of checkpoints"),
+    ("data convert nowhere new --to yolo", "The data set folder nowhere does not exist."),
+    ("data convert set set/new --to yolo", "set/new lies in set, which is read: choose a folder beside it."),
+    ("data convert set other --to voc", "other holds files that this command did not make"),
+    ("data convert set new --to yolo --format rdf", "There is no format 'rdf'"),
+    ("data split set new --val 0.2", "has a val part already: --pool"),
+    ("data show set -o sheet.png", "sheet.png does not end in .jpg"),
+    ("data show set -o sheet.jpg --class cow", "There is no class 'cow'; there are"),
+    ("data show only_train -o sheet.jpg --split val", "only_train has no val part; it has train."),
     ("zoo no_such", "There is no variant 'no_such'."),
 )
 
@@ -112,6 +122,10 @@ def test_a_wrong_path_or_name_is_told_without_pytorch(said, number) -> None:
 
 def test_families_of_checkpoints_are_those_that_can_be_read() -> None:
     assert set(FAMILIES) == {*families.FAMILIES, *families._ALIASES, families.OURS.name}
+
+
+def test_formats_that_are_written_and_ways_of_images_are_those_of_the_tables() -> None:
+    assert tuple(writers.WRITERS) == data_commands.FORMATS and tuple(transfer.WAYS) == data_commands.WAYS
 
 
 @pytest.mark.skipif(os.name != "posix", reason="terminals of a chosen width")

@@ -11,6 +11,7 @@ import shlex
 import shutil
 from pathlib import Path
 
+import click
 import pytest
 import torch
 
@@ -22,10 +23,15 @@ from fcos_d2.weights.read import load
 
 PACKAGE = Path(session.__file__).resolve().parents[1]
 TINY = ("--model", "fcos_R_18_slim_FPN_small", "--image-size", 64, "--batch-size", 2, "--workers", 0)
-OPTIONS = {
-    row.name: {name for p in importlib.import_module(f"fcos_d2.cli.{row.module}").command.params for name in p.opts}
-    for row in COMMANDS
-}
+
+
+def options_of(command: click.Command) -> set[str]:
+    """Those of a command, or of all commands of a group."""
+    inner = command.commands.values() if isinstance(command, click.Group) else ()
+    return {name for p in command.params for name in p.opts}.union(*map(options_of, inner))
+
+
+OPTIONS = {row.name: options_of(importlib.import_module(f"fcos_d2.cli.{row.module}").command) for row in COMMANDS}
 
 
 def pasted(text: str) -> list[list[str]]:

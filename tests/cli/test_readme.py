@@ -206,6 +206,15 @@ def test_programs_in_the_docs(page: str, run: Callable, home: Path) -> None:
             run([*words, *short])
 
 
+def test_data_sets_are_converted_divided_and_shown(run: Callable, home: Path) -> None:
+    """Each line of the page, one after the other."""
+    shown = [words for found, words in called("^fcos data") if found.page == "docs/datasets.md"]
+    assert {words[2] for words in shown} == {"convert", "split", "show"}
+    for words in shown:
+        run(words)
+    assert (home / "sheet.jpg").is_file()
+
+
 # What cannot be run here, and what of it is checked.
 
 NOT_RUN = {
@@ -214,7 +223,7 @@ NOT_RUN = {
     r"lazyconfig_train_net\.py": "needs COCO and eight GPUs: script, config and options must exist",
     r"^python -m (projects_tools\.\w+|fcos_d2)": "measures for minutes: the module must exist",
     r"^(git clone|uvx|uv|pip) ": "needs network: nothing is checked",
-    r"^fcos (train|detect|bench|eval|demo|convert|zoo)": "run above or measures: its options must exist",
+    r"^fcos (train|detect|bench|eval|demo|convert|zoo|data)": "run above or measures: its options must exist",
     r"^(export|first=|srun|pytest|\S*python)": "several machines, or a measurement: nothing is checked",
     r"^(--|bash|torchrun)": "the rest of such a line: nothing is checked",
 }
@@ -233,9 +242,11 @@ def test_every_command_line_is_one(found: Block, words: list[str], monkeypatch: 
         assert words[1] in targets
     if words[:1] == ["fcos"]:
         with click.Context(cli) as context:
-            command = cli.get_command(context, words[1])
+            command, rest = cli.get_command(context, words[1]), words[2:]
+            if isinstance(command, click.Group):
+                command, rest = command.get_command(context, words[2]), words[3:]
             assert command is not None
-            command.make_context(words[1], words[2:], parent=context).close()
+            command.make_context(command.name, rest, parent=context).close()
     for word in words:
         if re.fullmatch(r"(configs|projects_tools|docs|tests)/[\w./-]+", word):
             assert (ROOT / word).exists(), word
