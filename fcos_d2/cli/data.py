@@ -65,7 +65,7 @@ def convert(
     from ..data.parts import open_parts
 
     layout = find_dataset(source, format)
-    return _write(session, layout, open_parts(layout), destination, target, images, overwrite)
+    return _write(session, source, layout, open_parts(layout), destination, target, images, overwrite)
 
 
 @fcos_command("split")
@@ -105,23 +105,25 @@ def split(
     layout = find_dataset(source, format)
     parts = divided(open_parts(layout), shares, group=group, stratify=stratify, pool=pool)
     target = target or (layout.format if layout.format in FORMATS else "coco")
-    return _write(session, layout, parts, destination, target, images, overwrite)
+    return _write(session, source, layout, parts, destination, target, images, overwrite)
 
 
 def _write(
-    session: Session, layout: Any, parts: Mapping[str, Any], destination: Path, target: str, images: str,
+    session: Session, source: Path, layout: Any, parts: Mapping[str, Any], destination: Path, target: str, images: str,
     overwrite: bool,
 ) -> Result:  # fmt: skip
     """What convert and split have in common."""
     from ..data.convert import write_set
 
+    if images == "link" and source.is_file() and source.suffix.lower() == ".zip":
+        raise FcosError(f"Links to the images of {source} would lead into the cache: copy them with --images copy.")
     with session.progress("images", sum(len(part.files) for part in parts.values())) as progress:
         accounts = write_set(
             parts, destination, target, images, source=layout.root, overwrite=overwrite,
             progress=lambda done, total: progress.update(done),
         )  # fmt: skip
     data = {
-        "source": layout.root, "format": layout.format, "destination": destination, "to": target, "images": images,
+        "source": source, "format": layout.format, "destination": destination, "to": target, "images": images,
         "parts": {name: dataclasses.asdict(account) for name, account in accounts.items()},
     }  # fmt: skip
     return Result(data, _view(data, accounts))
@@ -233,7 +235,7 @@ def show(
     layout = find_dataset(source, format)
     parts = open_parts(layout)
     if part is not None and part not in parts:
-        raise FcosError(f"The data set {layout.root} has no {part} part; it has {', '.join(parts)}.")
+        raise FcosError(f"The data set {source} has no {part} part; it has {', '.join(parts)}.")
     chosen = choose(parts if part is None else {part: parts[part]}, number, seed, classes)
     failed: list[dict[str, str]] = []
 
@@ -250,12 +252,12 @@ def show(
                 progress.update(done)
 
     total = sum(len(there.files) for there in parts.values())
-    told = f"{layout.root.resolve().name}: {len(chosen)} of {total} images" + (
+    told = f"{source.resolve().name}: {len(chosen)} of {total} images" + (
         f" with {', '.join(classes)}" if classes else ""
     )
     save_picture(draw_sheet(tiles(), sheet_names(parts), told, columns, tile), output)
     images = [{"image": one.path, "split": one.part, "boxes": len(one.boxes)} for one in chosen]
-    data = {"source": layout.root, "format": layout.format, "output": output, "images": images, "failed": failed}
+    data = {"source": source, "format": layout.format, "output": output, "images": images, "failed": failed}
     return Result(data, Text(f"{told}: {output}"), exit_code=1 if failed else 0)
 
 
