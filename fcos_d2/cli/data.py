@@ -228,7 +228,7 @@ def show(
     from ..visualize import Drawable, draw_sheet, free_name, save_picture
 
     output = output.expanduser()
-    if output.suffix.lower() != ".jpg":
+    if output.suffix != ".jpg":
         raise FcosError(f"{output} does not end in .jpg, which is what a sheet is: choose another --output.")
     if free_name(output.parent, output.stem, ()) != output.with_suffix(".jpg"):
         raise FcosError(f"{output} is there and was not drawn by fcos: choose another --output.")
@@ -252,9 +252,8 @@ def show(
                 progress.update(done)
 
     total = sum(len(there.files) for there in parts.values())
-    told = f"{source.resolve().name}: {len(chosen)} of {total} images" + (
-        f" with {', '.join(classes)}" if classes else ""
-    )
+    which = f" with {', '.join(classes)}" if classes else ""
+    told = f"{source.resolve().name}: {len(chosen)} of {total} images{which}"
     save_picture(draw_sheet(tiles(), sheet_names(parts), told, columns, tile), output)
     images = [{"image": one.path, "split": one.part, "boxes": len(one.boxes)} for one in chosen]
     data = {"source": source, "format": layout.format, "output": output, "images": images, "failed": failed}
