@@ -42,7 +42,7 @@ _overwrite = click.option(
 )
 
 
-@fcos_command("convert")
+@fcos_command("convert", short_help="Write a data set in another format.")
 @_source
 @_destination
 @click.option("--to", "target", type=click.Choice(FORMATS), required=True, help="The format of DST.")
@@ -68,7 +68,7 @@ def convert(
     return _write(session, source, layout, open_parts(layout), destination, target, images, overwrite)
 
 
-@fcos_command("split")
+@fcos_command("split", short_help="Divide one into train, val and test.")
 @_source
 @_destination
 @click.option("--val", type=click.FloatRange(0, 1, min_open=True, max_open=True), help="Share of images for val.")
@@ -185,20 +185,22 @@ def _after(data: Mapping[str, Any], accounts: Collection[str]) -> str:
 
 def _links(data: Mapping[str, Any], accounts: Mapping[str, Account]) -> list[str]:
     """How the images get to where the labels look for them."""
-    homes: dict[str, set[Path | None]] = {}
+    homes: dict[str, list[Path | None]] = {}
     for one in accounts.values():
-        homes.setdefault(one.home, set()).add(one.images_from)
+        homes.setdefault(one.home, []).append(one.images_from)
     lines = []
     for home, folders in homes.items():
-        target, source = str(Path(data["destination"], home)), folders.pop()
-        if source is None or folders:
+        target, sources = str(Path(data["destination"], home)), sorted({str(one.resolve()) for one in folders if one})
+        if None in folders:
             lines.append(f"# {target}: put the images here, some by other names (--json lists them)")
+        elif len(sources) > 1:
+            lines.append(f"# {target}: put the images of {' and '.join(sources)} here")
         else:
-            lines.append(shlex.join(["ln", "-s", str(source.resolve()), target]))
+            lines.append(shlex.join(["ln", "-s", *sources, target]))
     return lines
 
 
-@fcos_command("show")
+@fcos_command("show", short_help="Some images with their boxes, on one sheet.")
 @_source
 @shared.path("-o", "--output", required=True, help="The picture to write, a .jpg file.")
 @click.option("--number", type=click.IntRange(1, 1000), default=24, show_default=True, help="Images to show.")

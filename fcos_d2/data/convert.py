@@ -21,7 +21,7 @@ from .meant import shown
 from .naming import image_names, without_common
 from .parts import Part
 from .transfer import place_images
-from .writers import WRITERS, Writer
+from .exports import WRITERS, Writer
 
 __all__ = ["Account", "write_set"]
 

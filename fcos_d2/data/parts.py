@@ -161,7 +161,8 @@ def _pooled(parts: Sequence[Part]) -> Part:
     """All images and labels in one part, with new ids."""
     images: list[dict] = []
     rows: list[dict] = []
-    files, degenerate = {}, set()
+    files: dict[int | str, Path] = {}
+    degenerate = set()
     left_out: Counter[str] = Counter()
     for part in parts:
         numbers = {row["id"]: number for number, row in enumerate(part.coco["images"], start=len(images) + 1)}

@@ -14,7 +14,7 @@ from console import environment, install
 
 from fcos_d2.cli import data as data_commands
 from fcos_d2.cli.convert import FAMILIES
-from fcos_d2.data import transfer, writers
+from fcos_d2.data import exports, transfer
 from fcos_d2.data.synthetic import generate
 from fcos_d2.weights import families
 
@@ -125,7 +125,7 @@ def test_families_of_checkpoints_are_those_that_can_be_read() -> None:
 
 
 def test_formats_that_are_written_and_ways_of_images_are_those_of_the_tables() -> None:
-    assert tuple(writers.WRITERS) == data_commands.FORMATS and tuple(transfer.WAYS) == data_commands.WAYS
+    assert tuple(exports.WRITERS) == data_commands.FORMATS and tuple(transfer.WAYS) == data_commands.WAYS
 
 
 @pytest.mark.skipif(os.name != "posix", reason="terminals of a chosen width")

@@ -18,9 +18,9 @@ from PIL import Image
 
 from fcos_d2.data import class_names, find_dataset, register
 from fcos_d2.data.convert import Account, write_set
+from fcos_d2.data.exports import WRITERS
 from fcos_d2.data.parts import divided, open_parts
 from fcos_d2.data.transfer import WAYS
-from fcos_d2.data.writers import WRITERS
 from fcos_d2.errors import FcosError
 from fcos_d2.evaluation import FastCOCOEvaluator
 

@@ -14,9 +14,9 @@ import pytest
 from PIL import Image
 
 from fcos_d2.data import find_dataset, format_named, read_parts
+from fcos_d2.data.clean import Report
 from fcos_d2.data.coco import prepare
 from fcos_d2.data.convert import write_set
-from fcos_d2.data.ledger import Report
 from fcos_d2.data.parts import open_parts
 from fcos_d2.errors import FcosError
 
@@ -156,6 +156,5 @@ def reports(layout) -> dict[str, Report]:
 
 
 def assert_conserved(report: Report) -> None:
-    counts = report.ledger()
-    assert counts["in"] == counts["used"] + counts["clipped"] + sum(counts["dropped"].values()) + counts["unassignable"]
-    assert min(counts["used"], counts["clipped"], counts["unassignable"], *counts["dropped"].values()) >= 0
+    assert report.annotations == report.objects + report.crowds + sum(report.left_out.values())
+    assert min(report.objects, report.crowds, *report.left_out.values()) >= 0
