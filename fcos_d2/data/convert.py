@@ -17,11 +17,11 @@ from typing import Any
 from ..errors import FcosError
 from . import find_dataset, read_parts
 from .destination import new_folder
+from .exports import WRITERS, Writer
 from .meant import shown
 from .naming import image_names, without_common
 from .parts import Part
 from .transfer import place_images
-from .exports import WRITERS, Writer
 
 __all__ = ["Account", "write_set"]
 
