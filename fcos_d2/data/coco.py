@@ -16,6 +16,7 @@ from pathlib import Path
 from ..errors import FcosError
 from ..files import cache_folders, write_atomically
 from .clean import Report, clean
+from .divide import place
 from .layout import Split
 from .meant import shown
 from .pictures import fit_to_files, require_files, require_sizes
@@ -40,11 +41,6 @@ def _is_read_alike(path: Path) -> bool:
         return data.isascii() or data.decode(locale.getpreferredencoding(False)) == data.decode("utf-8")
     except UnicodeDecodeError:
         return False
-
-
-def _place(name: str) -> float:
-    """A number in 0..1 that depends on a name alone."""
-    return int.from_bytes(hashlib.sha256(name.encode("utf-8", "surrogateescape")).digest()[:8], "big") / 2**64
 
 
 @dataclass(frozen=True)
@@ -76,7 +72,7 @@ class Prepared:
         """
         if not 0 < val_fraction < 1:
             raise FcosError(f"val_fraction is {val_fraction}; it must lie between 0 and 1, for example 0.2.")
-        places = {image["id"]: _place(image["file_name"]) for image in self.coco["images"]}
+        places = {image["id"]: place(image["file_name"]) for image in self.coco["images"]}
         if len(places) < 2:
             raise FcosError(f"{self.split.annotations} has one image only, which cannot be both train and val.")
         val_ids = {i for i, place in places.items() if place < val_fraction} or {min(places, key=places.__getitem__)}

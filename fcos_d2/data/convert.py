@@ -157,8 +157,9 @@ def _said(row: dict, size: tuple[int, int], writer: Writer) -> tuple[dict | None
 
 
 def _without_notes(row: dict) -> dict:
-    """A row without what readers note in it."""
-    return {key: value for key, value in row.items() if not key.startswith("fcos_")}
+    """A row without what readers note in it; the same one where that is nothing."""
+    kept = {key: value for key, value in row.items() if not key.startswith("fcos_")}
+    return kept if len(kept) < len(row) else row
 
 
 def _unsaid(row: Mapping[str, Any]) -> set[str]:

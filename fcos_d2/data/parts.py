@@ -107,7 +107,9 @@ def _with_common_classes(parts: Mapping[str, Part]) -> dict[str, Part]:
             numbers.setdefault(name, {})[row["id"]] = classes[key]["id"]
     found = {}
     for name, part in parts.items():
-        rows = [{**row, "category_id": numbers[name][row["category_id"]]} for row in part.coco["annotations"]]
+        rows, new = part.coco["annotations"], numbers[name]
+        if any(before != after for before, after in new.items()):
+            rows = [{**row, "category_id": new[row["category_id"]]} for row in rows]
         found[name] = replace(part, coco={**part.coco, "categories": list(classes.values()), "annotations": rows})
     return found
 
