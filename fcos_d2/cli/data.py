@@ -235,10 +235,11 @@ def show(
     if free_name(output.parent, output.stem, ()) != output.with_suffix(".jpg"):
         raise FcosError(f"{output} is there and was not drawn by fcos: choose another --output.")
     layout = find_dataset(source, format)
-    parts = open_parts(layout)
-    if part is not None and part not in parts:
-        raise FcosError(f"The data set {source} has no {part} part; it has {', '.join(parts)}.")
-    chosen = choose(parts if part is None else {part: parts[part]}, number, seed, classes)
+    if part is not None and part not in layout.splits:
+        raise FcosError(f"The data set {source} has no {part} part; it has {', '.join(layout.splits)}.")
+    splits = {name: split for name, split in layout.splits.items() if part in (None, name)}
+    parts = open_parts(dataclasses.replace(layout, splits=splits))
+    chosen = choose(parts, number, seed, classes)
     failed: list[dict[str, str]] = []
 
     def tiles() -> Iterator[Any]:

@@ -47,7 +47,8 @@ def new_folder(target: Path, source: Path, record: Mapping[str, Any], overwrite:
         else:
             _exchange(folder, target)
     except OSError as error:
-        raise FcosError(f"{target} cannot be written: {error.strerror or error}.") from error
+        where = f" ({error.filename})" if error.filename else ""
+        raise FcosError(f"{target} cannot be written: {error.strerror or error}{where}.") from error
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 

@@ -62,6 +62,8 @@ def _open(layout: DatasetLayout, name: str, coco: dict) -> Part:
             degenerate.add(row["id"])
         rows.append(row)
     coco["annotations"] = rows
+    if layout.format != "coco":  # whose ids are somebody's; others have none, or count from 0, which COCO's do not
+        _number_classes(coco)
     files = {row["id"]: split.images / row["file_name"] for row in coco["images"]}
     return Part(coco, files, left_out, frozenset(degenerate))
 
@@ -83,6 +85,15 @@ def _degenerate(row: dict, images: Mapping, categories: set) -> tuple[dict, str]
     fixed = {"id": one if isinstance(one, int) and 0 < one <= LARGEST_ID else 1, "image_id": image}
     kept = {key: value for key, value in row.items() if key != "ignore"}
     return {**kept, **fixed, "category_id": category, "bbox": box, "iscrowd": crowd}, ""
+
+
+def _number_classes(coco: dict) -> None:
+    """Number the classes from 1 on, in their order."""
+    categories = sorted(coco["categories"], key=lambda row: row["id"])
+    numbers = {row["id"]: number for number, row in enumerate(categories, start=1)}
+    coco["categories"] = [{**row, "id": numbers[row["id"]]} for row in categories]
+    for row in coco["annotations"]:
+        row["category_id"] = numbers[row["category_id"]]
 
 
 def _with_common_classes(parts: Mapping[str, Part]) -> dict[str, Part]:

@@ -217,6 +217,30 @@ def test_names_of_images_that_lists_and_folders_cannot_have(tmp_path):
         assert sorted(map(len, labels(tmp_path / to)["train"].values())) == [1, 1, 1, 1]
 
 
+@pytest.mark.parametrize("to", WRITERS)
+def test_photographs_that_exif_turns(tmp_path, to):
+    """The size is that of the file, so boxes are turned; what is written is upright and not turned again."""
+    start = coco(tmp_path / "start", {"a.jpg": [(0, [10, 20, 40, 30], 0)]})
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (320, 240)).save(start / "images" / "a.jpg", exif=exif)
+    convert(start, tmp_path / "end", to, "copy")
+    assert (
+        labels(start)["train"]["a.jpg"] == [("cat", [190, 10, 30, 40], 0)] == labels(tmp_path / "end")["train"]["a.jpg"]
+    )
+    (row,) = open_parts(find_dataset(tmp_path / "end"))["train"].coco["images"]
+    assert (row["width"], row["height"]) == (240, 320)
+
+
+def test_classes_of_yolo_count_from_1_in_coco(tmp_path):
+    convert(coco(tmp_path / "start", {"a.jpg": [(0, [1, 2, 3, 4], 0)]}), tmp_path / "yolo", "yolo")
+    convert(tmp_path / "yolo", tmp_path / "end", "coco")
+    text = json.loads((tmp_path / "end" / "train.json").read_text())
+    assert text["categories"] == [{"id": 1, "name": "cat"}, {"id": 2, "name": "dog"}]
+    assert [row["category_id"] for row in text["annotations"]] == [1]
+    assert not any(key.startswith("fcos_") for row in (text, *text["annotations"]) for key in row)
+
+
 def test_parts_of_different_classes_get_all_of_them(tmp_path):
     start = coco(tmp_path / "start", {"a.jpg": [(0, [1, 2, 3, 4], 0)]}, names=("cat", "dog"))
     coco(start, {"b.jpg": [(0, [1, 2, 3, 4], 0), (1, [1, 2, 3, 4], 0)]}, names=("dog", "cow"), part="val")
