@@ -136,7 +136,7 @@ _COUNTS = (
 )
 _REASONS = {
     "crowd": "crowd regions ({to} has none)", "no box": "annotations without a box",
-    "unreadable": "labels that cannot be read", "not finite": "boxes that are not finite",
+    "unreadable": "labels that cannot be read", "not finite": "boxes that are not finite, or beyond a million pixels",
     "negative size": "boxes of negative size", "outside the image": "boxes outside their image",
     "no image": "degenerate boxes of no image", "no class": "degenerate boxes of no class",
 }  # fmt: skip

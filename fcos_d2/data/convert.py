@@ -109,14 +109,17 @@ def _fit(
     sizes = {row["id"]: (row["width"], row["height"]) for row in coco["images"]}
     rows = []
     for row in coco["annotations"]:
+        degenerate = row["id"] in part.degenerate
         said, why = _said(row, sizes[row["image_id"]], writer)
+        if said is not None and degenerate and said["bbox"] != row["bbox"]:
+            said, why = None, "outside the image"  # cutting would make an object of it
         if said is None:
             left_out[why] += 1
             continue
         rows.append(said)
         account.clipped += said["bbox"] != row["bbox"]
-        account.crowds += row["iscrowd"]
-        account.degenerate += row["id"] in part.degenerate
+        account.degenerate += degenerate
+        account.crowds += row["iscrowd"] and not degenerate
     account.written, account.left_out = len(rows), dict(left_out)
     if not writer.anything:
         account.not_said = dict(Counter(what for row in rows for what in _unsaid(row)))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -17,6 +16,8 @@ from .layout import UNREADABLE
 from .meant import LARGEST_ID, flag, identity, number
 
 __all__ = ["Part", "divided", "open_parts"]
+
+_LARGEST = 1e6  # pixels; float64 holds no thousandth of what is much larger
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,7 @@ def _degenerate(row: dict, images: Mapping, categories: set) -> tuple[dict, str]
     image, category = images.get(identity(row.get("image_id"))), identity(row.get("category_id"))
     if len(box) != 4:
         return row, "no box"
-    if not all(value is not None and math.isfinite(value) for value in box):
+    if not all(value is not None and abs(value) < _LARGEST for value in box):
         return row, "not finite"
     if image is None or category not in categories:
         return row, "no image" if image is None else "no class"
@@ -84,7 +85,8 @@ def _degenerate(row: dict, images: Mapping, categories: set) -> tuple[dict, str]
     one = identity(row.get("id"))
     fixed = {"id": one if isinstance(one, int) and 0 < one <= LARGEST_ID else 1, "image_id": image}
     kept = {key: value for key, value in row.items() if key != "ignore"}
-    return {**kept, **fixed, "category_id": category, "bbox": box, "iscrowd": crowd}, ""
+    area = box[2] * box[3]
+    return {**kept, **fixed, "category_id": category, "bbox": box, "area": area, "iscrowd": crowd}, ""
 
 
 def _number_classes(coco: dict) -> None:
