@@ -191,10 +191,8 @@ def _links(data: Mapping[str, Any], accounts: Mapping[str, Account]) -> list[str
     lines = []
     for home, folders in homes.items():
         target, sources = str(Path(data["destination"], home)), sorted({str(one.resolve()) for one in folders if one})
-        if None in folders:
-            lines.append(f"# {target}: put the images here, some by other names (--json lists them)")
-        elif len(sources) > 1:
-            lines.append(f"# {target}: put the images of {' and '.join(sources)} here")
+        if None in folders or len(sources) > 1:
+            lines.append(f"# {target} takes the images, by the names that the labels have")
         else:
             lines.append(shlex.join(["ln", "-s", *sources, target]))
     return lines

@@ -18,6 +18,7 @@ from ..errors import FcosError
 from . import find_dataset, read_parts
 from .destination import new_folder
 from .exports import WRITERS, Writer
+from .formats.listing import pictures_below
 from .meant import shown
 from .naming import image_names, without_common
 from .parts import Part
@@ -39,7 +40,7 @@ class Account:
     images: int
     annotations: int
     home: str  # folder of the data set that its images lie in
-    images_from: Path | None = None  # the folder that could stand for it; None where images have other names
+    images_from: Path | None = None  # the folder that could stand for it; None where none can
     written: int = 0
     crowds: int = 0  # of the written
     degenerate: int = 0  # of the written: kept as they are; training leaves them out
@@ -81,10 +82,10 @@ def write_set(
             placed |= files
         writer.write(folder, fitted)
         place_images(folder, placed, images, progress)
+        if images != "none":
+            _read_back(folder, to, fitted)
         for account in accounts.values():
             (folder / account.home).parent.mkdir(parents=True, exist_ok=True)
-        if images != "none" or writer.anything:
-            _read_back(folder, to, fitted)
     return accounts
 
 
@@ -100,12 +101,16 @@ def _fit(
     names = image_names(plain, files, pattern, writer.one_file_each, writer.flat, taken)
     placed = {pattern.format(name=new): file for new, file in zip(names, files)}
     account.renamed = {row["file_name"]: new for row, old, new in zip(coco["images"], plain, names) if new != old}
-    account.images_from = _one_folder(names, files)
+    folder = _one_folder(names, files)
+    if folder is not None and writer.by_folder and len(pictures_below(folder)) > len(names):
+        folder = None
+    account.images_from = folder
     old = sorted(coco["categories"], key=lambda row: row["id"])
     classes = writer.names([row["name"] for row in old])
     account.classes_renamed = {row["name"]: new for row, new in zip(old, classes) if row["name"] != new}
 
     left_out: Counter[str] = Counter(part.left_out)
+    not_said: Counter[str] = Counter()
     sizes = {row["id"]: (row["width"], row["height"]) for row in coco["images"]}
     rows = []
     for row in coco["annotations"]:
@@ -117,12 +122,11 @@ def _fit(
             left_out[why] += 1
             continue
         rows.append(said)
+        not_said.update(() if writer.anything else _unsaid(row))
         account.clipped += said["bbox"] != row["bbox"]
         account.degenerate += degenerate
         account.crowds += row["iscrowd"] and not degenerate
-    account.written, account.left_out = len(rows), dict(left_out)
-    if not writer.anything:
-        account.not_said = dict(Counter(what for row in rows for what in _unsaid(row)))
+    account.written, account.left_out, account.not_said = len(rows), dict(left_out), dict(not_said)
     fitted = {
         **_without_notes(coco),
         "images": [{**row, "file_name": new} for row, new in zip(coco["images"], names)],
@@ -167,7 +171,11 @@ def _without_notes(row: dict) -> dict:
 
 def _unsaid(row: Mapping[str, Any]) -> set[str]:
     """What an annotation says beside class, box and crowd."""
-    found = {_FIELDS.get(key, "other fields") for key, value in row.items() if key not in _PLAIN and value}
+    found = {
+        _FIELDS.get(key, "other fields")
+        for key, value in row.items()
+        if not (key in _PLAIN or key.startswith("fcos_")) and value
+    }
     area = row["bbox"][2] * row["bbox"][3]
     return found | ({"areas of masks"} if not math.isclose(row.get("area", area), area, abs_tol=1e-3) else set())
 

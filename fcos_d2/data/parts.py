@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -77,16 +78,17 @@ def _degenerate(row: dict, images: Mapping, categories: set) -> tuple[dict, str]
     image, category = images.get(identity(row.get("image_id"))), identity(row.get("category_id"))
     if len(box) != 4:
         return row, "no box"
-    if not all(value is not None and abs(value) < _LARGEST for value in box):
+    x, y, width, height = (math.nan if value is None else value for value in box)
+    if not all(abs(value) < _LARGEST for value in (x, y, width, height)):
         return row, "not finite"
     if image is None or category not in categories:
         return row, "no image" if image is None else "no class"
     crowd = max(flag(row.get("iscrowd")) or 0, flag(row.get("ignore")) or 0)
     one = identity(row.get("id"))
-    fixed = {"id": one if isinstance(one, int) and 0 < one <= LARGEST_ID else 1, "image_id": image}
+    fixed: dict[str, Any] = {"id": one if isinstance(one, int) and 0 < one <= LARGEST_ID else 1, "image_id": image}
     kept = {key: value for key, value in row.items() if key != "ignore"}
-    area = box[2] * box[3]
-    return {**kept, **fixed, "category_id": category, "bbox": box, "area": area, "iscrowd": crowd}, ""
+    fixed |= {"category_id": category, "bbox": [x, y, width, height], "area": width * height, "iscrowd": crowd}
+    return {**kept, **fixed}, ""
 
 
 def _number_classes(coco: dict) -> None:

@@ -43,7 +43,8 @@ def draw_sheet(
     present: set[int] = set()
     pixels = 0
     for image, found, caption in rows:
-        present.update(int(label) for label in found.classes)
+        found = Drawable(*found.arrays())
+        present.update(found.classes.tolist())
         tiles.append((tile_of(image, found, names, tile), caption))
         pixels += tiles[-1][0].width * tiles[-1][0].height
         if pixels > LARGEST_SHEET:

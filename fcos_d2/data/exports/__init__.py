@@ -23,6 +23,7 @@ class Writer:
     write: Callable[[Path, Mapping[str, dict]], None]  # the labels of all parts, as COCO's JSON objects, into a folder
     names: Callable[[list[str]], list[str]] = list  # class names as the format can have them
     one_file_each: bool = True  # whether labels are found by the image's name, which must be one of its own then
+    by_folder: bool = False  # whether all images of a folder belong to its part
     flat: bool = False  # whether names of images have no folders
     anything: bool = False  # whether every field of an annotation is kept
     crowds: bool = True  # whether it can say that a region is a crowd, or an object difficult
@@ -33,7 +34,9 @@ WRITERS: dict[str, Writer] = {
     row.name: row
     for row in (
         Writer("coco", "images/{part}/{name}", coco.write, one_file_each=False, anything=True),
-        Writer("yolo", "images/{part}/{name}", yolo.write, yolo.writable_names, crowds=False, shares=True),
+        Writer(
+            "yolo", "images/{part}/{name}", yolo.write, yolo.writable_names, by_folder=True, crowds=False, shares=True
+        ),
         Writer("voc", "JPEGImages/{name}", voc.write, voc.writable_names, flat=True),
     )
 }

@@ -133,7 +133,7 @@ def _names(path: Path, said: Mapping[str, Any]) -> dict[int, str] | None:
             index is None
             or index != index
             or index < 0
-            or index != int(index)
+            or not float(index).is_integer()
             or not isinstance(name, (str, int, float))
         ):
             raise FcosError(f"{path} has the class {shown(key)}: {shown(name)}; it must be a number and a name.")
