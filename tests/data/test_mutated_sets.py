@@ -80,7 +80,7 @@ def lines(path: Path) -> int:
 FORMS: dict[str, tuple[Callable[[Path], None], str, Callable[[Path], int], str]] = {
     "coco": (in_coco, "train.json", lambda path: len(json.loads(path.read_bytes())["annotations"]), "yolo"),
     "yolo": (in_another("yolo"), "*.[ty]*", lambda path: lines(path) if path.suffix == ".txt" else 0, "voc"),
-    "voc": (in_another("voc"), "*.[tx]*", lambda path: path.read_text(encoding="utf-8").count("<object>"), "coco"),
+    "voc": (in_another("voc"), "*.[tx]*", lambda path: path.read_text(encoding="utf-8").count("<object"), "coco"),
     "csv": (in_csv, "train.csv", lines, "coco"),
 }
 
