@@ -202,19 +202,8 @@ def test_options_in_texts_exist():
     """Each is one of a command; of a script for several machines; or of pip, uv and git in how to get Detectron2."""
     known = set().union(*OPTIONS.values()) | {"--json", "--debug", "--help", "--version"}
     others = {"--num-machines", "--machine-rank", "--dist-url", "--no-build-isolation", "--extra", "--no-pictures"}
-<<<<<<< HEAD
     theirs = ("foreign.py",)  # names the commands of other tools, which convert what is not read here
     assert {(file, name) for file, name in advised() if name not in known | others and file not in theirs} == set()
-=======
-    others |= {
-        "--save-media",
-        "--input-dir",
-        "--output-dir",
-        "--input-type",
-        "--output-type",
-    }  # of other projects' tools
-    assert {(file, name) for file, name in advised() if name not in known | others} == set()
->>>>>>> e2e9cfc (VOC: an image that a list names twice has its labels once; tests of what is told)
 
 
 @pytest.mark.parametrize("row", COMMANDS, ids=lambda row: row.name)
