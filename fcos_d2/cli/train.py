@@ -24,18 +24,22 @@ if TYPE_CHECKING:
 @shared.data
 @shared.data_format
 @shared.model(
-    "A variant (`fcos zoo`), a config file, or a checkpoint. [default: that of --weights, else a small ResNet-18]"
+    "A variant (`fcos zoo`), a config file, or a checkpoint. [default: that of --weights, else one for the device]"
 )
 @shared.output(help="Folder for the results. [default: output/NAME]")
 @click.option("--epochs", type=shared.POSITIVE, help="Passes over the training images.")
 @click.option("--iterations", type=click.IntRange(1), help="Length of training, instead of epochs.")
+@click.option("--minutes", type=shared.POSITIVE, help="Choose size, length and model so that they fit into this time.")
 @click.option("--batch-size", type=click.IntRange(1), help="Images of an iteration, all processes together.")
 @click.option("--image-size", type=click.IntRange(32), help="Shorter side of an image in pixels.")
 @shared.workers
 @shared.device
 @shared.max_pixels
-@shared.weights("Checkpoint to start from; none: from scratch.", metavar="FILE|none")
-@click.option("--new-classes", is_flag=True, help="Start from weights of other classes; their class layer starts anew.")
+@shared.weights(
+    "What to start from; none: from scratch. [default: COCO weights of the model, else ImageNet's, else none]",
+    metavar="FILE|NAME|none",
+)
+@click.option("--new-classes", is_flag=True, help="Learn all classes anew, also those whose names the weights have.")
 @shared.val_fraction
 @click.option("--resume", is_flag=True, help="Go on from the last checkpoint in the output folder.")
 @click.option("--overwrite", is_flag=True, help="Replace an earlier training in the output folder when it is complete.")
@@ -46,6 +50,7 @@ def command(session: Session, output: Path | None, overwrite: bool, num_gpus: in
 
     \b
     fcos train --data DIR                       your images; classes are theirs
+    fcos train --data DIR --minutes 15          what can be learned in that time
     fcos train --data DIR --model fcos_imprv_R_50_FPN_1x
     fcos train --config fcos_imprv_R_50_FPN_1x  COCO in $DETECTRON2_DATASETS
 
@@ -57,11 +62,11 @@ def command(session: Session, output: Path | None, overwrite: bool, num_gpus: in
     if data is None and model is None:
         raise click.UsageError("Give --data DIR to train on your own images, or --config NAME to train what it says.")
     if data is None and (
-        only := next((key for key in ("epochs", "image_size", "val_fraction", "format") if options[key]), None)
+        only := next((key for key in ("epochs", "minutes", "image_size", "val_fraction", "format") if options[key]), None)
     ):
         raise click.UsageError(f"--{only.replace('_', '-')} goes with --data; change a config with KEY=VALUE.")
-    if options["epochs"] and options["iterations"]:
-        raise click.UsageError("Give --epochs or --iterations, not both.")
+    if len([key for key in ("epochs", "iterations", "minutes") if options[key]]) > 1:
+        raise click.UsageError("Give one of --epochs, --iterations and --minutes, not both.")
     given = {name: options[name] for name in ("data", "format", "val_fraction", "weights", "model", "device")}
     if num_gpus > 1 and ":" in (given["device"] or ""):
         raise click.UsageError(f"--device {given['device']} is one device: leave the number out with --num-gpus.")

@@ -13,7 +13,7 @@ from .overrides import parameters_of
 from .plain import nodes
 from .yacs import read_yacs
 
-__all__ = ["resize", "thaw"]
+__all__ = ["freeze", "has_frozen_norms", "resize", "thaw"]
 
 _FROZEN = ("FrozenBN", "EvalBN")
 
@@ -44,14 +44,40 @@ def thaw(model: DictConfig) -> None:
                 OmegaConf.update(model["keys"], ".".join(map(str, path)), thawed, force_add=True)
 
 
-def resize(augmentations: Sequence[Any], size: int, train: bool) -> bool:
+def freeze(model: DictConfig, stages: int) -> None:
+    """Let so many stages of a model's network keep their weights, in place, the stem being the first.
+
+    A network whose builder has no `freeze_at`, or that freezes more already, stays as it is.
+
+    Args:
+        model: node of a LazyConfig; defaults of what it calls count as if they were written there.
+    """
+    for path, value in list(nodes(OmegaConf.to_container(model))):
+        if isinstance(value, dict):
+            node: Any = reduce(getitem, path, model)
+            frozen = node.get("freeze_at", parameters_of(node).get("freeze_at"))
+            if isinstance(frozen, int) and frozen < stages:
+                node.freeze_at = stages
+
+
+def has_frozen_norms(model: DictConfig) -> bool:
+    """Whether norms of a model keep the statistics of its weights."""
+    for path, value in nodes(OmegaConf.to_container(model)):
+        if isinstance(value, dict):
+            node: Any = reduce(getitem, path, model)
+            if node.get("norm", parameters_of(node).get("norm")) in _FROZEN:
+                return True
+    return False
+
+
+def resize(augmentations: Sequence[Any], size: int, scales: Sequence[float] = ()) -> bool:
     """Give images another size, in place; the aspect ratio of the network input stays.
 
     Args:
         augmentations: nodes of Detectron2's; `ResizeShortestEdge`, `ResizeScale` and `Resize` are changed, and what
             crops by a number of pixels after them (`FixedSizeCrop`, absolute `RandomCrop`).
         size: of the shorter side, pixels; for large-scale jittering that of the square.
-        train: draw from several sizes up to this one, where the shorter side is given.
+        scales: draw from this and other sizes, in shares of it, where the shorter side is given; empty: it alone.
     Returns:
         whether one of them sets a size.
     """
@@ -64,10 +90,10 @@ def resize(augmentations: Sequence[Any], size: int, train: bool) -> bool:
                 before.append(node.target_width)
             factor = size / (max if "short_edge_length" in node else min)(before)
         if "short_edge_length" in node:
-            smaller = {max(32, 8 * round(scale * size / 8)) for scale in (0.8, 0.85, 0.9, 0.95)}
-            node.short_edge_length = sorted(smaller | {size}) if train else size
-            node.max_size = round(size * 5 / 3)
-            if train:
+            drawn = {max(32, 8 * round(scale * size / 8)) for scale in scales if scale != 1.0}
+            node.short_edge_length = sorted(drawn | {size}) if scales else size
+            node.max_size = round(max([size, *drawn]) * 5 / 3)
+            if scales:
                 node.sample_style = "choice"
         elif factor:
             absolute = str(node.get("crop_type", "absolute")).startswith("absolute")

@@ -84,8 +84,9 @@ class TrainOptions:
 
     output_dir: str = "./output"
     init_checkpoint: str = ""  # a detector to fine-tune, or ImageNet weights; empty: from scratch
-    # * of another detector's class layer: "check" the names, "drop" the layer, "keep" it
-    init_classes: str = _option("check", choices=("check", "drop", "keep"))
+    # * of another detector's class layer: "check" the names, keep the channels of those that "match", "drop" the layer,
+    # or "keep" it
+    init_classes: str = _option("check", choices=("check", "match", "drop", "keep"))
     # * evaluate weights that were trained for another recipe; training from them only warns
     force_recipe: bool = _option(False, written=False)
     max_iter: int = _option(90000, least=1)

@@ -32,99 +32,28 @@ from ..files import write_json
 from ..visualize import Drawable, draw_comparison, draw_curves
 from ..weights.fetch import fetch
 from ..weights.read import load
+from ..words import duration
 from ..zoo import get_config, is_name
 from . import operating_points, own_data
+from .advice import LONG, advice
 from .building import options_of
+from .pace import measure
+from .plan import Plan, TrainingJob, configure, write_recipe
+from .presets import PRESETS, Preset
 from .settings import start_threads, without_denormals
-from .state import finished
+from .state import finished, iterations_done
 from .trainer import LazyTrainer
-from .workspace import DEMO_IMAGES, Workspace, default_folder
+from .workspace import DEMO_IMAGES, Workspace
 
 __all__ = ["Audience", "DemoSettings", "TrainingJob", "configure", "evaluate_job", "run_demo", "train_job"]
 
+
+_WORTH_MEASURING = 50  # iterations; a shorter training is over before its time is known
 
 # Who is told how far a job is, like the command line's session: say(text), progress(title, total) -> a context with
 # update(done, note, left, due) and say(text), waiting(title) -> a context, no_tables() -> a context in which what
 # libraries print is dropped.
 Audience: TypeAlias = Any
-
-
-@dataclass(frozen=True)
-class TrainingJob:
-    """What was asked of `fcos train`, the options by their names; each process makes its config from it."""
-
-    model: str | None = None
-    data: Path | None = None
-    weights: str | None = None
-    iterations: int | None = None
-    epochs: float | None = None
-    batch_size: int | None = None
-    image_size: int | None = None
-    workers: int | None = None
-    device: str | None = None
-    val_fraction: float | None = None
-    format: str | None = None
-    new_classes: bool = False
-    resume: bool = False
-    overrides: Sequence[str] = ()
-    allow_py: bool = True
-
-    def config(self, output: Path) -> tuple[DictConfig, own_data.OwnData | None]:
-        """The complete config, and the user's data set, registered in this process.
-
-        Raises FcosError if the model, the data, the weights or an override is wrong.
-        """
-        weights = "" if self.weights == "none" else self.weights
-        model = self.model or (weights if weights and own_data.holds_config(weights) else own_data.DEFAULT_MODEL)
-        data: own_data.OwnData | None = None
-        cfg = own_data.lazy_config(model, self.overrides, allow_py=self.allow_py)
-        own_data.require_nodes(cfg)
-        if self.data:
-            data = own_data.open_data(self.data, self.val_fraction, ("train", "val"), self.format)
-            if weights and not self.new_classes:
-                remedy = "add --new-classes to learn those anew"
-                own_data.check_classes(weights, data.class_names, f"the data set {self.data}", remedy)
-            numbers = ("image_size", "batch_size", "iterations", "epochs", "workers", "device")
-            own_data.adapt(
-                cfg, data.names, data.class_names, train_images=data.images["train"], weights=weights,
-                **{name: getattr(self, name) for name in numbers},
-            )  # fmt: skip
-        else:  # a config that names its data itself
-            for key, value in (
-                ("train.init_checkpoint", weights),
-                ("train.max_iter", self.iterations),
-                ("train.device", self.device),
-                ("dataloader.train.total_batch_size", self.batch_size),
-                ("dataloader.train.num_workers", self.workers),
-                ("dataloader.test.num_workers", self.workers),
-            ):
-                if value is not None:
-                    OmegaConf.update(cfg, key, value)
-        cfg.train.output_dir = str(output)
-        if self.new_classes:
-            cfg.train.init_classes = "drop"
-        return apply_lazy(cfg, [text for text in self.overrides if not own_data.is_yacs_key(text)]), data
-
-
-def configure(
-    data: str | Path, model: str | None = None, *, weights: str | None = None, output: str | Path | None = None,
-    **options: Any,
-) -> DictConfig:  # fmt: skip
-    """The config with which `fcos train --data DIR` trains, for `LazyTrainer`.
-
-    Args:
-        data: folder with images and labels, or a .zip of one; its data set is registered in this process.
-        model: a variant, a config file, or a checkpoint; by default that of the weights, else a small ResNet-18.
-        weights: checkpoint to start from; "none": from scratch.
-        output: folder for the results; by default output/NAME.
-        options: those of the command, by their names: epochs, iterations, batch_size, image_size (pixels), workers,
-            device, val_fraction, format (of the data; by default what it looks like), new_classes, and overrides, a
-            list of `key=value`.
-    Raises:
-        FcosError: the model, the data, the weights, an option or an override is wrong; one sentence.
-    """
-    job = TrainingJob(model=model, data=Path(data), weights=weights, **options)
-    return job.config(default_folder(job.data, model) if output is None else Path(output))[0]
 
 
 def _train(audience: Audience, cfg: DictConfig, folder: Path, resume: bool = False) -> tuple[LazyTrainer, float]:
@@ -193,18 +122,25 @@ def train_job(job: TrainingJob, workspace: Workspace, audience: Audience) -> Non
         TrainingInterrupted: see `LazyTrainer.train`.
     """
     output = workspace.target
-    cfg, data = job.config(output)
     first = comm.is_main_process()
+    if job.resume:
+        job = job.as_before(workspace.folder)
+    plan = job.plan(output)
+    cfg, data = plan.cfg, plan.data
+    if plan.start and first:
+        audience.say(plan.start.said)
     if job.resume and all(comm.all_gather(_is_finished(workspace, cfg))):
         more = "--iterations with a higher number trains longer"
         audience.say(f"The training in {output} is complete, so --resume changes nothing; {more}.")
         return
     if data and first:
-        audience.say(data.described() + f" {cfg.train.max_iter} iterations.")
+        audience.say(data.described())
+        audience.say(plan.described())
         names = [name for name in (data.names.train, data.names.val) if name]
         with audience.progress("checking images", data.images["train"] + data.images.get("val", 0)) as progress:
             own_data.check_images(names, lambda done, _: progress.update(done))
     comm.synchronize()
+    expected = _tell_time(plan, workspace, job.resume, audience)
     if not first:
         comm.synchronize()  # the folder is there
         _train(audience, cfg, workspace.folder, job.resume)
@@ -212,6 +148,7 @@ def train_job(job: TrainingJob, workspace: Workspace, audience: Audience) -> Non
     with workspace.writing(job.resume) as folder:
         if workspace.replaces:
             audience.say(f"{output} stays as it is until the new training is complete; that is written to {folder}.")
+        write_recipe(plan, folder)
         comm.synchronize()
         trainer, seconds = _train(audience, cfg, folder, job.resume)
         evaluated_on = _evaluated_on(cfg)
@@ -224,11 +161,31 @@ def train_job(job: TrainingJob, workspace: Workspace, audience: Audience) -> Non
             **_scores(trainer.results, evaluated_on), "best": _best(folder), "thresholds": thresholds,
             "dataset": evaluated_on, "image": _image(evaluated_on), "classes": trainer.class_names,
             "images": data.images if data else None, "iterations": trainer.done + 1, "seconds": round(seconds, 1),
-            "device": cfg.train.device, "output": output,
+            "expected_seconds": expected, "device": cfg.train.device, "output": output,
             "checkpoint": output / "model_final.pth", "plugins": modules_of(cfg),
             "holds_config": trainer.checkpointer.extra["config"] is not None,
         }  # fmt: skip
         write_json(folder / "summary.json", summary)
+
+
+def _tell_time(plan: Plan, workspace: Workspace, resume: bool, audience: Audience) -> float | None:
+    """Tell how long the training will take, and what would shorten a long one; None if it is too short to tell."""
+    cfg, first = plan.cfg, comm.is_main_process()
+    done = comm.all_gather(iterations_done(workspace.folder) if resume else 0)[0]
+    if plan.pace is None and cfg.train.max_iter - done < _WORTH_MEASURING:
+        return None
+    with audience.waiting("measuring a few steps") if first else nullcontext():
+        pace = plan.pace or measure(cfg)
+    expected = pace.seconds(cfg, done)
+    if first and plan.said:
+        audience.say(plan.said)
+    if first:
+        evaluations = f", and evaluations of {duration(pace.evaluation)}" if pace.images else ""
+        steps = f"{cfg.train.max_iter - done} iterations of {pace.step:.2g} s{evaluations}"
+        audience.say(f"It will take about {duration(expected)} on this machine: {steps}.")
+        if expected > LONG:
+            audience.say(f"Shorter: {'; '.join(advice(cfg, pace, plan.model, plan.image_size))}.")
+    return round(expected, 1)
 
 
 def _is_finished(workspace: Workspace, cfg: DictConfig) -> bool:
@@ -340,8 +297,8 @@ def run_demo(settings: DemoSettings, device: str | None, workspace: Workspace, a
     Returns what metrics.json says.
     """
     started = time.monotonic()
-    shared = {field.name for field in dataclasses.fields(own_data.Preset)} & vars(settings).keys()
-    preset = dataclasses.replace(own_data.PRESETS["scratch"], **{name: vars(settings)[name] for name in shared})
+    shared = {field.name for field in dataclasses.fields(Preset)} & vars(settings).keys()
+    preset = dataclasses.replace(PRESETS["scratch"]["large"], **{name: vars(settings)[name] for name in shared})
     with workspace.writing() as folder:
         data = own_data.open_data(_demo_images(settings, workspace, audience))
         try:

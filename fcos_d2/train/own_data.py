@@ -1,13 +1,12 @@
 """A user's folder of images -> the config that trains on it.
 
 `open_data` registers the folder and learns its classes, `adapt` edits the nodes of a LazyConfig for it. How to train
-is a row of `PRESETS`, not a branch.
+is a row of `presets.PRESETS`, not a branch.
 """
 
 from __future__ import annotations
 
 import math
-import os
 import re
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -21,54 +20,26 @@ from detectron2.data import DatasetCatalog
 from detectron2.solver import WarmupParamScheduler
 from detectron2.solver.build import get_default_optimizer_params
 from fvcore.common.param_scheduler import CosineParamScheduler
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
-from ..config.edits import resize, thaw
+from ..config.edits import freeze, has_frozen_norms, resize, thaw
 from ..config.load import load_config
 from ..config.translate import lazy_of_yacs
 from ..data import DatasetNames, class_names, find_dataset, register
 from ..data.images import complaint, frame_sizes, open_image, rgb
+from ..devices import cores
 from ..errors import FcosError
 from ..paths import config_root
 from ..weights.fetch import is_address
 from ..weights.read import load
+from .presets import Preset, choose_preset
 
 __all__ = [
-    "DEFAULT_MODEL", "PRESETS", "OwnData", "Preset", "adapt", "check_classes", "check_images", "cores",
-    "default_workers", "holds_config", "is_yacs_key", "lazy_config", "open_data",
+    "OwnData", "adapt", "check_classes", "check_images", "default_workers", "holds_config", "image_size_of",
+    "is_yacs_key", "lazy_config", "open_data", "require_nodes",
 ]  # fmt: skip
 
-DEFAULT_MODEL = "fcos_R_18_FPN_small"
 _PARTS = {"train", "test"}  # of `dataloader`; a config may do without test data
-
-
-@dataclass(frozen=True)
-class Preset:
-    """How to train on data of one's own."""
-
-    lr: float  # of AdamW, for batches of `batch_size` images; it grows with the root of the batch
-    weight_decay: float  # of all weights but norms and biases
-    batch_size: int
-    epochs: float
-    least_iterations: int  # where the epochs of a small data set would be fewer
-    warmup: float  # share of the iterations in which the learning rate rises; then it falls along a cosine
-    clip_grad: float  # largest norm of the gradient
-    evaluations: int  # the end included
-    image_size: int | None = None  # shorter side, pixels; None leaves the sizes of the config
-    pixel_std: tuple[float, float, float] | None = None  # BGR; None leaves the config's, which weights need
-
-
-PRESETS: dict[str, Preset] = {
-    "scratch": Preset(
-        lr=1e-3, weight_decay=0.05, batch_size=8, epochs=60, least_iterations=1500, warmup=0.15, clip_grad=10.0,
-        evaluations=6, image_size=320, pixel_std=(57.375, 57.12, 58.395),
-    ),
-    # From a detector, or from ImageNet weights of the backbone.
-    "finetune": Preset(
-        lr=1e-4, weight_decay=0.05, batch_size=8, epochs=24, least_iterations=600, warmup=0.05, clip_grad=10.0,
-        evaluations=6,
-    ),
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -133,7 +104,8 @@ def adapt(
         iterations, epochs: length of training; one of them.
         workers: processes that load images; by default half of the cores, 4 at most.
         device: e.g. "cuda"; by default what the machine has.
-        preset: how to train; by default the row of `PRESETS` for the weights. What is None above is taken from it.
+        preset: how to train; by default the row of `PRESETS` for a detector, or without weights for none, and for the
+            number of images. What is None above is taken from it.
     Raises:
         FcosError: the config lacks a node, or a number is out of range.
     """
@@ -141,7 +113,7 @@ def adapt(
     if weights is not None:
         cfg.train.init_checkpoint = weights
     if preset is None:
-        preset = PRESETS["finetune" if cfg.train.init_checkpoint else "scratch"]
+        _, preset = choose_preset("detector" if cfg.train.init_checkpoint else "scratch", train_images)
     batch_size = batch_size or preset.batch_size
     if epochs is not None and (iterations is not None or epochs <= 0):
         wrong = f"are {epochs:g}; they must be more than 0" if iterations is None else "and iterations are both given"
@@ -156,7 +128,7 @@ def adapt(
         if value is not None and value < least:
             raise FcosError(f"The {name} is {value}; it must be at least {least}.")
     _edit_model(cfg.model, len(class_names), preset, from_scratch=not cfg.train.init_checkpoint)
-    _edit_data(cfg.dataloader, names, image_size or preset.image_size, asked=image_size is not None)
+    _edit_data(cfg.dataloader, names, image_size or preset.image_size, preset, asked=image_size is not None)
     cfg.dataloader.train.total_batch_size = batch_size
     workers = default_workers() if workers is None else workers
     for part in _PARTS & cfg.dataloader.keys():
@@ -186,11 +158,6 @@ def is_yacs_key(override: str) -> bool:
     return "." in key and key == key.upper()
 
 
-def cores() -> int:
-    """Number of CPU cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def default_workers() -> int:
     """Processes that load images where nobody says how many."""
     return min(4, cores() // 2)
@@ -205,6 +172,8 @@ def _edit_model(model: DictConfig, num_classes: int, preset: Preset, from_scratc
         model.pixel_std = list(std)
     if from_scratch:
         thaw(model)
+    elif preset.freeze is not None:
+        freeze(model, preset.freeze)
 
 
 def _edit_solver(cfg: DictConfig, preset: Preset, batch_size: int, iterations: int) -> None:
@@ -212,7 +181,7 @@ def _edit_solver(cfg: DictConfig, preset: Preset, batch_size: int, iterations: i
     params = L(get_default_optimizer_params)(
         base_lr="${..lr}", weight_decay_norm=0.0, weight_decay_bias=0.0, bias_lr_factor=1.0
     )
-    lr = preset.lr * math.sqrt(batch_size / preset.batch_size)
+    lr = (preset.careful_lr if has_frozen_norms(cfg.model) else preset.lr) * math.sqrt(batch_size / preset.batch_size)
     cfg.optimizer = L(torch.optim.AdamW)(params=params, lr=lr, weight_decay=preset.weight_decay)
     cfg.lr_multiplier = L(WarmupParamScheduler)(
         scheduler=L(CosineParamScheduler)(start_value=1.0, end_value=0.01), warmup_length=preset.warmup,
@@ -223,9 +192,11 @@ def _edit_solver(cfg: DictConfig, preset: Preset, batch_size: int, iterations: i
         max_iter=iterations, clip_grad=preset.clip_grad, log_period=min(20, max(1, iterations // 50)),
         eval_period=period, checkpointer={"period": period, "max_to_keep": 1},
     )  # fmt: skip
+    if preset.ema is not None:
+        OmegaConf.update(cfg, "train.ema.enabled", preset.ema)
 
 
-def _edit_data(dataloader: DictConfig, names: DatasetNames, size: int | None, asked: bool) -> None:
+def _edit_data(dataloader: DictConfig, names: DatasetNames, size: int | None, preset: Preset, asked: bool) -> None:
     """Data sets, and the size of images.
 
     Raises FcosError if a size that the user `asked` for cannot be set.
@@ -236,11 +207,19 @@ def _edit_data(dataloader: DictConfig, names: DatasetNames, size: int | None, as
         dataloader.test.dataset.names = names.val or names.train
     for part in _PARTS & dataloader.keys() if size else ():
         augmentations = dataloader[part].get("mapper", {}).get("augmentations") or []
-        if not resize(augmentations, size or 0, train=part == "train") and asked:
+        if not resize(augmentations, size or 0, preset.scales if part == "train" else ()) and asked:
             raise FcosError(
                 f"The image size {size} cannot be set: dataloader.{part}.mapper.augmentations has none of Detectron2's "
                 "ResizeShortestEdge, ResizeScale and Resize; change the config itself."
             )
+
+
+def image_size_of(cfg: DictConfig) -> int | None:
+    """Shorter side of test images, in pixels; None where no augmentation of Detectron2's sets it."""
+    steps = OmegaConf.select(cfg, "dataloader.test.mapper.augmentations") or ()
+    sizes = [step.get("short_edge_length") for step in steps if isinstance(step, DictConfig)]
+    found = next((size for size in sizes if size is not None), None)
+    return found if isinstance(found, int) else max(found) if found else None
 
 
 def holds_config(weights: str) -> bool:

@@ -28,7 +28,7 @@ from .buffers import own_buffers
 from .building import BuildingTrainer
 from .hooks import NO_BETTER
 
-__all__ = ["State", "finished"]
+__all__ = ["State", "finished", "iterations_done"]
 
 logger = logging.getLogger("fcos_d2")
 
@@ -46,6 +46,16 @@ def finished(folder: str | Path, options: TrainOptions) -> dict[str, Any] | None
     if not complete or _of_evaluation(state).get("pending", False) or evaluated != done - 1:
         return None
     return percents(results)
+
+
+def iterations_done(folder: str | Path) -> int:
+    """Iterations that the training in a folder has done, as its last checkpoint says; 0 if there is none."""
+    folder = Path(folder)
+    try:
+        name = (folder / "last_checkpoint").read_text(encoding="utf-8").strip()
+        return int(load(folder / name)["iteration"]) + 1
+    except (OSError, FcosError, KeyError, TypeError, ValueError):  # what is wrong is said where it is resumed
+        return 0
 
 
 def _of_evaluation(state: Mapping[str, Any]) -> dict[str, Any]:

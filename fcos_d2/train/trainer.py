@@ -199,7 +199,7 @@ class LazyTrainer(BuildingTrainer):
         """The config, with the folder that is written to."""
         return self.cfg if self.output_dir == self.options.output_dir else in_folder(self.cfg, self.output_dir)
 
-    def _prepare(self) -> None:
+    def prepare(self) -> None:
         """Everything that training needs, in the state of the checkpoint that is resumed."""
         options = self.options
         if options.grad_accumulation > 1 and not hasattr(self.bare_model, "whole_batch"):
@@ -260,7 +260,7 @@ class LazyTrainer(BuildingTrainer):
                     return self.evaluate()
                 self.evaluated, self.results = self.done, self._kept if comm.is_main_process() else {}
                 return self.results
-            self._prepare()
+            self.prepare()
             logger.info("Training from iteration %d to %d.", self.start_iter + 1, self.max_iter)
             with handling(self._request), EventStorage(self.start_iter) as self.storage:
                 try:

@@ -47,7 +47,7 @@ _TRAINED = (
     "evaluation.json", "log.txt", "curves.png", "detections.png", "thresholds.json", "thresholds.png",
     "events.out.tfevents.*", ".*.[0-9]*.part",
 )  # fmt: skip
-TRAINING = Kind("training", "fcos train", (*_TRAINED, "summary.json"), resumable=True)
+TRAINING = Kind("training", "fcos train", (*_TRAINED, "summary.json", "recipe.json"), resumable=True)
 DEMO = Kind("demo", "fcos demo", (*_TRAINED, "training.jsonl"), alone=True)
 # The data set of a demo, which another demo with the same settings uses as it is.
 DEMO_IMAGES = (

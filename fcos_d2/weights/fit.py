@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import FcosError
-from .adjust import choose_classes
+from .adjust import choose_classes, fit_counters
+from .classes import CLASS_LAYER, keep_equal, names_of, pairs
 from .expected import other_recipe, target_of
 from .families import FAMILIES, OURS
 from .fetch import fetch
@@ -27,8 +28,7 @@ logger = logging.getLogger("fcos_d2")
 
 # Missing from files of other origin without harm: counters, and the moving average of positives, which starts anew.
 _STARTS_ANEW = ("num_batches_tracked", "dense.loss.average")
-_CLASS_LAYER = ".cls_logits."
-_CHOICES = ("check", "drop", "keep")
+_CHOICES = ("check", "match", "drop", "keep")
 
 
 @dataclass(frozen=True)
@@ -36,8 +36,9 @@ class Policy:
     """What is accepted when weights go into a model.
 
     Attributes:
-        classes: "check": a file of other classes is an error; "drop": the class layer starts anew; "keep": only the
-            number of classes counts.
+        classes: "check": a file of other classes is an error; "match": classes of equal names keep their channels (see
+            `classes.pairs`), the others start anew; "drop": the class layer starts anew; "keep": only the number of
+            classes counts.
         class_names: what the model's classes are called, if known.
         some_classes: take some of the file's classes, by their names, where the model has only those (an evaluation).
         other_recipe: "refuse" weights that were trained for another recipe (see `expected.other_recipe`), or "warn".
@@ -88,7 +89,9 @@ def fit(model: nn.Module, weights: Weights, policy: Policy | None = None) -> Rep
     if not any(name in own for name in state):
         raise FcosError(f"{weights.path} holds no weight of this model; the first in it is {next(iter(state))!r}.")
     if policy.classes == "drop":
-        state = {name: value for name, value in state.items() if _CLASS_LAYER not in name or name not in own}
+        state = {name: value for name, value in state.items() if CLASS_LAYER not in name or name not in own}
+    elif policy.classes == "match":
+        state = _match_classes(model, own, state, weights, policy, report)
     else:
         state = _choose_classes(model, state, weights, policy, report)
         _check_classes(own, state, weights, policy)
@@ -96,7 +99,7 @@ def fit(model: nn.Module, weights: Weights, policy: Policy | None = None) -> Rep
     state = _complete(own, state, weights, policy, report)
     model.load_state_dict({**own, **state})
     report.tensors = len(state)
-    if any(_CLASS_LAYER in name for name in state):
+    if any(CLASS_LAYER in name for name in state):
         report.num_classes = report.num_classes or getattr(model, "num_classes", 0)
     logger.info("%s", report)
     for text in report.warnings:
@@ -113,12 +116,13 @@ def _translate(
         report.facts.append("the averaged weights (ema) of the training")
     if weights.kind in FAMILIES and hasattr(model, "dense"):
         count, channels = num_classes_of(weights), FAMILIES[weights.kind].channels_of_classes or ()
-        chooses = policy.classes != "drop" and getattr(model, "num_classes", 0) == len(channels) < count
+        chooses = policy.classes not in ("drop", "match") and getattr(model, "num_classes", 0) == len(channels) < count
         found = imported(weights, config=model, num_classes=len(channels) if chooses else count or None)
         report.adopt(found.report)
         return found.state_dict
     if weights.kind == OURS.name and hasattr(model, "dense"):
         report.other_recipe = other_recipe(stored_targets(weights), target_of(model), pixels=True)
+        chosen, _ = fit_counters(chosen, own, report)  # norms may be frozen here that were not there
     known = any(name in own for name in chosen)
     if own.keys() <= chosen.keys() or (weights.kind != "backbone" and (known or not policy.allow_backbone)):
         return chosen
@@ -139,7 +143,7 @@ def _complete(
     missing = [name for name in own if name not in state]
     fresh = [name for name in missing if name.endswith(_STARTS_ANEW) or name in report.initial]
     if policy.classes == "drop":
-        fresh += [name for name in missing if _CLASS_LAYER in name]
+        fresh += [name for name in missing if CLASS_LAYER in name]
     missing = [name for name in missing if name not in fresh]
     left_over = [name for name in state if name not in own]
     if missing and not any(name in state for name in own if not name.startswith("backbone.")):
@@ -185,13 +189,28 @@ def _choose_classes(
     return state
 
 
+def _match_classes(
+    model: nn.Module, own: Mapping[str, Tensor], state: dict[str, Tensor], weights: Weights, policy: Policy,
+    report: Report,
+) -> dict[str, Tensor]:  # fmt: skip
+    """The class layer with the channels of classes that the file and the model both have, by their names."""
+    count, wanted = num_classes_of(weights), getattr(model, "num_classes", 0)
+    here, there = list(policy.class_names or ()), names_of(weights, count) if count else None
+    if not count or ((there in (None, here) or not here) and count == wanted):
+        return state
+    found = pairs(there, here) if there and len(here) == wanted else {}
+    kept = f"{some([here[i] for i in found])} of equal name" if found else "none"
+    report.done.append(f"class channels {count} -> {wanted}: kept {kept}, {wanted - len(found)} start anew")
+    return keep_equal(own, state, found, (wanted, count))
+
+
 def _check_classes(own: Mapping[str, Tensor], state: Mapping[str, Tensor], weights: Weights, policy: Policy) -> None:
     """Raise FcosError if a class layer has another number of classes, or the names differ."""
     origin, file_classes = weights.path, weights.class_names
     class_names = policy.class_names if policy.classes == "check" else None
     for name in own.keys() & state.keys():
         there, here = state[name].shape, own[name].shape
-        if _CLASS_LAYER in name and there != here and there[1:] == here[1:]:
+        if CLASS_LAYER in name and there != here and there[1:] == here[1:]:
             named = f" ({some(file_classes)})" if file_classes else ""
             remedy = "set train.init_classes=drop (fcos train: --new-classes) to start only the class layer anew"
             if policy.some_classes:

@@ -22,8 +22,6 @@ from fcos_d2.modeling.backbone import resnet
 from fcos_d2.modeling.norm import BATCH_NORMS
 from fcos_d2.paths import config_root
 from fcos_d2.train.own_data import (
-    DEFAULT_MODEL,
-    PRESETS,
     adapt,
     check_classes,
     check_images,
@@ -31,8 +29,11 @@ from fcos_d2.train.own_data import (
     lazy_config,
     open_data,
 )
+from fcos_d2.train.presets import PRESETS
 from fcos_d2.weights.write import save
 from fcos_d2.zoo.recipes import RECIPES
+
+SMALL = "fcos_R_18_FPN_small"
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +48,7 @@ def data(folder):
     return open_data(folder)
 
 
-def configured(data, model=DEFAULT_MODEL, **options):
+def configured(data, model=SMALL, **options):
     options = {"train_images": data.images["train"], **options}
     return adapt(zoo.get_config(model), data.names, data.class_names, **options)
 
@@ -82,7 +83,7 @@ def test_data_reaches_loader_and_evaluator(data):
 def test_sizes_keep_the_aspect_ratio(data):
     cfg = configured(data, image_size=64)
     resize = cfg.dataloader.train.mapper.augmentations[0]
-    assert max(resize.short_edge_length) == 64 and min(resize.short_edge_length) >= 48 and resize.max_size == 107
+    assert set(resize.short_edge_length) == {40, 48, 56, 64, 72} and resize.max_size == 120
     tested = instantiate(cfg.dataloader.test.mapper.augmentations[0])
     assert tested.get_transform(torch.zeros(64, 96, 3).numpy()).new_h == 64
 
@@ -100,7 +101,7 @@ def test_sizes_of_a_published_variant_stay(data):
         ({"iterations": 7}, 7),
         ({"epochs": 4, "batch_size": 3}, 8),
         ({"epochs": 0.1, "batch_size": 3}, 1),
-        ({}, PRESETS["scratch"].least_iterations),
+        ({}, PRESETS["scratch"]["few"].least_iterations),
     ],
 )
 def test_length_of_training(data, options, iterations):
@@ -111,7 +112,7 @@ def test_length_of_training(data, options, iterations):
 
 def test_scratch_decays_weights_only(data):
     cfg = configured(data)
-    preset = PRESETS["scratch"]
+    preset = PRESETS["scratch"]["few"]
     cfg.optimizer.params.model = instantiate(cfg.model)
     optimizer = instantiate(cfg.optimizer)
     assert isinstance(optimizer, torch.optim.AdamW)
@@ -125,7 +126,7 @@ def test_scratch_decays_weights_only(data):
 
 def test_learning_rate_rises_and_falls(data):
     multiplier = instantiate(configured(data).lr_multiplier)
-    warmup = PRESETS["scratch"].warmup
+    warmup = PRESETS["scratch"]["few"].warmup
     values = [multiplier(where / 100) for where in range(100)]
     assert values[0] < 0.05 and values[-1] < 0.05
     assert values.index(max(values)) == pytest.approx(100 * warmup, abs=1) and max(values) > 0.9
@@ -134,14 +135,14 @@ def test_learning_rate_rises_and_falls(data):
 def test_weights_to_start_from_choose_the_other_preset(data):
     cfg = configured(data, "fcos_imprv_R_50_FPN_1x")
     assert cfg.train.init_checkpoint.endswith("R-50.pkl")
-    assert cfg.optimizer.lr == PRESETS["finetune"].lr and list(cfg.model.pixel_std) == [1.0, 1.0, 1.0]
-    assert cfg.model.backbone.bottom_up.norm == "FrozenBN"
+    assert cfg.optimizer.lr == PRESETS["detector"]["few"].careful_lr and list(cfg.model.pixel_std) == [1.0, 1.0, 1.0]
+    assert (cfg.model.backbone.bottom_up.norm, cfg.model.backbone.bottom_up.freeze_at) == ("FrozenBN", 2)
 
 
 def test_frozen_network_from_scratch_is_thawed(data):
     cfg = configured(data, "fcos_imprv_R_50_FPN_1x", weights="")
     assert (cfg.model.backbone.bottom_up.norm, cfg.model.backbone.bottom_up.freeze_at) == ("BN", 0)
-    assert cfg.optimizer.lr == PRESETS["scratch"].lr
+    assert cfg.optimizer.lr == PRESETS["scratch"]["few"].lr
 
 
 THAWED = {(v.backbone, RECIPES[v.recipe].head.get("norm")): v for v in zoo.VARIANTS}.values()
@@ -186,8 +187,14 @@ def test_defaults_and_other_projects_networks_are_thawed(data):
 
 
 def test_weights_keep_what_is_frozen(data):
-    for part in ("bottom_up", "in_features"):
-        assert configured(data, "Mobile_NAS").model.backbone[part] == zoo.get_config("Mobile_NAS").model.backbone[part]
+    """Few images freeze more, many leave what the config says."""
+    config = zoo.get_config("Mobile_NAS").model.backbone
+    assert configured(data, "Mobile_NAS", train_images=5000).model.backbone.bottom_up == config.bottom_up
+    few = configured(data, "Mobile_NAS").model.backbone
+    assert few.in_features == config.in_features and few.bottom_up.freeze_at == PRESETS["detector"]["few"].freeze
+    model = instantiate(configured(data, "fcos_R_18_slim_FPN_small", weights="a.pth").model)
+    frozen = {name.split(".")[2] for name, p in model.named_parameters() if not p.requires_grad}
+    assert frozen == {"stem", "res2"}
 
 
 LSJ = "fcos_r18_fpn_gn-head-center-normbbox-centeronreg-giou_8xb8-amp-lsj-200e_coco"
@@ -202,7 +209,7 @@ def test_image_size_of_large_scale_jittering(data):
 
 
 def test_image_size_of_other_augmentations(data):
-    cfg = zoo.get_config(DEFAULT_MODEL)
+    cfg = zoo.get_config(SMALL)
     inner = [L(T.Resize)(shape=[400, 600]), L(T.RandomCrop)(crop_type="absolute", crop_size=[200, 300])]
     relative = L(T.RandomCrop)(crop_type="relative", crop_size=[0.5, 0.5])
     first = L(T.RandomCrop)(crop_type="absolute", crop_size=[50, 60])  # of the image as it is
@@ -217,7 +224,7 @@ def test_image_size_of_other_augmentations(data):
 
 
 def test_image_size_that_nothing_sets(data):
-    cfg = zoo.get_config(DEFAULT_MODEL)
+    cfg = zoo.get_config(SMALL)
     cfg.dataloader.train.mapper.augmentations = [L(T.RandomFlip)()]
     adapt(copy.deepcopy(cfg), data.names, data.class_names, train_images=6)  # no size was asked for
     with pytest.raises(FcosError, match=r"size 64 cannot be set: dataloader\.train\.mapper\.augmentations has none"):
@@ -241,7 +248,7 @@ def test_numbers_out_of_range(data, options):
 
 
 def test_config_without_a_node(data):
-    cfg = zoo.get_config(DEFAULT_MODEL)
+    cfg = zoo.get_config(SMALL)
     del cfg["optimizer"]
     with pytest.raises(FcosError, match="'optimizer'"):
         adapt(cfg, data.names, data.class_names, train_images=6)
@@ -252,8 +259,8 @@ def test_config_without_a_node(data):
 
 def test_yaml_twin_stands_for_its_lazy_config():
     root = config_root()
-    cfg = lazy_config(str(root / zoo.find(DEFAULT_MODEL).yaml))
-    assert cfg.model == zoo.get_config(DEFAULT_MODEL).model
+    cfg = lazy_config(str(root / zoo.find(SMALL).yaml))
+    assert cfg.model == zoo.get_config(SMALL).model
 
 
 def test_other_yaml_is_translated(tmp_path):
