@@ -62,7 +62,9 @@ def command(session: Session, output: Path | None, overwrite: bool, num_gpus: in
     if data is None and model is None:
         raise click.UsageError("Give --data DIR to train on your own images, or --config NAME to train what it says.")
     if data is None and (
-        only := next((key for key in ("epochs", "minutes", "image_size", "val_fraction", "format") if options[key]), None)
+        only := next(
+            (key for key in ("epochs", "minutes", "image_size", "val_fraction", "format") if options[key]), None
+        )
     ):
         raise click.UsageError(f"--{only.replace('_', '-')} goes with --data; change a config with KEY=VALUE.")
     if len([key for key in ("epochs", "iterations", "minutes") if options[key]]) > 1:

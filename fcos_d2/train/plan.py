@@ -14,7 +14,6 @@ from detectron2.data import DatasetCatalog
 from detectron2.utils import comm
 from omegaconf import DictConfig, OmegaConf
 
-from .. import zoo
 from ..config.overrides import apply_lazy
 from ..errors import FcosError
 from ..files import write_json
@@ -133,6 +132,7 @@ class TrainingJob:
     workers: int | None = None
     device: str | None = None
     val_fraction: float | None = None
+    format: str | None = None
     new_classes: bool = False
     resume: bool = False
     overrides: Sequence[str] = ()
@@ -180,7 +180,7 @@ class TrainingJob:
         return Plan(cfg, model=model)
 
     def _of_data(self) -> Plan:
-        data = self.opened or own_data.open_data(self.data or "", self.val_fraction, need=("train", "val"))
+        data = self.opened or own_data.open_data(self.data or "", self.val_fraction, ("train", "val"), self.format)
         model, cfg, start = self._model_and_start(data)
         size, preset = choose_preset(start.kind, data.images["train"])
         sizes = IMAGE_SIZES["cuda" if self.on_gpu() else "cpu"]
@@ -188,8 +188,6 @@ class TrainingJob:
             preset = replace(preset, image_size=choose_size(DatasetCatalog.get(data.names.train or ""), sizes))
         else:
             preset = replace(preset, image_size=None)
-        if start.kind == "detector" and zoo.published(start.weights):
-            preset = replace(preset, lr=preset.careful_lr)
         numbers = ("image_size", "batch_size", "iterations", "epochs", "workers", "device")
         own_data.adapt(
             cfg, data.names, data.class_names, train_images=data.images["train"], weights=start.weights, preset=preset,
@@ -263,14 +261,15 @@ def configure(
     """The config with which `fcos train --data DIR` trains, for `LazyTrainer`.
 
     Args:
-        data: folder with images and their annotations; its data set is registered in this process.
+        data: folder with images and labels, or a .zip of one; its data set is registered in this process.
         model: a variant, a config file, or a checkpoint; by default that of the weights, else one that suits the
             device.
         weights: checkpoint, address or variant to start from; "none": from scratch; by default COCO weights of the
             variant where they can be had, else ImageNet weights of its backbone, else none.
         output: folder for the results; by default output/NAME.
         options: those of the command, by their names: epochs, iterations, minutes, batch_size, image_size (pixels),
-            workers, device, val_fraction, new_classes, and overrides, a list of `key=value`.
+            workers, device, val_fraction, format (of the data; by default what it looks like), new_classes, and
+            overrides, a list of `key=value`.
     Raises:
         FcosError: the model, the data, the weights, an option or an override is wrong; one sentence.
     """

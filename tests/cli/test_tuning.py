@@ -33,8 +33,8 @@ def test_from_scratch_to_fine_tuning_and_on(fcos, shapes, other):
     """The first line tells the start; classes of equal names stay; resuming needs neither weights nor options."""
     first = fcos("train", "--data", shapes, *TINY, "--iterations", 2, "-o", "first", "--device", "cpu")
     lines = said(first)
-    assert lines[0].startswith(f"Training starts from scratch: nobody has published weights of {SLIM}")
-    assert "--model fcos_resnet50_fpn" in lines[0] and any(line.startswith("Recipe for few images") for line in lines)
+    assert lines[0].startswith("Training starts from scratch: ") and SLIM in lines[0]
+    assert any(line.startswith("Recipe for few images") for line in lines)
     assert not any("It will take" in line for line in lines)  # it is over before that is known
 
     words = ("train", "--data", other, *TINY[2:], "--iterations", 1, "-o", "second")
@@ -84,8 +84,3 @@ def test_time_is_told_and_kept(fcos, shapes):
 def test_one_length_is_enough(fcos, shapes, words):
     outcome = fcos("train", "--data", shapes, *words)
     assert outcome.code == 2 and "--minutes" in outcome.err
-
-
-def test_unknown_weights_are_one_sentence(fcos, shapes):
-    outcome = fcos("train", "--data", shapes, *TINY, "--weights", "fcos_resnet50_fpm", "--iterations", 1)
-    assert outcome.code == 1 and "fcos_resnet50_fpn" in outcome.err.splitlines()[-1]
