@@ -38,7 +38,7 @@ from . import operating_points, own_data
 from .advice import LONG, advice
 from .building import options_of
 from .pace import measure
-from .plan import Plan, TrainingJob, configure, write_recipe
+from .plan import Plan, TrainingJob, configure
 from .presets import PRESETS, Preset
 from .settings import start_threads, without_denormals
 from .state import finished, iterations_done
@@ -148,7 +148,7 @@ def train_job(job: TrainingJob, workspace: Workspace, audience: Audience) -> Non
     with workspace.writing(job.resume) as folder:
         if workspace.replaces:
             audience.say(f"{output} stays as it is until the new training is complete; that is written to {folder}.")
-        write_recipe(plan, folder)
+        plan.write(folder)
         comm.synchronize()
         trainer, seconds = _train(audience, cfg, folder, job.resume)
         evaluated_on = _evaluated_on(cfg)

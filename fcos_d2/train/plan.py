@@ -58,10 +58,10 @@ class Plan:
     pace: Pace | None = None
     said: str = ""
 
-    def recipe(self) -> dict[str, Any]:
-        """What was chosen, by the names of the options that choose it again."""
+    def write(self, folder: Path) -> None:
+        """Write RECIPE: what was chosen, by the names of the options that choose it again."""
         cfg, start = self.cfg, self.start or Start("", str(self.cfg.train.init_checkpoint), "")
-        return {
+        chosen = {
             "model": self.model,
             "weights": start.weights or "none",
             "start": start.kind,
@@ -71,6 +71,7 @@ class Plan:
             "data_size": self.size,
             "preset": None if self.preset is None else asdict(self.preset),
         }
+        write_json(folder / RECIPE, chosen)
 
     def described(self) -> str:
         """The recipe in one sentence, each choice with what changes it."""
@@ -248,10 +249,6 @@ def _chosen(folder: Path) -> dict[str, Any]:
         if Path(found.get("model", last)).suffix in CHECKPOINTS:  # whose file may be gone; this has the same config
             found["model"] = last
     return found
-
-
-def write_recipe(plan: Plan, folder: Path) -> None:
-    write_json(folder / RECIPE, plan.recipe())
 
 
 def configure(
