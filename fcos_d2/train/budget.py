@@ -35,7 +35,7 @@ def fit_to_time(job: TrainingJob, output: Path) -> Plan:
     must call it; raises as `TrainingJob.plan`.
     """
     seconds = 60.0 * (job.minutes or 0.0)
-    *larger, fastest = _choices(replace(job, minutes=None), output)
+    *larger, fastest = _choices(replace(job, minutes=None, tell=None), output)
     plan = fastest.plan(output)
     pace = measure(plan.cfg)
     least = _ENOUGH * plan.cfg.train.max_iter
@@ -45,8 +45,9 @@ def fit_to_time(job: TrainingJob, output: Path) -> Plan:
         other = choice.plan(output)
         its = measure(other.cfg)
         if _fitting(its, seconds)[0] >= _ENOUGH * other.cfg.train.max_iter:
-            return _shortened(choice, other, its, seconds, output)
-    return _shortened(fastest, plan, pace, seconds, output)
+            fastest, plan, pace = choice, other, its
+            break
+    return _shortened(replace(fastest, tell=job.tell), plan, pace, seconds, output)
 
 
 def _choices(job: TrainingJob, output: Path) -> Iterator[TrainingJob]:

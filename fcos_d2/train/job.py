@@ -125,17 +125,15 @@ def train_job(job: TrainingJob, workspace: Workspace, audience: Audience) -> Non
     first = comm.is_main_process()
     if job.resume:
         job = job.as_before(workspace.folder)
-    plan = job.plan(output)
+    plan = dataclasses.replace(job, tell=audience.say if first else None).plan(output)
     cfg, data = plan.cfg, plan.data
-    if plan.start and first:
-        audience.say(plan.start.said)
     if job.resume and all(comm.all_gather(_is_finished(workspace, cfg))):
         more = "--iterations with a higher number trains longer"
         audience.say(f"The training in {output} is complete, so --resume changes nothing; {more}.")
         return
     if data and first:
-        audience.say(data.described())
-        audience.say(plan.described())
+        for text in plan.described(job.resume, job.new_classes):
+            audience.say(text)
         names = [name for name in (data.names.train, data.names.val) if name]
         with audience.progress("checking images", data.images["train"] + data.images.get("val", 0)) as progress:
             own_data.check_images(names, lambda done, _: progress.update(done))

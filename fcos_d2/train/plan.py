@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -22,7 +22,7 @@ from . import own_data
 from .budget import fit_to_time
 from .pace import Pace
 from .presets import DEFAULT_MODELS, IMAGE_SIZES, PRESETS, Preset, choose_preset, choose_size
-from .start import Start, choose_start, model_of
+from .start import Start, choose_start, classes_kept, model_of
 from .workspace import default_folder
 
 __all__ = ["RECIPE", "Plan", "TrainingJob", "configure"]
@@ -73,12 +73,18 @@ class Plan:
         }
         write_json(folder / RECIPE, chosen)
 
-    def described(self) -> str:
+    def described(self, resumes: bool, new_classes: bool) -> Iterator[str]:
+        """Sentences for the user: the data, what the weights know of its classes, and the recipe."""
+        if self.data is not None and self.start is not None:
+            yield self.data.described()
+            if not resumes and (kept := classes_kept(self.start, self.data.class_names, new_classes)):
+                yield kept
+            yield self._recipe(self.data.images["train"], self.start)
+
+    def _recipe(self, images: int, start: Start) -> str:
         """The recipe in one sentence, each choice with what changes it."""
-        cfg, preset = self.cfg, self.preset
-        if preset is None or self.data is None or self.start is None:
-            return ""
-        images, batch = self.data.images["train"], cfg.dataloader.train.total_batch_size
+        cfg = self.cfg
+        batch = cfg.dataloader.train.total_batch_size
         epochs = cfg.train.max_iter * batch / images
         drawn = _drawn(cfg)
         sizes = f"shorter side {drawn} (--image-size)" if drawn else "image sizes of the config"
@@ -91,8 +97,8 @@ class Plan:
             *([] if frozen is None else [f"{learns} (model.backbone.bottom_up.freeze_at)"]),
             f"{'averaged' if cfg.train.ema.enabled else 'plain'} weights (train.ema.enabled)",
         ]
-        start = {"scratch": "from scratch", "backbone": "from ImageNet weights", "detector": "from a detector"}
-        return f"Recipe for {_TITLES[self.size]} ({images} images) {start[self.start.kind]}: {'; '.join(parts)}."
+        origin = {"scratch": "from scratch", "backbone": "from ImageNet weights", "detector": "from a detector"}
+        return f"Recipe for {_TITLES[self.size]} ({images} images) {origin[start.kind]}: {'; '.join(parts)}."
 
 
 _TITLES = {
@@ -140,6 +146,7 @@ class TrainingJob:
     allow_py: bool = True
     opened: own_data.OwnData | None = field(default=None, repr=False)  # the data set, if it is registered already
     start: Start | None = field(default=None, repr=False)  # what was decided about the weights before
+    tell: Callable[[str], Any] | None = field(default=None, repr=False)  # who hears of the start, before all else
 
     def config(self, output: Path) -> tuple[DictConfig, own_data.OwnData | None]:
         """The complete config, and the user's data set, registered in this process; raises as `plan`."""
@@ -181,8 +188,10 @@ class TrainingJob:
         return Plan(cfg, model=model)
 
     def _of_data(self) -> Plan:
+        model, cfg, start = self._model_and_start()
+        if self.tell is not None:
+            self.tell(start.said)
         data = self.opened or own_data.open_data(self.data or "", self.val_fraction, ("train", "val"), self.format)
-        model, cfg, start = self._model_and_start(data)
         size, preset = choose_preset(start.kind, data.images["train"])
         sizes = IMAGE_SIZES["cuda" if self.on_gpu() else "cpu"]
         if (own_data.image_size_of(cfg) or 0) <= max(sizes) or start.kind == "scratch":
@@ -198,7 +207,7 @@ class TrainingJob:
             cfg.train.init_classes = "drop" if self.new_classes else "match"
         return Plan(cfg, data, model, start, size, preset, sized=self.image_size or preset.image_size)
 
-    def _model_and_start(self, data: own_data.OwnData) -> tuple[str, DictConfig, Start]:
+    def _model_and_start(self) -> tuple[str, DictConfig, Start]:
         """What is trained, and from which weights: the first process decides, since others may see another network."""
         model, weights, skipped = self.model, self.weights, ""
         if model is None and weights not in (None, "none"):
@@ -210,7 +219,7 @@ class TrainingJob:
             own_data.require_nodes(cfg)
             start = self.start
             if start is None and comm.is_main_process():
-                start = choose_start(weights, model, cfg, data.class_names, self.new_classes, self.overrides)
+                start = choose_start(weights, model, cfg, self.overrides)
             start = comm.all_gather(start)[0]
             assert start is not None
             if not models or start.kind != "scratch" or weights == "none":

@@ -31,7 +31,7 @@ from ..weights.published import imported, num_classes_of
 from ..weights.read import read
 from ..zoo.addresses import ADDRESSES
 
-__all__ = ["Start", "choose_start", "model_of"]
+__all__ = ["Start", "choose_start", "classes_kept", "model_of"]
 
 _PATIENCE = 3.0  # seconds in which a host must answer
 # ImageNet weights that suit backbones whose published rows start from scratch.
@@ -68,17 +68,12 @@ def model_of(weights: str) -> str | None:
     return imported(found).config_name if found.kind in FAMILIES else None
 
 
-def choose_start(
-    asked: str | None, model: str, cfg: DictConfig, class_names: Sequence[str], new_classes: bool = False,
-    overrides: Sequence[str] = (),
-) -> Start:  # fmt: skip
+def choose_start(asked: str | None, model: str, cfg: DictConfig, overrides: Sequence[str] = ()) -> Start:
     """Decide which weights to start from.
 
     Args:
         asked: file, address, variant, "none" for scratch, or None where nobody has said.
         model: the variant, config file or checkpoint that is trained, and `cfg` its config.
-        class_names: of the data.
-        new_classes: whether all of the class layer starts anew.
         overrides: of the config; where they change the model, weights that do not suit it any more are passed over.
     Raises:
         FcosError: weights that were asked for cannot be had.
@@ -86,16 +81,16 @@ def choose_start(
     if asked == "none":
         return Start("scratch", "", "Training starts from scratch, as --weights none asks.")
     if asked:
-        return _read(asked, f"{asked}, as --weights asks", class_names, new_classes)
+        return _read(asked, f"{asked}, as --weights asks")
     if is_code(model) or is_data(model):  # a config of the user's own says it
         if given := cfg.train.init_checkpoint:
-            return _read(given, f"{given}, as {model} says", class_names, new_classes)
+            return _read(given, f"{given}, as {model} says")
         return Start("scratch", "", f"Training starts from scratch: {model} names no weights.")
     trial = _Trial(cfg, [text for text in overrides if text.lower().startswith("model.")])
     reasons = []
     for name, title in _candidates(zoo.find(model), cfg):
         if not (reason := _missing(name) or trial.refuses(name)):
-            return _read(name, title, class_names, new_classes)
+            return _read(name, title)
         reasons.append(f"{title}: {reason}")
     why = "; ".join(reasons) or f"there are no weights of {zoo.find(model).name} to start from"
     return Start("scratch", "", f"Training starts from scratch: {why}.", why)
@@ -159,25 +154,27 @@ class _Trial:
         return ""
 
 
-def _read(name: str, title: str, class_names: Sequence[str], new_classes: bool) -> Start:
+def _read(name: str, title: str) -> Start:
     """The start from weights that are here; raises FcosError if they are not, or cannot be read."""
-    if is_backbone_only(name):
-        return Start("backbone", name, f"Training starts from {title}.")
-    weights = read(fetch(name))
-    if weights.kind == "backbone":
-        return Start("backbone", name, f"Training starts from {title}.")
+    backbone = is_backbone_only(name) or read(fetch(name)).kind == "backbone"
+    return Start("backbone" if backbone else "detector", name, f"Training starts from {title}.")
+
+
+def classes_kept(start: Start, class_names: Sequence[str], new_classes: bool = False) -> str:
+    """What the weights of a start know of the data's classes, in a sentence; empty if they are no detector's."""
+    if start.kind != "detector":
+        return ""
+    weights = read(fetch(start.weights))
     count = num_classes_of(weights)
     there = None if new_classes or not count else names_of(weights, count)
     kept = pairs(there or (), class_names)
     which = ", ".join(class_names[i] for i in sorted(kept)[:5]) + (", ..." if len(kept) > 5 else "")
     if there and len(kept) == len(class_names):
-        classes = "it knows all of the data's classes"
-    elif kept:
+        return "Its class layer knows all classes of the data."
+    if kept:
         others = len(class_names) - len(kept)
         anew = "the other class starts anew" if others == 1 else f"the other {others} classes start anew"
-        classes = f"it keeps what it knows of {which}; {anew}"
-    elif there is None and not new_classes and count == len(class_names):
-        classes = f"its {count} classes have no names and are taken for the data's"
-    else:
-        classes = "its class layer starts anew"
-    return Start("detector", name, f"Training starts from {title}; {classes}.")
+        return f"Its class layer keeps what it knows of {which}; {anew}."
+    if there is None and not new_classes and count == len(class_names):
+        return f"Its {count} classes have no names and are taken for the data's."
+    return "Its class layer starts anew."
