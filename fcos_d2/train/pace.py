@@ -25,7 +25,7 @@ from .trainer import LazyTrainer
 
 __all__ = ["Pace", "measure"]
 
-_LEAST_SECONDS, _MOST_SECONDS, _LEAST_STEPS = 2.0, 20.0, 4
+_LEAST_SECONDS, _MOST_SECONDS, _LEAST_BATCHES = 2.0, 20.0, 3
 _IMAGES = 3  # that are evaluated
 
 
@@ -77,7 +77,7 @@ def measure(cfg: DictConfig) -> Pace:
         with process(Log("", False), trainer.options, trainer.device):
             times = list(_steps(trainer))
             image, images = _evaluation(trainer)
-    loading, learning = (statistics.median(column) for column in zip(*(times[1:] or times)))
+    loading, learning = (statistics.fmean(column) for column in zip(*times))
     step = learning + loading
     if workers:  # beside learning: on the CPU at its cost, and on a GPU unless they cannot keep up
         on_cpu = trainer.device.type == "cpu"
@@ -94,25 +94,35 @@ class _Trial(LazyTrainer):
 
 
 def _steps(trainer: LazyTrainer) -> Iterator[tuple[float, float]]:
-    """Seconds of loading and of learning, for each of a few steps."""
+    """Seconds of loading and of learning, for each of a few batches.
+
+    A batch is taken twice, and the second time counts: kernels for images of a new size are made in the first.
+    """
     trainer.prepare()
     for group in trainer.optimizer.param_groups:
         group["lr"] = 0.0
     start = time.perf_counter()
     with EventStorage(0) as trainer.storage:
         for trainer.iter in range(100):
-            seed_generators(trainer.seed, trainer.iter, comm.get_rank())
+            _step(trainer)
+            trainer.stream.put_back()
             before = time.perf_counter()
-            trainer.run_step()
-            if trainer.device.type == "cuda":
-                torch.cuda.synchronize(trainer.device)
+            _step(trainer)
             loading = trainer.storage.latest()["data_time"][0]
             yield loading, time.perf_counter() - before - loading
-            taken, done = time.perf_counter() - start, trainer.iter + 1
-            enough = taken > _MOST_SECONDS or (taken > _LEAST_SECONDS and done >= _LEAST_STEPS)
+            taken = time.perf_counter() - start
+            enough = taken > _MOST_SECONDS or (taken > _LEAST_SECONDS and trainer.iter + 1 >= _LEAST_BATCHES)
             if any(comm.all_gather(enough)):
                 break
     trainer.stream.close()
+
+
+def _step(trainer: LazyTrainer) -> None:
+    """One step, until the device has done it."""
+    seed_generators(trainer.seed, trainer.iter, comm.get_rank())
+    trainer.run_step()
+    if trainer.device.type == "cuda":
+        torch.cuda.synchronize(trainer.device)
 
 
 def _evaluation(trainer: LazyTrainer) -> tuple[float, int]:

@@ -233,7 +233,7 @@ class TrainingJob:
             folder: what the interrupted training has written.
         """
         known = comm.all_gather(_chosen(folder))[0] if self.data is not None else {}
-        given = {name: known.get(name) for name in ("model", "weights", "image_size", "batch_size")}
+        given: dict[str, Any] = {name: known.get(name) for name in ("model", "weights", "image_size", "batch_size")}
         given = {name: value for name, value in given.items() if getattr(self, name) is None}
         if self.iterations is None and self.epochs is None:
             given["iterations"] = known.get("iterations")
