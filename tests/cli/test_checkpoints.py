@@ -207,8 +207,8 @@ def test_data_of_other_classes_is_refused_with_a_line_that_works(names: list[str
         1,
         *short,
     ]
-    assert "--new-classes" in said(fcos(*line))
-    assert fcos(*line, "--new-classes", "-o", "new").code == 0
+    anew = fcos(*line, "--new-classes", "-o", "new")
+    assert anew.code == 0 and "Its class layer starts anew." in anew.err
     assert fcos("eval", "--weights", "new/model_final.pth", "--data", data, *short).code == 0
 
 
@@ -219,6 +219,7 @@ def test_a_python_training_of_other_classes_advises_what_works(shapes: Path, tmp
     path = trained(tmp_path / "x.pth", "model.num_classes=2", config=False)
     line = {"image_size": 64, "workers": 0, "iterations": 1, "device": "cpu", "output": tmp_path}
     with pytest.raises(FcosError, match=r"2 classes, but the model has 3: set train\.init_classes=drop") as error:
-        LazyTrainer(configure(shapes, SLIM, weights=str(path), **line))
+        LazyTrainer(configure(shapes, SLIM, weights=str(path), overrides=["train.init_classes=check"], **line))
     assert "num_classes=" not in str(error.value)
-    LazyTrainer(configure(shapes, SLIM, weights=str(path), overrides=["train.init_classes=drop"], **line))
+    for more in ([], ["train.init_classes=drop"]):  # and by itself
+        LazyTrainer(configure(shapes, SLIM, weights=str(path), overrides=more, **line))
