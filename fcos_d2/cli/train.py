@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     metavar="FILE|NAME|none",
 )
 @click.option("--new-classes", is_flag=True, help="Learn all classes anew, also those whose names the weights have.")
+@shared.offline
 @shared.val_fraction
 @click.option("--resume", is_flag=True, help="Go on from the last checkpoint in the output folder.")
 @click.option("--overwrite", is_flag=True, help="Replace an earlier training in the output folder when it is complete.")

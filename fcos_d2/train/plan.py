@@ -14,6 +14,7 @@ from detectron2.data import DatasetCatalog
 from detectron2.utils import comm
 from omegaconf import DictConfig, OmegaConf
 
+from .. import zoo
 from ..config.overrides import apply_lazy
 from ..errors import FcosError
 from ..files import write_json
@@ -198,6 +199,8 @@ class TrainingJob:
             preset = replace(preset, image_size=choose_size(DatasetCatalog.get(data.names.train or ""), sizes))
         else:
             preset = replace(preset, image_size=None)
+        if start.kind == "detector" and zoo.published(start.weights):
+            preset = replace(preset, lr=preset.careful_lr)
         numbers = ("image_size", "batch_size", "iterations", "epochs", "workers", "device")
         own_data.adapt(
             cfg, data.names, data.class_names, train_images=data.images["train"], weights=start.weights, preset=preset,

@@ -7,6 +7,7 @@ backbone, then none. No network, or none that answers within seconds, is a reaso
 from __future__ import annotations
 
 import copy
+import os
 import queue
 import socket
 import threading
@@ -14,6 +15,7 @@ import urllib.request
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from urllib.parse import urlparse
 
 from detectron2.config import instantiate
@@ -23,13 +25,14 @@ from .. import zoo
 from ..config.load import is_code, is_data
 from ..config.overrides import apply_lazy
 from ..errors import FcosError
+from ..hub import folder_of, is_offline, place_of, row_of
+from ..hub.kept import found_elsewhere
 from ..weights.classes import names_of, pairs
 from ..weights.families import FAMILIES
 from ..weights.fetch import fetch, is_address, is_backbone_only
 from ..weights.fit import load_model
 from ..weights.published import imported, num_classes_of
 from ..weights.read import read
-from ..zoo.addresses import ADDRESSES
 
 __all__ = ["Start", "choose_start", "classes_kept", "model_of"]
 
@@ -60,6 +63,8 @@ def model_of(weights: str) -> str | None:
 
     Raises FcosError if they are a detector's of which nobody can tell the variant.
     """
+    if not is_address(weights) and not Path(weights).expanduser().is_file():
+        return zoo.find(weights).full_name
     if is_backbone_only(weights):
         return None
     found = read(fetch(weights))
@@ -87,25 +92,36 @@ def choose_start(asked: str | None, model: str, cfg: DictConfig, overrides: Sequ
             return _read(given, f"{given}, as {model} says")
         return Start("scratch", "", f"Training starts from scratch: {model} names no weights.")
     trial = _Trial(cfg, [text for text in overrides if text.lower().startswith("model.")])
-    reasons = []
+    reasons = [] if zoo.published(model) else [f"nobody has published weights of {zoo.find(model).name}"]
     for name, title in _candidates(zoo.find(model), cfg):
         if not (reason := _missing(name) or trial.refuses(name)):
             return _read(name, title)
         reasons.append(f"{title}: {reason}")
-    why = "; ".join(reasons) or f"there are no weights of {zoo.find(model).name} to start from"
-    return Start("scratch", "", f"Training starts from scratch: {why}.", why)
+    why = "; ".join(reasons)
+    hint = "" if zoo.published(model) else f" (--model {zoo.DEFAULT} starts from COCO weights)"
+    return Start("scratch", "", f"Training starts from scratch: {why}{hint}.", why)
 
 
 def _candidates(variant: zoo.Variant, cfg: DictConfig) -> Iterator[tuple[str, str]]:
     """Weights to start a variant from, best first: their name, and what to call them."""
+    if row := zoo.published(variant.full_name):
+        yield variant.full_name, f"COCO weights of {variant.name} ({row.terms})"
     if weights := cfg.train.init_checkpoint or _FOR_SCRATCH.get(variant.backbone, ""):
         yield weights, f"ImageNet weights of its backbone, {weights}"
 
 
 def _missing(name: str) -> str:
     """Why weights cannot be had here and now; empty if their file is here, after fetching it if need be."""
-    if is_address(name) and (silent := _silent([ADDRESSES[name].url if name in ADDRESSES else name])):
-        return silent
+    row = row_of(name)
+    place = None if row is None else place_of(row)
+    here = place is not None and ((folder_of(place) / place).is_file() or found_elsewhere(row))
+    if row is not None and not here and not os.environ.get("FCOS_D2_MIRROR"):
+        if row.is_dead:
+            return f"no program can fetch them ({row.reason})"
+        if all(map(is_offline, row.urls)):
+            return "the network is not to be used, and they are not in the cache"
+        if silent := _silent(row.urls):
+            return silent
     try:
         fetch(name)
     except FcosError as error:
@@ -156,6 +172,8 @@ class _Trial:
 
 def _read(name: str, title: str) -> Start:
     """The start from weights that are here; raises FcosError if they are not, or cannot be read."""
+    if not is_address(name) and not Path(name).expanduser().is_file() and zoo.published(name):
+        name = zoo.find(name).full_name
     backbone = is_backbone_only(name) or read(fetch(name)).kind == "backbone"
     return Start("backbone" if backbone else "detector", name, f"Training starts from {title}.")
 
