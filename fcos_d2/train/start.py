@@ -33,6 +33,7 @@ from ..weights.fetch import fetch, is_address, is_backbone_only
 from ..weights.fit import load_model
 from ..weights.published import imported, num_classes_of
 from ..weights.read import read
+from ..zoo.addresses import Address
 
 __all__ = ["Start", "choose_start", "classes_kept", "model_of"]
 
@@ -113,9 +114,7 @@ def _candidates(variant: zoo.Variant, cfg: DictConfig) -> Iterator[tuple[str, st
 def _missing(name: str) -> str:
     """Why weights cannot be had here and now; empty if their file is here, after fetching it if need be."""
     row = row_of(name)
-    place = None if row is None else place_of(row)
-    here = place is not None and ((folder_of(place) / place).is_file() or found_elsewhere(row))
-    if row is not None and not here and not os.environ.get("FCOS_D2_MIRROR"):
+    if row is not None and not _is_here(row) and not os.environ.get("FCOS_D2_MIRROR"):
         if row.is_dead:
             return f"no program can fetch them ({row.reason})"
         if all(map(is_offline, row.urls)):
@@ -127,6 +126,12 @@ def _missing(name: str) -> str:
     except FcosError as error:
         return str(error).rstrip(".")
     return ""
+
+
+def _is_here(row: Address) -> bool:
+    """Whether a published file is in a cache folder."""
+    place = place_of(row)
+    return (folder_of(place) / place).is_file() or found_elsewhere(row) is not None
 
 
 def _silent(addresses: Sequence[str]) -> str:
