@@ -72,7 +72,7 @@ def _starred(text: str) -> tuple[str, bool]:
 
 def _written(option: Field[Any]) -> str:
     """The default as YAML has it."""
-    return json.dumps(option.default) if option.default in ("", None, True, False) else str(option.default)
+    return json.dumps(option.default) if option.default in ("", None, True, False, ()) else str(option.default)
 
 
 def _values(option: Field[Any], kind: Any) -> str:

@@ -41,6 +41,7 @@ COMMANDS: tuple[Row, ...] = (
     Row("data", "data", "Data sets: to other formats, divided, looked at."),
     Row("zoo", "zoo", "The published variants, and how to use one."),
     Row("bench", "bench", "How fast a detector is, plain and optimized."),
+    Row("doctor", "doctor", "What is installed, which devices there are, what is missing and how to mend it."),
     Row("convert", "convert", "Read checkpoints of other FCOS projects, or write them."),
 )
 

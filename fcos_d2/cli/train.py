@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ..libraries import require_library
 from . import options as shared
 from .checks import check
 from .session import Result, Session, fcos_command
@@ -42,6 +43,10 @@ if TYPE_CHECKING:
 @click.option("--new-classes", is_flag=True, help="Learn all classes anew, also those whose names the weights have.")
 @shared.offline
 @shared.val_fraction
+@click.option(
+    "--log", "loggers", multiple=True, type=click.Choice(["wandb", "mlflow"]),
+    help="Send the course of training there, too, repeatable.",
+)  # fmt: skip
 @click.option("--resume", is_flag=True, help="Go on from the last checkpoint in the output folder.")
 @click.option("--overwrite", is_flag=True, help="Replace an earlier training in the output folder when it is complete.")
 @click.option("--num-gpus", type=click.IntRange(1), default=1, show_default=True, help="Processes, one for each GPU.")
@@ -73,6 +78,8 @@ def command(session: Session, output: Path | None, overwrite: bool, num_gpus: in
     given = {name: options[name] for name in ("data", "format", "val_fraction", "weights", "model", "device")}
     if num_gpus > 1 and ":" in (given["device"] or ""):
         raise click.UsageError(f"--device {given['device']} is one device: leave the number out with --num-gpus.")
+    for name in options["loggers"]:
+        require_library(name, f"--log {name}")
     check(**given, need=("train", "val"))
     from ..train.workspace import TRAINING, Workspace, default_folder
 
@@ -132,6 +139,9 @@ def _view(summary: dict[str, Any], job: TrainingJob, output: Path) -> Any:
         files["model_best.pth"] = "the same weights alone, without what --resume needs"
     files |= {
         "detections.png": "ground truth beside detections",
+        "confusion.png": "which class is taken for which",
+        "misses.jpg": "what was not found, and what was found wrongly",
+        "hits.jpg": "the best detections",
         "curves.png": "losses, learning rate and AP",
         "thresholds.png": "precision, recall and F1 over the score, with the threshold of each class",
         "thresholds.json": "these thresholds, which model_best.pth holds and fcos detect uses",

@@ -104,6 +104,10 @@ class TrainOptions:
     clip_grad: float = _option(0.0, least=0)  # * largest norm of the gradient; 0: not clipped
     early_stop: EarlyStopOptions = EarlyStopOptions()
     best_metric: str = "bbox/AP"  # * decides which weights are model_best.pth
+    # * draw curves.png, confusion.png, misses.jpg and hits.jpg after evaluations; `fcos train` and `configure` set it
+    pictures: bool = False
+    # * where the course of training goes besides metrics.json and TensorBoard
+    loggers: tuple[str, ...] = _option((), choices=("wandb", "mlflow"))
     ddp: DdpOptions = DdpOptions()
     # What Detectron2's `default_setup` reads besides.
     cudnn_benchmark: bool = _option(False, written=False)
@@ -168,7 +172,7 @@ def _typed(key: str, value: Any, kind: Any, rules: Mapping[str, Any]) -> Any:
     kind = kinds[0]
     if get_origin(kind) is tuple:
         if not isinstance(value, (list, tuple)):
-            raise FcosError(f"{key} is {value!r}; it must be a list of whole numbers.")
+            raise FcosError(f"{key} is {value!r}; it must be a list, each of it {_rule(get_args(kind)[0], rules)}.")
         return tuple(_typed(f"{key}[{i}]", item, get_args(kind)[0], rules) for i, item in enumerate(value))
     number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
     if kind in (int, float):

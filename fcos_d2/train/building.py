@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import copy
 import functools
-import importlib.util
 import logging
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -21,7 +20,7 @@ from detectron2.engine.train_loop import TrainerBase
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.modeling import build_model
 from detectron2.utils import comm
-from detectron2.utils.events import EventWriter, JSONWriter, TensorboardXWriter
+from detectron2.utils.events import EventWriter, JSONWriter
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
@@ -39,7 +38,9 @@ from ..evaluation.evaluate import (
 )
 from ..files import write_atomically
 from .course import Course
+from .gallery import Gallery
 from .hooks import EvaluationHook
+from .loggers import loggers, tensorboard
 from .settings import switches
 
 __all__ = ["BuildingTrainer", "in_folder", "options_of", "store_config"]
@@ -68,13 +69,17 @@ class BuildingTrainer(TrainerBase):
         ]
 
     def build_writers(self) -> list[EventWriter]:
-        """metrics.json, and TensorBoard where it is installed; none in processes other than the first."""
+        """metrics.json, TensorBoard where it is installed, pictures, and what `train.loggers` names.
+
+        None in processes other than the first.
+        """
         if not comm.is_main_process():
             return []
         writers: list[EventWriter] = [JSONWriter(str(Path(self.output_dir) / "metrics.json"))]
-        if importlib.util.find_spec("tensorboard"):
-            with suppress(UnicodeEncodeError):  # of a folder whose name this system cannot write in UTF-8
-                writers.append(TensorboardXWriter(self.output_dir))
+        writers += tensorboard(self.output_dir)
+        if self.options.pictures:
+            writers.append(Gallery(self))
+        writers += loggers(self)  # which take the pictures along
         return writers
 
     @classmethod

@@ -118,7 +118,11 @@ def evaluation_text(results: Mapping[str, Any]) -> str:
         named = {name: found for name, found in results.items() if isinstance(found, Mapping) and "bbox" in found}
         return "; ".join(f"{name}: {evaluation_text(found)}" for name, found in named.items()) or "no boxes"
     found = {name: results["bbox"].get(key, math.nan) for key, name in _SCORES.items()}
+    if not any(map(math.isfinite, found.values())):
+        return "no AP, for nothing was found or nothing is there"
     shown = {name: f"{value / 100:.3f}" if math.isfinite(value) else "-" for name, value in found.items()}
+    if not any(map(math.isfinite, found.values())):
+        return "no AP, for nothing was found or nothing is there"
     shown = {name: f"{value / 100:.3f}" if math.isfinite(value) else "-" for name, value in found.items()}
     return ", ".join(f"{name} {value}" for name, value in shown.items())
 

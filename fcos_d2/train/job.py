@@ -29,7 +29,7 @@ from ..errors import FcosError
 from ..evaluation.evaluate import data_class_names
 from ..evaluation.scores import scores, true_boxes
 from ..files import write_json
-from ..visualize import Drawable, draw_comparison, draw_curves
+from ..visualize import Drawable, draw_comparison
 from ..weights.fetch import fetch
 from ..weights.read import load
 from ..words import duration
@@ -37,6 +37,7 @@ from ..zoo import get_config, is_name
 from . import operating_points, own_data
 from .advice import LONG, advice
 from .building import options_of
+from .gallery import guarded
 from .pace import measure
 from .plan import Plan, TrainingJob, configure
 from .presets import PRESETS, Preset
@@ -56,8 +57,10 @@ _WORTH_MEASURING = 50  # iterations; a shorter training is over before its time 
 Audience: TypeAlias = Any
 
 
-def _train(audience: Audience, cfg: DictConfig, folder: Path, resume: bool = False) -> tuple[LazyTrainer, float]:
-    """Train to the end; returns the trainer and the seconds that it took."""
+def _train(
+    audience: Audience, cfg: DictConfig, folder: Path, title: str, resume: bool = False
+) -> tuple[LazyTrainer, float]:
+    """Train to the end, with a title for pictures; returns the trainer and the seconds that it took."""
     started = time.monotonic()
     # This process, which the command has to itself, keeps the memory of one image for the next, up to 64 MiB: glibc
     # returns memory when twice the largest block freed so far lies free. Freeing 32 MiB, never touched, raises that,
@@ -68,7 +71,7 @@ def _train(audience: Audience, cfg: DictConfig, folder: Path, resume: bool = Fal
     trainer = LazyTrainer(cfg, resume=resume, console=False, folder=str(folder))
     first = comm.is_main_process()
     with audience.progress("training", trainer.max_iter) if first else nullcontext() as progress:
-        trainer.progress = progress
+        trainer.progress, trainer.title = progress, title
         with audience.no_tables():
             trainer.train()
     return trainer, time.monotonic() - started
@@ -88,13 +91,11 @@ def _scores(results: dict[str, Any], dataset: str | None) -> dict[str, Any]:
     return scores(results.get(dataset, results), dataset)
 
 
-def _draw(trainer: LazyTrainer, folder: Path, dataset: str | None, title: str, metrics: str = "metrics.json") -> None:
-    """The course of training as curves.png, and detections.png: what is there beside what is found, in six images.
+def _draw(trainer: LazyTrainer, folder: Path, dataset: str | None) -> None:
+    """Draw detections.png: what is there beside what is found, in six images.
 
     The images are spread evenly over a registered data set; those with objects are preferred.
     """
-    if (folder / metrics).is_file():
-        draw_curves(folder / metrics, folder / "curves.png", title)
     if dataset is None or "mapper" not in trainer.cfg.dataloader.test:
         return
     records = DatasetCatalog.get(dataset)
@@ -111,7 +112,7 @@ def _draw(trainer: LazyTrainer, folder: Path, dataset: str | None, title: str, m
             drawn = Drawable(boxes, [box["category_id"] for box in truth])
             rows.append((np.asarray(read_rgb(record["file_name"])), drawn, found))
     if rows:
-        draw_comparison(rows, trainer.class_names or [], folder / "detections.png", title)
+        draw_comparison(rows, trainer.class_names or [], folder / "detections.png", trainer.title)
 
 
 def train_job(job: TrainingJob, workspace: Workspace, audience: Audience) -> None:
@@ -139,19 +140,20 @@ def train_job(job: TrainingJob, workspace: Workspace, audience: Audience) -> Non
             own_data.check_images(names, lambda done, _: progress.update(done))
     comm.synchronize()
     expected = _tell_time(plan, workspace, job.resume, audience)
+    title = data.folder.resolve().name if data else str(job.model)
     if not first:
         comm.synchronize()  # the folder is there
-        _train(audience, cfg, workspace.folder, job.resume)
+        _train(audience, cfg, workspace.folder, title, job.resume)
         return
     with workspace.writing(job.resume) as folder:
         if workspace.replaces:
             audience.say(f"{output} stays as it is until the new training is complete; that is written to {folder}.")
         plan.write(folder)
         comm.synchronize()
-        trainer, seconds = _train(audience, cfg, folder, job.resume)
+        trainer, seconds = _train(audience, cfg, folder, title, job.resume)
         evaluated_on = _evaluated_on(cfg)
-        title = data.folder.resolve().name if data else str(job.model)
-        _draw(trainer, folder, evaluated_on, title)
+        if trainer.options.pictures:
+            guarded("detections.png", lambda: _draw(trainer, folder, evaluated_on))
         thresholds, told = operating_points.of_training(folder, title)
         for sentence in told:
             audience.say(sentence)
@@ -304,11 +306,16 @@ def run_demo(settings: DemoSettings, device: str | None, workspace: Workspace, a
                 get_config(settings.model), data.names, data.class_names, train_images=settings.train_images,
                 weights="", device=device, iterations=settings.iterations, preset=preset,
             )  # fmt: skip
-            cfg.train.update(output_dir=str(workspace.target), seed=settings.seed, channels_last=settings.channels_last)
-            trainer, seconds = _train(audience, cfg, folder)
+            cfg.train.update(
+                output_dir=str(workspace.target),
+                seed=settings.seed,
+                channels_last=settings.channels_last,
+                pictures=True,
+            )
+            trainer, seconds = _train(audience, cfg, folder, "FCOS on synthetic shapes")
             evaluated_on = data.names.val or ""
             (folder / "metrics.json").replace(folder / "training.jsonl")
-            _draw(trainer, folder, evaluated_on, "FCOS on synthetic shapes", "training.jsonl")
+            guarded("detections.png", lambda: _draw(trainer, folder, evaluated_on))
             summary = {
                 **scores(trainer.results, evaluated_on), "best": _best(folder),
                 "seconds": round(time.monotonic() - started, 1), "seconds_training": round(seconds, 1),

@@ -142,6 +142,7 @@ class TrainingJob:
     val_fraction: float | None = None
     format: str | None = None
     new_classes: bool = False
+    loggers: Sequence[str] = ()
     resume: bool = False
     overrides: Sequence[str] = ()
     allow_py: bool = True
@@ -162,7 +163,9 @@ class TrainingJob:
         if self.minutes is not None and self.data is not None:
             return fit_to_time(self, output)
         plan = self._of_data() if self.data else self._of_config()
-        plan.cfg.train.output_dir = str(output)
+        plan.cfg.train.update(output_dir=str(output), pictures=True)
+        if self.loggers:
+            plan.cfg.train.loggers = list(self.loggers)
         cfg = apply_lazy(plan.cfg, [text for text in self.overrides if not own_data.is_yacs_key(text)])
         return replace(plan, cfg=cfg, image_size=own_data.image_size_of(cfg))
 
@@ -277,8 +280,8 @@ def configure(
             variant where they can be had, else ImageNet weights of its backbone, else none.
         output: folder for the results; by default output/NAME.
         options: those of the command, by their names: epochs, iterations, minutes, batch_size, image_size (pixels),
-            workers, device, val_fraction, format (of the data; by default what it looks like), new_classes, and
-            overrides, a list of `key=value`.
+            workers, device, val_fraction, format (of the data; by default what it looks like), new_classes, loggers,
+            and overrides, a list of `key=value`.
     Raises:
         FcosError: the model, the data, the weights, an option or an override is wrong; one sentence.
     """

@@ -44,8 +44,8 @@ class Kind:
 
 _TRAINED = (
     "model_final.pth", "model_best.pth", f"model_{'[0-9]' * 7}.pth", "last_checkpoint", "metrics.json", "config.yaml",
-    "evaluation.json", "log.txt", "curves.png", "detections.png", "thresholds.json", "thresholds.png",
-    "events.out.tfevents.*", ".*.[0-9]*.part",
+    "evaluation.json", "log.txt", "curves.png", "detections.png", "thresholds.json", "thresholds.png", "confusion.png",
+    "confusion.json", "misses.jpg", "hits.jpg", "loggers.json", "events.out.tfevents.*", ".*.[0-9]*.part",
 )  # fmt: skip
 TRAINING = Kind("training", "fcos train", (*_TRAINED, "summary.json", "recipe.json"), resumable=True)
 DEMO = Kind("demo", "fcos demo", (*_TRAINED, "training.jsonl"), alone=True)

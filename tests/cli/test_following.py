@@ -199,9 +199,10 @@ def advised() -> set[tuple[str, str]]:
 
 
 def test_options_in_texts_exist():
-    """Each is one of a command; of a script for several machines; or of pip, uv and git in how to get Detectron2."""
+    """Each is one of a command; of a script for several machines; or of pip, uv, git, docker and nvidia-smi."""
     known = set().union(*OPTIONS.values()) | {"--json", "--debug", "--help", "--version"}
     others = {"--num-machines", "--machine-rank", "--dist-url", "--no-build-isolation", "--extra", "--no-pictures"}
+    others |= {"--force-reinstall", "--no-deps", "--upgrade", "--shm-size", "--query-gpu", "--format"}  # of `doctor`
     theirs = ("foreign.py",)  # names the commands of other tools, which convert what is not read here
     assert {(file, name) for file, name in advised() if name not in known | others and file not in theirs} == set()
 

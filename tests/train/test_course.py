@@ -45,7 +45,7 @@ def test_lines_of_a_training(small, caplog):
     assert due[0][2] > 0 and due[1][2] == 0.0
     assert [done for done, note, *_ in told.updates if note != "evaluating"] == list(range(1, 9))
     assert told.said[1] == f"evaluation after 8 iterations: {evaluation_text(trainer.results)}"
-    assert len(told.said) == 2 and told.said[0].startswith("evaluation after 4 iterations: AP 0.")
+    assert len(told.said) == 2 and told.said[0].startswith("evaluation after 4 iterations: ")
     rows = [json.loads(line) for line in (Path(trainer.output_dir) / "metrics.json").read_text().splitlines()]
     assert all({"images_per_second", "memory_mib", "eta_seconds"} <= row.keys() for row in rows)
     pace = 2 / rows[-1]["time"]
@@ -70,8 +70,8 @@ def test_text_of_an_evaluation():
     found = {"AP": 41.23, "AP50": 71.5, "AP75": 40.0, "APs": math.nan, "APm": 40.56, "APl": 0.0, "AP-cat": 1.0}
     text = "AP 0.412, AP50 0.715, AP75 0.400, small -, medium 0.406, large 0.000"
     assert evaluation_text({"bbox": found}) == text
-    two = {"one": {"bbox": found}, "two": {"bbox": {}}, "three": {"segm": {}}}
-    assert evaluation_text(two).startswith(f"one: {text}; two: AP -, AP50 -")
+    two = {"one": {"bbox": found}, "two": {"bbox": {"AP": math.nan}}, "three": {"segm": {}}}
+    assert evaluation_text(two).startswith(f"one: {text}; two: no AP, for nothing was found")
     assert evaluation_text({}) == "no boxes"
 
 
