@@ -8,11 +8,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from detectron2.structures import BoxMode
 
 from .matching import Found, Truth, match
-from .scores import distinct
+from .scores import distinct, true_boxes
 
-__all__ = ["BACKGROUND", "Pair", "best_hits", "confusion", "false_alarms", "largest_misses", "pairs", "report"]
+__all__ = [
+    "BACKGROUND", "Pair", "best_hits", "confusion", "false_alarms", "largest_misses", "overlap", "pairs", "report",
+]  # fmt: skip
 
 BACKGROUND = "background"
 _ALL = 1 << 40  # detections of an image that are looked at
@@ -109,6 +112,17 @@ def report(matrix: np.ndarray, names: Sequence[str], iou: float, min_score: floa
 
 def _share(part: int, whole: int) -> float | None:
     return float(part / whole) if whole else None
+
+
+def overlap(pair: Pair) -> float:
+    """The largest IoU of a detection with an object of its image, whichever detection takes that."""
+    best = 0.0
+    for box in true_boxes(pair.record):
+        other = np.asarray(BoxMode.convert(list(box["bbox"]), box["bbox_mode"], BoxMode.XYXY_ABS), np.float64)
+        sides = np.minimum(pair.found[2:], other[2:]) - np.maximum(pair.found[:2], other[:2])
+        both = float(sides.clip(min=0).prod())
+        best = max(best, both / max(_area(pair.found) + _area(other) - both, 1e-12))
+    return best
 
 
 def largest_misses(found: Iterable[Pair], count: int) -> list[Pair]:

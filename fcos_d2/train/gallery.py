@@ -24,6 +24,7 @@ logger = logging.getLogger("fcos_d2")
 IOU, MIN_SCORE = 0.5, 0.5  # of what counts as found
 _SHARE = 0.01  # of the time of training that pictures may take while it runs
 _FIRST = 3.0  # seconds that the first ones are expected to take
+_NEAR = 0.2  # IoU from which a detection is taken for one of an object with a bad box
 _EXAMPLES = 10  # in each section of a picture
 
 
@@ -89,7 +90,7 @@ def draw_findings(tables: Mapping[str, Any], folder: Path, title: str, iteration
     matrix = confusion.confusion(pairs, len(names))
     told = {"dataset": name, "iteration": iteration, **confusion.report(matrix, names, IOU, MIN_SCORE)}
     write_json(folder / "confusion.json", told)
-    rule = f"score > {MIN_SCORE:g}, IoU ≥ {IOU:g}\ncolor: share of the row, in the last row of the column"
+    rule = f"score > {MIN_SCORE:g}, IoU ≥ {IOU:g}\ncolor: share of the row,\nin the last row of the column"
     draw_confusion(matrix, names, folder / "confusion.png", f"{title}: what is taken for what", rule)
     missed = confusion.largest_misses(pairs, _EXAMPLES), confusion.false_alarms(pairs, _EXAMPLES)
     sections = [
@@ -123,6 +124,10 @@ def _crop(pair: confusion.Pair, names: Sequence[str]) -> Crop:
     text = f"{names[pair.found_class]} {pair.score:.2f}"
     if pair.is_hit:
         text += f", IoU {pair.iou:.2f}"
+    elif pair.truth is not None:
+        text += f", is {names[pair.truth_class]}"
+    elif (share := confusion.overlap(pair)) >= IOU:
+        text += ", found once already"
     else:
-        text += f", is {names[pair.truth_class]}" if pair.truth is not None else ", nothing is marked here"
+        text += f", box is off, IoU {share:.2f}" if share >= _NEAR else ", nothing is marked here"
     return Crop(image, pair.found, drawn, [text, where])

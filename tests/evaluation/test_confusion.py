@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from detectron2.structures import BoxMode
 
-from fcos_d2.evaluation.confusion import best_hits, confusion, false_alarms, largest_misses, pairs, report
+from fcos_d2.evaluation.confusion import best_hits, confusion, false_alarms, largest_misses, overlap, pairs, report
 from fcos_d2.evaluation.matching import Found, Truth
 
 CAT, DOG, BACK = 0, 1, 2
@@ -110,3 +111,12 @@ def test_worst_and_best_come_first_and_from_several_images():
     assert [(p.score, p.truth_class) for p in wrong] == [(0.9, -1), (0.8, DOG)]
     hits = best_hits(counted([(0, CAT, (0, 0, 30, 24), 0.9), (1, DOG, (0, 0, 5, 5), 0.8)], truth), 5)
     assert [(p.score, round(p.iou, 2)) for p in hits] == [(0.8, 1.0), (0.9, 0.8)]
+
+
+def test_overlap_of_a_detection_that_takes_nothing():
+    boxes = [{"bbox": box, "bbox_mode": BoxMode.XYWH_ABS, "iscrowd": crowd} for box, crowd in ((BOX, 0), (FAR, 1))]
+    record = {**RECORDS[0], "annotations": boxes}
+    (near,) = pairs(
+        Found(*table((0, CAT, (0, 0, 10, 4), 0.9))), Truth(*table((0, CAT, FAR, True))[:3], np.array([True])), [record]
+    )
+    assert overlap(near) == pytest.approx(0.4)
