@@ -38,6 +38,13 @@ class Pair:
     iou: float  # 0 where one of them is alone
 
     @property
+    def box(self) -> np.ndarray:
+        """Of the detection, else of the object."""
+        box = self.truth if self.found is None else self.found
+        assert box is not None
+        return box
+
+    @property
     def is_hit(self) -> bool:
         """Whether an object was found as what it is."""
         return self.truth_class == self.found_class
@@ -119,16 +126,16 @@ def overlap(pair: Pair) -> float:
     best = 0.0
     for box in true_boxes(pair.record):
         other = np.asarray(BoxMode.convert(list(box["bbox"]), box["bbox_mode"], BoxMode.XYXY_ABS), np.float64)
-        sides = np.minimum(pair.found[2:], other[2:]) - np.maximum(pair.found[:2], other[:2])
+        sides = np.minimum(pair.box[2:], other[2:]) - np.maximum(pair.box[:2], other[:2])
         both = float(sides.clip(min=0).prod())
-        best = max(best, both / max(_area(pair.found) + _area(other) - both, 1e-12))
+        best = max(best, both / max(_area(pair.box) + _area(other) - both, 1e-12))
     return best
 
 
 def largest_misses(found: Iterable[Pair], count: int) -> list[Pair]:
     """Objects that no detection took, those of the largest area first."""
     missed = [pair for pair in found if pair.found is None]
-    return _spread(sorted(missed, key=lambda pair: -_area(pair.truth)), count)
+    return _spread(sorted(missed, key=lambda pair: -_area(pair.box)), count)
 
 
 def false_alarms(found: Iterable[Pair], count: int) -> list[Pair]:
@@ -142,8 +149,8 @@ def best_hits(found: Iterable[Pair], count: int) -> list[Pair]:
     return _spread(sorted((pair for pair in found if pair.is_hit), key=lambda pair: -pair.score * pair.iou), count)
 
 
-def _area(box: np.ndarray | None) -> float:
-    return 0.0 if box is None else float((box[2:] - box[:2]).prod())
+def _area(box: np.ndarray) -> float:
+    return float((box[2:] - box[:2]).prod())
 
 
 def _spread(ranked: Iterable[Pair], count: int) -> list[Pair]:

@@ -117,10 +117,10 @@ def _crop(pair: confusion.Pair, names: Sequence[str]) -> Crop:
     image = np.asarray(read_rgb(pair.record["file_name"]))
     where = Path(pair.record["file_name"]).name
     if pair.found is None:
-        width, height = pair.truth[2:] - pair.truth[:2]
+        width, height = pair.box[2:] - pair.box[:2]
         text = f"{names[pair.truth_class]}, {width:.0f}x{height:.0f} px"
-        return Crop(image, pair.truth, Drawable([pair.truth], [pair.truth_class]), [text, where])
-    drawn = Drawable([pair.found], [pair.found_class], [pair.score])
+        return Crop(image, pair.box, Drawable([pair.box], [pair.truth_class]), [text, where])
+    drawn = Drawable([pair.box], [pair.found_class], [pair.score])
     text = f"{names[pair.found_class]} {pair.score:.2f}"
     if pair.is_hit:
         text += f", IoU {pair.iou:.2f}"
@@ -130,4 +130,4 @@ def _crop(pair: confusion.Pair, names: Sequence[str]) -> Crop:
         text += ", found once already"
     else:
         text += f", box is off, IoU {share:.2f}" if share >= _NEAR else ", nothing is marked here"
-    return Crop(image, pair.found, drawn, [text, where])
+    return Crop(image, pair.box, drawn, [text, where])
