@@ -70,11 +70,11 @@ def pairs(
     found = Found(found.image[enough], found.label[enough], found.boxes[enough], found.scores[enough])
     matches = match(found, truth, iou, limit=_ALL, across_classes=True)
     boxes, objects = _corners(found.boxes), _corners(truth.boxes)
-    result = []
+    result: list[Pair] = []
     for row in np.flatnonzero(~matches.ignored):
         own = (boxes[row], int(found.label[row]), float(found.scores[row]))
         gt = int(matches.gt[row])
-        there = (None, -1) if gt < 0 else (objects[gt], int(truth.label[gt]))
+        there: tuple[Any, int] = (None, -1) if gt < 0 else (objects[gt], int(truth.label[gt]))
         result.append(Pair(by_id[found.image[row]], *there, *own, float(matches.iou[row])))
     alone = np.ones(len(truth.crowd), bool)
     alone[matches.gt[matches.right]] = False

@@ -180,7 +180,8 @@ def _cuda(torch: Any) -> dict[str, Any]:
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
         there = torch.cuda.is_available()
-    gpus, unsupported = [], []
+    gpus: list[Gpu] = []
+    unsupported: list[str] = []
     for number in range(torch.cuda.device_count() if there else 0):
         with suppress(Exception):  # a GPU in a state that nothing can be asked of
             found = torch.cuda.get_device_properties(number)
