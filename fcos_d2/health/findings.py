@@ -144,7 +144,7 @@ def _room(machine: Inventory) -> Iterator[Finding]:
 
 def _fonts(machine: Inventory) -> Iterator[Finding]:
     if lacking := [script for script, there in machine.fonts.items() if not there]:
-        text = f"No font of this system has letters of {', '.join(lacking)}: such class names are drawn by number."
+        text = f"No font here has letters of {', '.join(lacking)}: such class names are drawn by number."
         yield Finding(NOTE, text, "apt-get install fonts-noto-cjk fonts-noto-core")
 
 

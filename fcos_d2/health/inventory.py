@@ -25,6 +25,7 @@ OPENCV = (
 # Shown in this order whether they are there or not, besides what our own metadata lists.
 _SHOWN = ("torch", "torchvision", "numpy", "pillow", "hotcoco", "pycocotools", "triton", "matplotlib", "setuptools")
 _OPTIONAL = ("tensorboard", "wandb", "mlflow")
+_SMALLER = {"mlflow": "mlflow-skinny"}  # distributions that bring the same module
 # Modules that must load, and what each of them may raise: a library of the system is missing, versions do not fit.
 _IMPORTED = ("torch", "torchvision", "detectron2", "cv2", "PIL")
 
@@ -74,7 +75,10 @@ def take_inventory() -> Inventory:
     cache, writable, free = _cache()
     return Inventory(
         versions={**versions, **(opencv or {"opencv-python": None})},
-        optional={name: _version(name) for name in dict.fromkeys((*_OPTIONAL, *_extras()))},
+        optional={
+            name: _version(name) or _version(_SMALLER.get(name, name))
+            for name in dict.fromkeys((*_OPTIONAL, *_extras()))
+        },
         unmet=_unmet(), pairs=_built_for(), detectron2=_flavour(), has_pkg_resources=_has("pkg_resources"),
         broken=broken, driver=driver, driver_gpus=driver_gpus, **_cuda(torch),
         hidden=os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1"), cores=_cores(), memory=_memory(),

@@ -56,7 +56,7 @@ class Course(HookBase):
         progress = trainer.progress
         if trainer.evaluated not in (-1, self._told) and trainer.results:
             self._told = trainer.evaluated
-            text = f"evaluation after {self._told + 1} iterations: {evaluation_text(trainer.results)}"
+            text = f"evaluation after iteration {self._told + 1}: {evaluation_text(trainer.results)}"
             logger.info("%s", text)
             if progress is not None:
                 progress.say(text)

@@ -218,7 +218,7 @@ def _flat(node: Any, key: str) -> Any:
     if isinstance(node, Mapping):
         for name, value in node.items():
             yield from _flat(value, f"{key}.{name}" if key else str(name))
-    elif isinstance(node, (int, float, str)):
+    elif isinstance(node, (int, float, str)) and not str(node).startswith("${"):
         yield key, node
 
 

@@ -44,8 +44,8 @@ def test_lines_of_a_training(small, caplog):
         assert re.search(r"AP50 0\.\d{3}, [\d.]+ images/s, [\d.]+ (MiB|GiB)$", note), note
     assert due[0][2] > 0 and due[1][2] == 0.0
     assert [done for done, note, *_ in told.updates if note != "evaluating"] == list(range(1, 9))
-    assert told.said[1] == f"evaluation after 8 iterations: {evaluation_text(trainer.results)}"
-    assert len(told.said) == 2 and told.said[0].startswith("evaluation after 4 iterations: ")
+    assert told.said[1] == f"evaluation after iteration 8: {evaluation_text(trainer.results)}"
+    assert len(told.said) == 2 and told.said[0].startswith("evaluation after iteration 4: ")
     rows = [json.loads(line) for line in (Path(trainer.output_dir) / "metrics.json").read_text().splitlines()]
     assert all({"images_per_second", "memory_mib", "eta_seconds"} <= row.keys() for row in rows)
     pace = 2 / rows[-1]["time"]
@@ -63,7 +63,7 @@ def test_an_evaluation_that_was_pending_is_told(small):
     again = LazyTrainer(config, resume=True, console=False)
     again.progress = told = Listener()
     again.train()
-    assert [text.partition(":")[0] for text in told.said] == [f"evaluation after {n} iterations" for n in (1, 2)]
+    assert [text.partition(":")[0] for text in told.said] == [f"evaluation after iteration {n}" for n in (1, 2)]
 
 
 def test_text_of_an_evaluation():
