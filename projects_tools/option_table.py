@@ -78,7 +78,8 @@ def _written(option: Field[Any]) -> str:
 def _values(option: Field[Any], kind: Any) -> str:
     rules = option.metadata
     if "choices" in rules:
-        return ", ".join(f"`{choice}`" for choice in rules["choices"] if choice)
+        several = "list of " if isinstance(option.default, tuple) else ""
+        return several + ", ".join(f"`{choice}`" for choice in rules["choices"] if choice)
     kinds = get_args(kind) if type(None) in get_args(kind) else (kind,)
     name = {bool: "true or false", int: "whole number", float: "number", str: "text"}.get(kinds[0], "list")
     limits = [f"≥ {rules['least']}"] if "least" in rules else []

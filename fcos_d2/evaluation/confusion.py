@@ -72,14 +72,14 @@ def pairs(
     boxes, objects = _corners(found.boxes), _corners(truth.boxes)
     result: list[Pair] = []
     for row in np.flatnonzero(~matches.ignored):
-        own = (boxes[row], int(found.label[row]), float(found.scores[row]))
-        gt = int(matches.gt[row])
-        there: tuple[Any, int] = (None, -1) if gt < 0 else (objects[gt], int(truth.label[gt]))
-        result.append(Pair(by_id[found.image[row]], *there, *own, float(matches.iou[row])))
+        gt, record = int(matches.gt[row]), by_id[found.image[row]]
+        there, label = (None, -1) if gt < 0 else (objects[gt], int(truth.label[gt]))
+        own, score = int(found.label[row]), float(found.scores[row])
+        result.append(Pair(record, there, label, boxes[row], own, score, float(matches.iou[row])))
     alone = np.ones(len(truth.crowd), bool)
     alone[matches.gt[matches.right]] = False
-    for gt in np.flatnonzero(alone & ~truth.crowd & np.isin(truth.image, list(by_id))):
-        result.append(Pair(by_id[truth.image[gt]], objects[gt], int(truth.label[gt]), None, -1, 0.0, 0.0))
+    for row in np.flatnonzero(alone & ~truth.crowd & np.isin(truth.image, list(by_id))):
+        result.append(Pair(by_id[truth.image[row]], objects[row], int(truth.label[row]), None, -1, 0.0, 0.0))
     return result
 
 
