@@ -82,10 +82,10 @@ def draw_findings(tables: Mapping[str, Any], folder: Path, title: str, iteration
         title: heading of the pictures.
         iteration: of the weights, from 0; None if it is not known.
     """
-    name, (found, truth) = next(iter(tables.items()), ("", (None, None)))
-    names = MetadataCatalog.get(name).get("thing_classes") if name else None
-    if not names:
+    name = next(iter(tables), None)
+    if name is None or not (names := MetadataCatalog.get(name).get("thing_classes")):
         return
+    found, truth = tables[name]
     pairs = confusion.pairs(found, truth, DatasetCatalog.get(name), IOU, MIN_SCORE)
     matrix = confusion.confusion(pairs, len(names))
     told = {"dataset": name, "iteration": iteration, **confusion.report(matrix, names, IOU, MIN_SCORE)}
