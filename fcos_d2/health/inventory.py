@@ -170,7 +170,7 @@ def _driver() -> tuple[str | None, list[Gpu]]:
     """Version and GPUs of the NVIDIA driver, asked without PyTorch."""
     command = ["nvidia-smi", "--query-gpu=driver_version,name,memory.total", "--format=csv,noheader,nounits"]
     with suppress(OSError, subprocess.SubprocessError, ValueError):
-        text = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True).stdout
+        text = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", timeout=20, check=True).stdout
         rows = [[cell.strip() for cell in line.split(",")] for line in text.splitlines() if line.strip()]
         found = [Gpu(row[1], int(row[2]) << 20 if row[2].isdigit() else None) for row in rows if len(row) == 3]
         return (rows[0][0] if rows else None), found

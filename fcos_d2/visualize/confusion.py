@@ -57,7 +57,8 @@ def draw_confusion(
         axis.set_label_text(word, color=_hex(FAINT))
         for label, name in zip(axis.get_ticklabels(), labels, strict=True):
             shown, file = font_for(name)
-            label.set(text=shown, parse_math=False, color=_hex(INK))
+            label.set_text(shown)
+            label.set(parse_math=False, color=_hex(INK))
             label.set_fontproperties(FontProperties(fname=file, size=9))
     axes.tick_params(length=0)
     turned = longest * 0.085 > cell
