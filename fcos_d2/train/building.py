@@ -9,7 +9,6 @@ import copy
 import functools
 import logging
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
