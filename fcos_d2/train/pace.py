@@ -68,7 +68,7 @@ def measure(cfg: DictConfig) -> Pace:
     """
     own = copy.deepcopy(cfg)
     with tempfile.TemporaryDirectory(prefix="fcos_d2_") as folder, generators_kept():
-        own.train.update(output_dir=folder, init_checkpoint="")
+        own.train.update(output_dir=folder, init_checkpoint="", pictures=False, loggers=[])
         workers = OmegaConf.select(own, "dataloader.train.num_workers") or 0
         for part in ("train", "test"):  # the time of loading is told apart from that of learning
             if OmegaConf.select(own, f"dataloader.{part}.num_workers"):
