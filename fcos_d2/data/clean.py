@@ -10,14 +10,15 @@ from __future__ import annotations
 
 import functools
 import logging
-import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
 from ..errors import FcosError
 from .layout import PLACE, UNREADABLE
+from .ledger import Report, clipped
+from .masks import PLAIN, finite_numbers, usable_masks
 from .meant import LARGEST_ID, flag, identity, number, shown
 
 __all__ = ["Report", "clean"]
@@ -26,6 +27,7 @@ logger = logging.getLogger("fcos_d2")
 
 _LARGEST_SIDE = 1e6  # pixels; float32 is exact to a sixteenth there, and infinite soon after float64's 1e38
 _LARGEST_AREA = 1e10  # of what pycocotools counts
+_needed = itemgetter("bbox", "area", "image_id", "category_id", "iscrowd")
 _ENOUGH = 10  # boxes can show that a whole file is written in another way
 
 _LEFT_OUT = ("no box", "degenerate", "unreadable")
@@ -38,33 +40,6 @@ _TOLD = {
     "unreadable": "labels cannot be read and are left out of training and evaluation",
     "area": "annotations have an area that cannot be (0 or less, or more than the image's); that of the box is taken",
 }
-
-
-@dataclass
-class Report:
-    """What became of a file's annotations: `annotations` is the sum of `objects`, `crowds` and all of `left_out`."""
-
-    annotations: int
-    objects: int = 0  # boxes to train on
-    crowds: int = 0  # regions (`iscrowd` 1, or `ignore`) in which detections count as neither right nor wrong
-    left_out: dict[str, int] = field(default_factory=lambda: {"no box": 0, "degenerate": 0})
-    mended: dict[str, int] = field(default_factory=dict)  # field -> in how many annotations, images and categories
-
-    @property
-    def changed(self) -> bool:
-        """Whether the file on disk says something else."""
-        return any(self.left_out.values()) or bool(self.mended)
-
-    def put(self, row: dict, **values: Any) -> None:
-        """Write values into an object of the file, and count those that were not there or were written otherwise."""
-        for key, value in values.items():
-            if key not in row or type(row[key]) is not type(value) or row[key] != value:
-                row[key] = value
-                self.count(key)
-
-    def count(self, key: str) -> None:
-        """A field of one more object was mended."""
-        self.mended[key] = self.mended.get(key, 0) + 1
 
 
 def clean(coco: Any, source: Path) -> Report:
@@ -152,22 +127,25 @@ def _categories(categories: list[dict], source: Path, report: Report) -> dict[in
 def _annotations(rows: list[dict], images: Mapping, categories: Mapping, source: Path, report: Report) -> list[dict]:
     """The mended annotations that stay; the report accounts for all of them."""
     kept: list[dict] = []
-    told: dict[str, list] = {kind: [] for kind in _TOLD}
+    told: dict[str, list[dict]] = {kind: [] for kind in _TOLD}
     unknown: dict[str, list] = {"image_id": [], "category_id": []}
     for row in rows:
+        if _is_sound(row, images, categories):
+            kept.append(row)
+            continue
         box = None if UNREADABLE in row else _box(row, source)
         image, category = images.get(identity(row.get("image_id"))), categories.get(identity(row.get("category_id")))
         if UNREADABLE in row:
-            told["unreadable"].append(f"{_name_of(row)} ({shown(row[UNREADABLE])})")
+            told["unreadable"].append(row)
         elif box is None or not _has_area(box):
-            told["no box" if box is None else "degenerate"].append(_name_of(row))
+            told["no box" if box is None else "degenerate"].append(row)
         elif image is None or category is None:
             unknown["image_id" if image is None else "category_id"].append(row)
         elif box[0] >= image["width"] or box[1] >= image["height"] or box[0] + box[2] <= 0 or box[1] + box[3] <= 0:
-            told["degenerate"].append(_name_of(row))
+            told["degenerate"].append(row)
         else:
             if _mend(row, box, image, source, report):
-                told["area"].append(_name_of(row))
+                told["area"].append(row)
             report.put(row, image_id=image["id"], category_id=category["id"])
             kept.append(row)
     for (key, there), listed in zip(unknown.items(), ("images", "categories")):
@@ -176,15 +154,17 @@ def _annotations(rows: list[dict], images: Mapping, categories: Mapping, source:
                 f"{len(there)} of {len(rows)} annotations in {source} have no known {key}; the first: annotation "
                 f"{shown(_name_of(there[0]))}, {key} {shown(there[0].get(key))}, which is not in '{listed}'."
             )
-    for kind, ids in told.items():
-        if kind in report.left_out or (kind in _LEFT_OUT and ids):
-            report.left_out[kind] = len(ids)
-        if ids:
-            some = ", ".join(map(shown, ids[:5])) + (", ..." if len(ids) > 5 else "")
+    for kind, those in told.items():
+        if kind in report.left_out or (kind in _LEFT_OUT and those):
+            report.left_out[kind] = len(those)
+            report.left_out_of[kind] = [images.get(identity(row.get("image_id")), {}).get("id") for row in those]
+        if those:
+            some = ", ".join(map(_told_of, those[:5])) + (", ..." if len(those) > 5 else "")
             which = "the first" if PLACE in rows[0] else "annotation ids"
-            _warn_once(f"{source}: {len(ids)} of {len(rows)} {_TOLD[kind]}; {which}: {some}.")
+            _warn_once(f"{source}: {len(those)} of {len(rows)} {_TOLD[kind]}; {which}: {some}.")
     report.crowds = sum(row["iscrowd"] for row in kept)
     report.objects = len(kept) - report.crowds
+    report.clipped = clipped(kept, {image["id"]: image for image in images.values()})
     numbers = [row.get("id") for row in kept]
     if not all(type(one) is int and 0 < one <= LARGEST_ID for one in numbers) or len(set(numbers)) < len(numbers):
         for one, row in enumerate(kept, start=1):
@@ -197,9 +177,45 @@ def _name_of(row: dict) -> Any:
     return row.get(PLACE, row.get("id"))
 
 
+def _told_of(row: dict) -> str:
+    """Where an annotation stands, and why it cannot be read."""
+    why = f" ({shown(row[UNREADABLE])})" if UNREADABLE in row else ""
+    return shown(f"{_name_of(row)}{why}") if why else shown(_name_of(row))
+
+
 @functools.cache
 def _warn_once(message: str) -> None:
     logger.warning(message)
+
+
+def _is_sound(row: dict, images: Mapping, categories: Mapping) -> bool:
+    """Whether nothing needs to be mended: said at once of nearly all annotations, since files have millions of them."""
+    try:
+        box, area, number, category, crowd = _needed(row)
+    except KeyError:
+        return False
+    if not (type(number) is type(category) is type(crowd) is int and type(box) is list and len(box) == 4):
+        return False
+    image, (x, y, width, height) = images.get(number), box
+    if image is None or image["id"] != number or category not in categories or not 0 <= crowd <= 1:
+        return False
+    if not (type(x) in PLAIN and type(y) in PLAIN and type(width) in PLAIN and type(height) in PLAIN):
+        return False
+    if not (0 < width < _LARGEST_SIDE and 0 < height < _LARGEST_SIDE and x > -_LARGEST_SIDE and y > -_LARGEST_SIDE):
+        return False
+    if not (x < image["width"] and y < image["height"] and x + width > 0 and y + height > 0):
+        return False
+    if type(area) not in PLAIN or not 0 < area <= _LARGEST_AREA:
+        return False
+    if area > width * height and area > image["width"] * image["height"]:
+        return False
+    masks = row.get("segmentation")
+    return (
+        UNREADABLE not in row
+        and "ignore" not in row
+        and not row.get("keypoints")
+        and (masks is None or usable_masks(masks) == masks)
+    )
 
 
 def _box(row: dict, source: Path) -> list[int | float] | None:
@@ -234,9 +250,11 @@ def _mend(row: dict, box: list[int | float], image: dict, source: Path, report: 
             )
         crowd = max(crowd, meant)
     report.put(row, bbox=box, iscrowd=crowd, area=area if fits else min(of_box, _LARGEST_AREA))
-    segmentation = _usable_masks(row.get("segmentation"))
+    segmentation = usable_masks(row.get("segmentation"))
     useless = {"ignore"} | ({"segmentation"} if segmentation is None and row.get("segmentation") is not None else set())
-    if row.get("keypoints") and not (len(_numbers(row["keypoints"])) % 3 == 0 < len(_numbers(row["keypoints"]))):
+    if row.get("keypoints") and not (
+        len(finite_numbers(row["keypoints"])) % 3 == 0 < len(finite_numbers(row["keypoints"]))
+    ):
         useless |= {"keypoints", "num_keypoints"}
     for key in useless & row.keys():
         del row[key]
@@ -244,26 +262,6 @@ def _mend(row: dict, box: list[int | float], image: dict, source: Path, report: 
     if segmentation is not None:
         report.put(row, segmentation=segmentation)
     return placeholder
-
-
-def _usable_masks(segmentation: Any) -> Any:
-    """Run lengths, or the polygons of at least three points; None where there is neither."""
-    if isinstance(segmentation, dict):
-        size: Any = segmentation.get("size")
-        counts: Any = segmentation.get("counts")
-        sound = len(_numbers(size)) == 2 and all(type(side) is int and side > 0 for side in size)
-        if isinstance(counts, list):
-            sound = sound and all(type(run) is int and run >= 0 for run in counts)
-            return segmentation if sound and sum(counts) == math.prod(size) else None
-        return segmentation if sound and isinstance(counts, str) else None
-    polygons = segmentation if isinstance(segmentation, list) else []
-    return [polygon for polygon in polygons if len(_numbers(polygon)) >= 6 and len(polygon) % 2 == 0] or None
-
-
-def _numbers(values: Any) -> list:
-    """A list of finite numbers; empty for anything else."""
-    sound = isinstance(values, list) and {int, float}.issuperset(map(type, values))
-    return values if sound and all(-1e300 < value < 1e300 for value in values) else []
 
 
 def _check_convention(rows: list[dict], images: Mapping[int | str, dict], source: Path) -> None:

@@ -20,7 +20,7 @@ from .divide import place
 from .layout import Split
 from .meant import shown
 from .pictures import fit_to_files, require_files, require_sizes
-from .texts import read_json
+from .texts import bytes_of, parse_json, read_json
 
 __all__ = ["Prepared", "class_names", "match_classes", "prepare", "read", "register_coco", "shortened"]
 
@@ -32,9 +32,8 @@ def read(split: Split) -> dict:
     return read_json(split.annotations)
 
 
-def _is_read_alike(path: Path) -> bool:
+def _is_read_alike(data: bytes) -> bool:
     """Whether pycocotools, which names no encoding, reads the same text."""
-    data = path.read_bytes()
     if data.startswith(codecs.BOM_UTF8) or json.detect_encoding(data) != "utf-8":
         return False
     try:
@@ -49,7 +48,7 @@ class Prepared:
 
     split: Split
     coco: dict
-    report: Report  # of the whole file
+    report: Report
     as_read: bool  # whether the file on disk says the same, so that no copy is needed
     share: str = ""  # which share of the file this is; "" for all of it
 
@@ -79,14 +78,16 @@ class Prepared:
         if len(val_ids) == len(places):
             val_ids.remove(max(places, key=places.__getitem__))
 
-        def share(side: str, inside: bool) -> Prepared:
-            rows = {
-                "images": [row for row in self.coco["images"] if (row["id"] in val_ids) == inside],
-                "annotations": [row for row in self.coco["annotations"] if (row["image_id"] in val_ids) == inside],
-            }
-            return replace(self, coco={**self.coco, **rows}, as_read=False, share=f"{side} share {val_fraction}")
+        everywhere = {*places, None}  # what is left out of no known image counts once, with train
 
-        return share("train", False), share("val", True)
+        def share(side: str, ids: set) -> Prepared:
+            images = [row for row in self.coco["images"] if row["id"] in ids]
+            rows = [row for row in self.coco["annotations"] if row["image_id"] in ids]
+            report = self.report.share(rows, {row["id"]: row for row in images}, everywhere - ids)
+            coco = {**self.coco, "images": images, "annotations": rows}
+            return replace(self, coco=coco, report=report, as_read=False, share=f"{side} share {val_fraction}")
+
+        return share("train", everywhere - val_ids), share("val", val_ids)
 
     def register(self, name: str) -> str:
         """Enter the part into Detectron2's catalog, where its name may stand for the same files already.
@@ -134,15 +135,18 @@ def prepare(split: Split, reader: Callable[[Split], dict] = read, coco: dict | N
         FcosError: the annotations are wrong (see `clean`), or image files are missing.
     """
     source = split.annotations
-    coco = reader(split) if coco is None else coco
+    data = bytes_of(source) if reader is read else b""  # read once: COCO's own file has 450 MB
+    alike = reader is read and _is_read_alike(data)
+    if coco is None:
+        coco = parse_json(data, source) if reader is read else reader(split)
+    del data
     changed = fit_to_files(coco, split.images, source)
     if reader is not read:  # other formats leave sizes to the files
         require_files(coco, split.images, source)
         require_sizes(coco, split.images, source)
     report = clean(coco, source)
     require_files(coco, split.images, source)
-    as_read = reader is read and not (changed or report.changed) and _is_read_alike(source)
-    return Prepared(split, coco, report, as_read)
+    return Prepared(split, coco, report, as_read=alike and not (changed or report.changed))
 
 
 def register_coco(name: str, json_file: str | Path, image_root: str | Path) -> str:

@@ -14,7 +14,7 @@ import yaml
 from ..errors import FcosError
 from .meant import shown
 
-__all__ = ["Element", "lines_of", "read_json", "read_text", "read_xml", "read_yaml"]
+__all__ = ["Element", "bytes_of", "lines_of", "parse_json", "read_json", "read_text", "read_xml", "read_yaml"]
 
 Element = ElementTree.Element
 
@@ -24,8 +24,13 @@ _MARKS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BO
 
 def read_json(path: Path) -> Any:
     """Read JSON in UTF-8, UTF-16 or UTF-32; raises FcosError if the file is missing or not JSON, e.g. truncated."""
+    return parse_json(bytes_of(path), path)
+
+
+def parse_json(data: bytes, path: Path) -> Any:
+    """What the bytes of a JSON file hold; raises as `read_json` does."""
     try:
-        return json.loads(_bytes(path))
+        return json.loads(data)
     except UnicodeDecodeError as error:
         raise FcosError(f"{path} is not a text file in UTF-8 (byte {error.start}), so it is not JSON.") from error
     except json.JSONDecodeError as error:
@@ -38,7 +43,7 @@ def read_json(path: Path) -> Any:
 
 def read_text(path: Path) -> str:
     """Read text in UTF-8 or UTF-16, which its first bytes then say; raises FcosError if it is neither."""
-    data = _bytes(path)
+    data = bytes_of(path)
     encoding = next((name for mark, name in _MARKS.items() if data.startswith(mark)), "utf-8")
     try:
         return data.decode(encoding)
@@ -80,7 +85,7 @@ def read_xml(path: Path) -> Element:
 
     parser.EntityDeclHandler = refuse
     try:
-        parser.Parse(_bytes(path), True)
+        parser.Parse(bytes_of(path), True)
         return builder.close()
     except (expat.ExpatError, LookupError, ValueError) as error:  # an encoding that there is not
         if isinstance(error, FcosError):
@@ -88,7 +93,7 @@ def read_xml(path: Path) -> Element:
         raise FcosError(f"{path} is not valid XML: {error}; it may be cut off.") from error
 
 
-def _bytes(path: Path) -> bytes:
+def bytes_of(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except (OSError, ValueError) as error:
