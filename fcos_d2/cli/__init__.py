@@ -40,6 +40,7 @@ COMMANDS: tuple[Row, ...] = (
     Row("demo", "demo", "Make images, train a small FCOS on them, show what it finds."),
     Row("data", "data", "Data sets: to other formats, divided, looked at."),
     Row("zoo", "zoo", "The published variants, and how to use one."),
+    Row("check", "audit", "Look for what is wrong with your images and boxes."),
     Row("bench", "bench", "How fast a detector is, plain and optimized."),
     Row("doctor", "doctor", "What is installed, which devices there are, what is missing and how to mend it."),
     Row("convert", "convert", "Read checkpoints of other FCOS projects, or write them."),

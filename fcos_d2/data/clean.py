@@ -21,7 +21,7 @@ from .ledger import Report, clipped
 from .masks import PLAIN, finite_numbers, usable_masks
 from .meant import LARGEST_ID, flag, identity, number, shown
 
-__all__ = ["Report", "clean"]
+__all__ = ["Report", "clean", "require_lists"]
 
 logger = logging.getLogger("fcos_d2")
 
@@ -55,6 +55,17 @@ def clean(coco: Any, source: Path) -> Report:
         FcosError: a key is missing, there is no image or category, ids repeat, an annotation refers to nothing, or a
             value has no meaning, such as a box of three numbers.
     """
+    require_lists(coco, source)
+    report = Report(len(coco["annotations"]))
+    images = _images(coco["images"], source, report)
+    categories = _categories(coco["categories"], source, report)
+    coco["annotations"] = _annotations(coco["annotations"], images, categories, source, report)
+    _check_convention(coco["annotations"], {row["id"]: row for row in coco["images"]}, source)
+    return report
+
+
+def require_lists(coco: Any, source: Path) -> None:
+    """Raise FcosError unless a JSON value has COCO's three lists, and these hold objects."""
     if not isinstance(coco, dict):
         raise FcosError(f"{source} is not a COCO file: it holds a JSON {type(coco).__name__} instead of an object.")
     held = ", ".join(f"'{shown(key)}'" for key in list(coco)[:6]) or "no keys"
@@ -63,12 +74,6 @@ def clean(coco: Any, source: Path) -> Report:
             raise FcosError(f"{source} is not a COCO file: the list '{key}' is missing; it has {held}.")
         if any(not isinstance(row, dict) for row in coco[key]):
             raise FcosError(f"{source} is not a COCO file: an entry of '{key}' is not an object.")
-    report = Report(len(coco["annotations"]))
-    images = _images(coco["images"], source, report)
-    categories = _categories(coco["categories"], source, report)
-    coco["annotations"] = _annotations(coco["annotations"], images, categories, source, report)
-    _check_convention(coco["annotations"], {row["id"]: row for row in coco["images"]}, source)
-    return report
 
 
 def _images(images: list[dict], source: Path, report: Report) -> dict[int | str, dict]:

@@ -38,6 +38,7 @@ from . import operating_points, own_data
 from .advice import LONG, advice
 from .building import options_of
 from .gallery import guarded
+from .ground_truth import check_labels
 from .pace import measure
 from .plan import Plan, TrainingJob, configure
 from .presets import PRESETS, Preset
@@ -132,10 +133,12 @@ def train_job(job: TrainingJob, workspace: Workspace, audience: Audience) -> Non
         more = "--iterations with a higher number trains longer"
         audience.say(f"The training in {output} is complete, so --resume changes nothing; {more}.")
         return
+    labels: dict[str, Any] | None = None
     if data and first:
         for text in plan.described(job.resume, job.new_classes):
             audience.say(text)
         names = [name for name in (data.names.train, data.names.val) if name]
+        labels = check_labels(data.names, cfg, audience.say, str(data.folder))
         with audience.progress("checking images", data.images["train"] + data.images.get("val", 0)) as progress:
             own_data.check_images(names, lambda done, _: progress.update(done))
     comm.synchronize()
@@ -160,8 +163,8 @@ def train_job(job: TrainingJob, workspace: Workspace, audience: Audience) -> Non
         summary = {
             **_scores(trainer.results, evaluated_on), "best": _best(folder), "thresholds": thresholds,
             "dataset": evaluated_on, "image": _image(evaluated_on), "classes": trainer.class_names,
-            "images": data.images if data else None, "iterations": trainer.done + 1, "seconds": round(seconds, 1),
-            "expected_seconds": expected, "device": cfg.train.device, "output": output,
+            "images": data.images if data else None, "labels": labels, "iterations": trainer.done + 1,
+            "seconds": round(seconds, 1), "expected_seconds": expected, "device": cfg.train.device, "output": output,
             "checkpoint": output / "model_final.pth", "plugins": modules_of(cfg),
             "holds_config": trainer.checkpointer.extra["config"] is not None,
         }  # fmt: skip
