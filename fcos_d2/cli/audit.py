@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from . import options as shared
+from .progress import Progress
 from .session import Result, Session, fcos_command
 
 if TYPE_CHECKING:
@@ -54,18 +56,20 @@ def command(
     from ..data.audit import page as pages
 
     layout = find_dataset(data)
+    if page is not None:
+        pages.require_own(page.expanduser())
+    if out is not None:
+        mend.require_new(out.expanduser(), layout.root)
     reader = next(row.read for row in FORMATS if row.name == layout.format)
-    rule = Rule(image_size=image_size)
-    if no_pictures:
-        found = audit(layout, reader, rule, pictures=False)
-    else:
-        with session.progress("looking at pictures", 0) as bar:
+    with ExitStack() as shown:
+        bars: list[Progress] = []
 
-            def tell(done: int, total: int) -> None:
-                bar.total = total
-                bar.update(done)
+        def tell(done: int, total: int) -> None:
+            if not bars:
+                bars.append(shown.enter_context(session.progress("looking at pictures", total)))
+            bars[0].update(done)
 
-            found = audit(layout, reader, rule, progress=tell)
+        found = audit(layout, reader, Rule(image_size=image_size), not no_pictures, tell)
     names = {"data": shlex.quote(str(data)), "out": shlex.quote(str(out or f"{data.resolve().name}_mended"))}
     result = found.plain(names)
     if page is not None:

@@ -86,6 +86,11 @@ WRONG = (
     ("data show set -o sheet.png", "sheet.png does not end in .jpg"),
     ("data show set -o sheet.jpg --class cow", "There is no class 'cow'; there are"),
     ("data show only_train -o sheet.jpg --split val", "only_train has no val part; it has train."),
+    ("check nowhere", "nowhere does not exist"),
+    ("check notes", "No data set found in notes"),
+    ("check set --fix other", "other is there already and not an empty folder"),
+    ("check set --fix set/mended", "lies in the data set set, which stays as it is"),
+    ("check set --html file.txt", "file.txt is there already and not a page of `fcos check`"),
     ("zoo no_such", "There is no variant 'no_such'."),
 )
 

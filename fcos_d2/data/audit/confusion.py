@@ -61,10 +61,10 @@ LAYOUTS = {
 UNITS = {
     "pixels": _Units("pixels", 1.0, None),
     "shares": _Units("shares of the image (0 to 1)", 1.0, 1.0),
-    "percent": _Units("percent of the image (0 to 100)", 0.1, 100.0),
-    "thousandths": _Units("thousandths of the image (0 to 1000)", 0.1, 1000.0),
+    "percent": _Units("percent of the image (0 to 100)", 0.0, 100.0),  # read where a format states it, never guessed
 }
 
+_READINGS = [Reading(layout, units) for layout in LAYOUTS for units in UNITS]
 _STATED = 0.99  # probability, before any box is seen, that a file is written as its format says
 _STRAY = (0.001, 0.01, 0.05, 0.2, 0.5)  # shares of boxes that may be anything
 _BEYOND = (0.001, 0.05, 0.4)  # shares of boxes that reach beyond their image, as boxes of hidden parts do
@@ -72,6 +72,7 @@ _AT_BORDER = 0.03  # share of intervals that end at one side of the image, at ea
 _TOUCH = 1.0  # pixels from a border that count as at it
 _MOST = 4000  # boxes that are looked at; no more are needed
 _TEMPER = 0.5  # boxes of one picture are not independent, so each tells half of what it would
+_EXPLAINED = 0.8  # share of boxes that a reading has to place in or around their images
 _SURE = math.log(1000.0)  # odds of a reading against the stated one before it is believed
 
 
@@ -112,15 +113,16 @@ def judge(boxes: np.ndarray, sizes: np.ndarray, stated: Reading = Reading("xywh"
         return Verdict(stated, stated, 0.0, 0)
     boxes, sizes = known[:, :4], known[:, 4:]
     numbers = LAYOUTS[stated.layout].written(LAYOUTS["xywh"].corners(boxes)) / _per_unit(stated, sizes)
-    readings = [Reading(layout, units) for layout in LAYOUTS for units in UNITS]
+    readings = [one for one in _READINGS if one == stated or UNITS[one.units].weight]
     weights = np.array([LAYOUTS[one.layout].weight * UNITS[one.units].weight for one in readings])
     is_stated = np.array([one == stated for one in readings])
     weights[is_stated] = 0.0
     prior = np.where(is_stated, _STATED, (1 - _STATED) * weights / weights.sum())
-    evidence = np.array([_log_likelihoods(numbers, sizes, one) for one in readings])  # without borders, and with them
+    evidence = np.array([_evidence(numbers, sizes, one) for one in readings])  # see there
     scores = np.log(prior) + evidence[:, 1]
     best, said = int(scores.argmax()), int(is_stated.argmax())
-    if evidence[best, 0] <= evidence[said, 0]:  # that boxes end at borders confirms, and proves nothing by itself
+    # That boxes end at borders confirms, and proves nothing by itself; and what is believed must explain nearly all.
+    if evidence[best, 0] <= evidence[said, 0] + 1 or evidence[best, 2] < _EXPLAINED:
         best = said
     return Verdict(readings[best], stated, float(scores[best] - scores[said]), len(known))
 
@@ -139,8 +141,10 @@ def _per_unit(reading: Reading, sizes: np.ndarray) -> np.ndarray:
     return np.tile(np.ones_like(sizes) if whole is None else sizes / whole, 2)
 
 
-def _log_likelihoods(numbers: np.ndarray, sizes: np.ndarray, reading: Reading) -> tuple[float, float]:
-    """Natural logarithms of the density of the numbers under a reading: without what ends at a border, and with it."""
+def _evidence(numbers: np.ndarray, sizes: np.ndarray, reading: Reading) -> tuple[float, float, float]:
+    """Natural logarithms of the density of the numbers under a reading, without and with a say of the images' borders;
+    and the share of boxes that are no strays.
+    """
     side = UNITS[reading.units].whole
     whole = np.tile(sizes if side is None else np.full_like(sizes, side), 2)
     corners = LAYOUTS[reading.layout].corners(numbers) / whole  # shares of the image
@@ -159,7 +163,9 @@ def _log_likelihoods(numbers: np.ndarray, sizes: np.ndarray, reading: Reading) -
         totals = _TEMPER * np.array([one.sum() for one in likely])
         return float(np.logaddexp.reduce(totals)) - math.log(len(totals))
 
-    return total(0.0), total(_AT_BORDER)
+    tall = _intervals(corners[:, 1], corners[:, 3], _TOUCH / sizes[:, 1], 0.0)
+    known = beyond | (_intervals(corners[:, 0], corners[:, 2], _TOUCH / sizes[:, 0], 0.0) * tall > 0)
+    return total(0.0), total(_AT_BORDER), float(known.mean())
 
 
 def _intervals(low: np.ndarray, high: np.ndarray, touch: np.ndarray, border: float) -> np.ndarray:

@@ -88,8 +88,8 @@ KINDS: dict[str, Kind] = {
     "size mismatch": Kind("error", "Pictures of another size than is written", "Boxes lie elsewhere than meant."),
     "turned": Kind("warning", "Photographs that EXIF turns, with the size before turning",
                    "They are read upright; it is told from the boxes whether these are to be turned, too."),
-    "in train and val": Kind("error", "The same picture in train and in another part", "The AP is flattered."),
-    "near in train and val": Kind("warning", "Nearly the same picture in train and in another part",
+    "in train and val": Kind("error", "Pictures that train has, too", "The AP is flattered."),
+    "near in train and val": Kind("warning", "Pictures that train nearly has, too",
                                   "Video frames or edited copies: the AP is flattered."),
     "copies": Kind("advice", "The same picture several times in one part", "It counts so many times as much.", ""),
 }  # fmt: skip

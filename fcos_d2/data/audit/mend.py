@@ -21,7 +21,7 @@ from .confusion import to_pixels
 from .report import Audit, Part
 from .table import Table
 
-__all__ = ["write"]
+__all__ = ["require_new", "write"]
 
 _MARK = "mended.json"
 _ALIKE = 0.01  # share by which the proportions of a picture may differ where it was made smaller
@@ -46,7 +46,7 @@ class _Copy:
     def drop_pictures(self, those: np.ndarray, reason: str) -> None:
         self.lost[reason] += int((those & self.pictures).sum())
         self.pictures &= ~those
-        self.drop((self.table.image >= 0) & those[self.table.image], reason)
+        self.drop(np.append(those, False)[self.table.image], reason)
 
 
 def write(found: Audit, out: Path, copy: bool = False) -> dict[str, Any]:
@@ -61,7 +61,7 @@ def write(found: Audit, out: Path, copy: bool = False) -> dict[str, Any]:
     Raises:
         FcosError: the folder cannot be used, or nothing would be left.
     """
-    _require_new(out, found.layout.root)
+    require_new(out, found.layout.root)
     copies = {name: _put_right(name, part, found) for name, part in found.parts.items()}
     names = _merge_classes(copies)
     moved = _fill_train(copies, names)
@@ -95,7 +95,8 @@ def write(found: Audit, out: Path, copy: bool = False) -> dict[str, Any]:
     return summary
 
 
-def _require_new(out: Path, root: Path) -> None:
+def require_new(out: Path, root: Path) -> None:
+    """Raise FcosError unless a copy of the data set in `root` may be written to a folder."""
     if root.resolve() in (out.resolve(), *out.resolve().parents):
         raise FcosError(f"The folder {out} lies in the data set {root}, which stays as it is: choose another.")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
@@ -122,7 +123,8 @@ def _put_right(name: str, part: Part, found: Audit) -> _Copy:
     one.drop_pictures(np.array([bool(look.fault) for look in seen], bool), "picture unreadable")
     one.drop_pictures(_unnamed(table), "picture without an id of its own")
     files = [look.file for look in seen]
-    again = np.array([bool(file) and files.index(file) < row for row, file in enumerate(files)], bool)
+    first = {file: row for row, file in reversed(list(enumerate(files)))}
+    again = np.array([bool(file) and first[file] < row for row, file in enumerate(files)], bool)
     one.drop_pictures(again, "picture listed twice")  # its annotations have gone to the first
     if name == "train":
         leaks = np.zeros(len(seen), bool)
@@ -170,9 +172,9 @@ def _cut(one: _Copy) -> None:
         corners = np.concatenate((table.box[:, :2], table.box[:, :2] + table.box[:, 2:]), 1)
         cut = np.minimum(np.maximum(corners, 0), np.tile(table.frame, 2))
         box = np.concatenate((cut[:, :2], cut[:, 2:] - cut[:, :2]), 1)
-        inside = (table.beyond() <= 0)[:, None]
+        inside = np.asarray(table.beyond() <= 0)[:, None]
         one.table = replace(table, box=np.where(inside, table.box, box))
-        one.drop(~(one.table.box[:, 2:] > 0).all(1), "degenerate")
+        one.drop(np.asarray(~(one.table.box[:, 2:] > 0).all(1)), "degenerate")
 
 
 def _name(row: dict[str, Any]) -> str:
@@ -218,7 +220,8 @@ def _coco(
     part: str, pictures: list[tuple[str, int]], copies: dict[str, _Copy], names: dict[str, str], numbers: dict[str, int]
 ) -> bytes:
     """The JSON file of a part."""
-    images, annotations = [], []
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
     place = {picture: number for number, picture in enumerate(pictures, start=1)}
     for (origin, row), image in place.items():
         one = copies[origin]
@@ -227,13 +230,13 @@ def _coco(
     for origin, one in copies.items():
         for row in np.flatnonzero(one.keep).tolist():
             name = names[_name(one.table.categories[one.table.category[row]])]
-            if (image := place.get((origin, int(one.table.image[row])))) is None:
+            if (picture := (origin, int(one.table.image[row]))) not in place:
                 continue
             if name not in numbers:  # of a crowd region alone
                 one.keep[row] = False
                 one.dropped["class without a box"] += 1
                 continue
-            annotations.append(_annotation(one, row, len(annotations) + 1, image, numbers[name]))
+            annotations.append(_annotation(one, row, len(annotations) + 1, place[picture], numbers[name]))
     info = {"description": f"{part} part, mended by `fcos check --fix`"}
     categories = [{"id": number, "name": name} for name, number in numbers.items()]
     found = {"info": info, "images": images, "annotations": annotations, "categories": categories}

@@ -6,6 +6,7 @@ import base64
 import html
 import io
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,10 @@ from ..pictures import Pictures
 from .kinds import KINDS, LEVELS, Finding
 from .report import Audit
 
-__all__ = ["write"]
+__all__ = ["require_own", "write"]
 
 _SIDE = 260  # pixels of a small picture
+_VISIBLE = 6  # pixels; a ring is drawn around boxes that are smaller there
 _COLOURS = {"error": "#c62828", "warning": "#b26a00", "advice": "#1565c0"}
 _STYLE = """
 :root{color-scheme:light dark;--line:#8884;--dim:#8889}
@@ -49,8 +51,7 @@ def write(found: Audit, path: Path, names: Mapping[str, str]) -> None:
     Raises:
         FcosError: the file is there and something else, or cannot be written.
     """
-    if path.exists() and not _is_ours(path):
-        raise FcosError(f"{path} is there already and not a page of `fcos check`: choose another name for --html.")
+    require_own(path)
     title = _text(f"Check of {found.layout.root}")
     counts = {level: sum(one.level == level for one in found.findings) for level in LEVELS}
     verdict = "Nothing to mend." if found.clean else "Something is to be mended."
@@ -70,12 +71,13 @@ _GENERATOR = "fcos check"
 _PLURAL = {"error": ("error", "errors"), "warning": ("warning", "warnings"), "advice": ("advice", "pieces of advice")}
 
 
-def _is_ours(path: Path) -> bool:
-    try:
-        with path.open("rb") as file:
-            return f'content="{_GENERATOR}"'.encode() in file.read(4096)
-    except OSError:
-        return False
+def require_own(path: Path) -> None:
+    """Raise FcosError if there is a file that no check has written."""
+    ours = not path.exists()
+    with suppress(OSError), path.open("rb") as file:
+        ours = f'content="{_GENERATOR}"'.encode() in file.read(4096)
+    if not ours:
+        raise FcosError(f"{path} is there already and not a page of `fcos check`: choose another name for --html.")
 
 
 def _text(value: Any) -> str:
@@ -109,7 +111,7 @@ def _article(found: Audit, finding: Finding, names: Mapping[str, str]) -> str:
     lines = [
         f'<article style="--level:{_COLOURS[kind.level]}"><p class=level>{kind.level}</p>',
         f"<h2>{_text(kind.title)}{_text(where)}: {finding.count} of {finding.of}</h2>",
-        f"<p>{_text(kind.what)} {_text(finding.detail)}</p>",
+        f"<p>{_text(kind.what)}</p>" + (f"<p class=dim>{_text(finding.detail)}</p>" if finding.detail else ""),
         f"<p>Mend it: <code>{_text(mend)}</code></p>" if mend else "",
         '<div class="pictures">', *(_figure(found, finding, one) for one in finding.examples), "</div></article>",
     ]  # fmt: skip
@@ -157,6 +159,9 @@ def _small(root: Path, name: Any, box: Any) -> str:
         draw = ImageDraw.Draw(small)
         draw.rectangle([c + d for c, d in zip(corners, (-1, -1, 1, 1))], outline="white")
         draw.rectangle(corners, outline="red", width=2)
+        if min(corners[2] - corners[0], corners[3] - corners[1]) < _VISIBLE:
+            x, y = (corners[0] + corners[2]) / 2, (corners[1] + corners[3]) / 2
+            draw.ellipse((x - 9, y - 9, x + 9, y + 9), outline="red", width=2)
     data = io.BytesIO()
     Image.Image.save(small, data, "JPEG", quality=80)
     return base64.b64encode(data.getvalue()).decode()

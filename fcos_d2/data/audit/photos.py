@@ -25,7 +25,7 @@ from ..meant import number, shown
 from ..pictures import Pictures
 from .kinds import Finding
 
-__all__ = ["Look", "fault", "findings", "look", "look_at_all", "pairs_alike"]
+__all__ = ["Look", "findings", "look", "look_at_all", "pairs_alike"]
 
 _SMALL = 32  # side of the grey picture that is hashed
 _NEAR = 10  # bits of 64 in which hashes of one picture may differ
@@ -73,17 +73,6 @@ def look(root: Path, file: str) -> Look:
     bits = int.from_bytes(np.packbits(waves > np.median(waves[1:])).tobytes(), "big")
     small = small - small.mean()
     return Look(file, "", stored, upright, digest, bits, small / max(float(np.linalg.norm(small)), 1e-6))
-
-
-def fault(path: str, width: int | None, height: int | None) -> str:
-    """What is wrong with the picture of a record that says its size; "" if nothing is."""
-    seen = look(Path(path).parent, Path(path).name)
-    if seen.fault:
-        return seen.fault
-    size, expected = seen.upright, (width or seen.upright[0], height or seen.upright[1])
-    turned = "" if size == seen.stored else ", turned as its EXIF orientation says"
-    text = f"has {size[0]}x{size[1]} pixels{turned}, the annotations say {expected[0]}x{expected[1]}"
-    return text if size != expected else ""
 
 
 def look_at_all(root: Path, names: Sequence[Any], progress: Callable[[], Any] = lambda: None) -> list[Look]:

@@ -70,6 +70,9 @@ def _claims(
     boxes: np.ndarray, image: np.ndarray, rows: np.ndarray, level: int, stride: int, rule: Rule
 ) -> tuple[np.ndarray, np.ndarray]:
     """Slots of one level that boxes claim, and the row of the box of each; the boxes stay in their order."""
+    longest = (boxes[:, 2:] - boxes[:, :2]).max(1, initial=0)  # the farther side is at least half of it away
+    near = (longest >= rule.size_ranges[level][0] - 1) & (longest / 2 <= rule.size_ranges[level][1] + 1)
+    boxes, image, rows = boxes[near], image[near], rows[near]
     (low, high), radius = rule.size_ranges[level], np.float32(rule.center_radius * stride)
     offset = stride // 2 if rule.origin == "center" else 0
     across, cells_x = _axis(boxes[:, 0], boxes[:, 2], (stride, offset), high, radius)

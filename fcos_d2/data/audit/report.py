@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -40,7 +40,6 @@ class Part:
     table: Table
     verdict: Verdict  # how its boxes are written
     seen: list[photos.Look] = field(default_factory=list)  # of its pictures; empty where these were not looked at
-    again: np.ndarray = field(default_factory=lambda: np.zeros(0, int))  # annotations that are there twice
     refusal: str = ""  # why training refuses the file
 
 
@@ -64,11 +63,14 @@ class Audit:
     def plain(self, names: Mapping[str, str]) -> dict[str, Any]:
         """As data for JSON."""
         return {
-            "data": self.layout.root, "format": self.layout.format, "clean": self.clean,
+            "data": str(self.layout.root), "format": self.layout.format, "clean": self.clean,
             "images": {name: len(part.table.images) for name, part in self.parts.items()},
             "labels": self.ledger, "image_size": self.rule.image_size,
             "box_format": {
-                name: {"reading": str(part.verdict.reading), "odds": part.verdict.odds, "boxes": part.verdict.boxes}
+                name: {
+                    "reading": str(part.verdict.reading), "boxes": part.verdict.boxes,
+                    "odds": part.verdict.odds if part.verdict.confused else None,
+                }
                 for name, part in self.parts.items()
             },
             "findings": [finding.plain(names) for finding in self.findings],
@@ -145,11 +147,12 @@ def _part(
 
 def _look_at_labels(part: Part, rule: Rule) -> tuple[list[Finding], dict[str, Any]]:
     """What is wrong with the boxes of a part, and the counts of its annotations."""
-    table = part.table
-    twice, part.again = labels.duplicates(table)
-    found = [*labels.boxes(table), *twice]
-    unfit, lost, clipped = ([], 0, int(table.clipped().sum())) if part.verdict.confused else labels.fits(table, rule)
-    return [*found, *unfit], counts_of(table, lost, clipped)
+    table, verdict = part.table, part.verdict
+    meant = replace(table, box=to_pixels(table.box, table.frame, verdict)) if verdict.confused else table
+    unfit, lost, clipped = labels.fits(meant, rule)
+    if verdict.confused:  # as it is written nothing fits: the counts are of that, the findings of what is meant
+        lost, clipped = 0, int(table.clipped().sum())
+    return [*labels.boxes(meant), *labels.duplicates(meant)[0], *unfit], counts_of(table, lost, clipped)
 
 
 def counts_of(table: Table, lost: int, clipped: int) -> dict[str, Any]:

@@ -130,7 +130,7 @@ def _boxes(given: list[Any]) -> tuple[np.ndarray, np.ndarray]:
         if len(numbers) != 4 or None in numbers:
             state[i] = 2
         else:
-            box[i] = numbers  # type: ignore[assignment]
+            box[i] = numbers
     return box, state
 
 
@@ -153,8 +153,8 @@ def _flags(rows: list[dict]) -> np.ndarray:
         given = row.get("iscrowd")
         if (given is None or (type(given) is int and given == 0)) and "ignore" not in row:
             continue
-        both = [flag(row.get(key)) for key in ("iscrowd", "ignore")]
-        flags[i] = -1 if None in both else max(both)  # type: ignore[type-var]
+        both: Any = [flag(row.get(key)) for key in ("iscrowd", "ignore")]
+        flags[i] = -1 if None in both else max(both)
     return flags
 
 

@@ -83,7 +83,7 @@ FAULTS: dict[str, tuple[Callable[[Data], object], str, int]] = {
         lambda d: d.train["annotations"].append({**d.box(3), "id": 99, "category_id": d.box(3)["category_id"] % 3 + 1}),
         "train", 1,
     ),
-    "tiny": (lambda d: rows(d, "train", 3, bbox=[4.4, 4.4, 0.9, 0.9]), "train", 1),
+    "tiny": (lambda d: rows(d, "train", 3, bbox=[5.5, 5.5, 0.9, 0.9]), "train", 1),
     "crowd": (lambda d: rows(d, "train", 3, iscrowd=1), "train", 1),
     "annotation ids": (lambda d: rows(d, "train", 3, 4, id=1), "train", 3),
     "unknown image": (lambda d: rows(d, "train", 3, image_id=77), "train", 1),
