@@ -214,13 +214,10 @@ def _is_sound(row: dict, images: Mapping, categories: Mapping) -> bool:
         return False
     if area > width * height and area > image["width"] * image["height"]:
         return False
+    if UNREADABLE in row or "ignore" in row or row.get("keypoints"):
+        return False
     masks = row.get("segmentation")
-    return (
-        UNREADABLE not in row
-        and "ignore" not in row
-        and not row.get("keypoints")
-        and (masks is None or usable_masks(masks) == masks)
-    )
+    return masks is None or usable_masks(masks) == masks
 
 
 def _box(row: dict, source: Path) -> list[int | float] | None:

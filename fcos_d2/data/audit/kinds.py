@@ -41,6 +41,7 @@ KINDS: dict[str, Kind] = {
     ),
     # Boxes
     "no box": Kind("warning", "Annotations without a box", "'bbox' is absent, null or empty: they count as no object."),
+    "unreadable label": Kind("error", "Labels that cannot be read", "They are left out of training."),
     "not four numbers": Kind("error", "Boxes that are not four numbers", "Training refuses the file."),
     "not finite": Kind("error", "Boxes with NaN, infinite or enormous numbers", "They are left out of training."),
     "zero size": Kind("error", "Boxes of zero width or height", "They are left out of training."),

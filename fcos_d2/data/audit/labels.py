@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ..layout import PLACE, UNREADABLE
 from ..ledger import BEYOND
 from ..meant import LARGEST_ID, identity, shown
 from .kinds import Finding
@@ -25,13 +26,15 @@ def example(table: Table, row: int, **more: Any) -> dict[str, Any]:
     """What is to be said of one annotation."""
     annotation, image, category = table.rows[row], int(table.image[row]), int(table.category[row])
     found = {
-        "annotation": shown(annotation.get("id")),
+        "annotation": shown(annotation.get(PLACE, annotation.get("id"))),
         "image": shown(table.images[image].get("file_name")) if image >= 0 else None,
         "class": shown(table.categories[category].get("name")) if category >= 0 else None,
         "bbox": [None if np.isnan(x) else float(x) for x in table.box[row]] if table.state[row] == 0 else None,
     }
     if table.state[row] == 2:
         found["written"] = shown(annotation.get("bbox"))
+    if UNREADABLE in annotation:
+        found["why"] = shown(annotation[UNREADABLE])
     return {**found, **more}
 
 
@@ -53,6 +56,7 @@ def boxes(table: Table) -> list[Finding]:
         sides = table.box[:, 2:].min(1, initial=np.inf)
         negative, zero = degenerate & ~wild & (sides < 0), degenerate & ~wild & (sides == 0)
     found = [
+        *_finding("unreadable label", table, reasons["unreadable"]),
         *_finding("not four numbers", table, reasons["not four numbers"]),
         *_finding("no box", table, reasons["no box"]),
         *_finding("not finite", table, wild),

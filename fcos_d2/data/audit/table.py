@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from ..layout import UNREADABLE
 from ..ledger import BEYOND
 from ..masks import PLAIN
 from ..meant import LARGEST_ID, flag, identity, number
@@ -17,9 +18,18 @@ __all__ = ["LARGEST_SIDE", "REASONS", "Table"]
 
 LARGEST_SIDE = 1e6  # pixels, as `clean` has it
 
-# Why an annotation trains nothing, in the order in which it is asked. The first three, and crowds, training drops by
+# Why an annotation trains nothing, in the order in which it is asked. The first four training drops by
 # itself; the others make it refuse the file.
-REASONS = ("no box", "degenerate", "crowd", "not four numbers", "unknown image", "unknown category", "no flag")
+REASONS = (
+    "no box",
+    "degenerate",
+    "crowd",
+    "unreadable",
+    "not four numbers",
+    "unknown image",
+    "unknown category",
+    "no flag",
+)
 
 
 @dataclass
@@ -31,7 +41,8 @@ class Table:
         source: its annotation file.
         rows, images, categories: the objects of the file, in its order.
         box: (M, 4) float64 x, y, width, height; NaN where there is no number.
-        state: (M,) what `bbox` is: 0 four numbers, 1 absent, null or empty, 2 anything else.
+        state: (M,) what `bbox` is: 0 four numbers, 1 absent, null or empty, 2 anything else, 3 what its reader cannot
+            read.
         image, category: (M,) rows of `images` and `categories`; -1 where there is none.
         crowd: (M,) int8, 1 for crowd regions, -1 where a flag is neither 0 nor 1.
         size: (N, 2) width and height of the images; NaN where these are no sizes.
@@ -55,6 +66,7 @@ class Table:
         """The columns of a COCO JSON object whose three lists are there and hold objects."""
         rows, images, categories = coco["annotations"], coco["images"], coco["categories"]
         box, state = _boxes([row.get("bbox") for row in rows])
+        state[[place for place, row in enumerate(rows) if UNREADABLE in row]] = 3
         size = np.array([[_side(row.get("width")), _side(row.get("height"))] for row in images], float).reshape(-1, 2)
         size[np.isnan(size).any(1)] = np.nan
         return cls(
@@ -80,6 +92,7 @@ class Table:
             frame = self.frame
             outside = (self.box[:, :2] >= frame).any(1) | (self.box[:, :2] + self.box[:, 2:] <= 0).any(1)
         asked = {
+            "unreadable": self.state == 3,
             "not four numbers": self.state == 2,
             "no box": self.state == 1,
             "degenerate": degenerate,

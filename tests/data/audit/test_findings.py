@@ -153,7 +153,14 @@ def test_each_fault_is_found_and_mended(kind: str, tmp_path: Path) -> None:
 
 def test_all_kinds_are_shown_by_a_test() -> None:
     """But those that need more than one small fault: they have tests of their own below."""
-    assert set(KINDS) - set(FAULTS) == {"shifted val", "covered", "no objects", "class not in val", "rare class"}
+    assert set(KINDS) - set(FAULTS) == {
+        "unreadable label",
+        "shifted val",
+        "covered",
+        "no objects",
+        "class not in val",
+        "rare class",
+    }
 
 
 def test_a_format_of_boxes_is_mended_exactly(tmp_path: Path) -> None:
