@@ -6,12 +6,13 @@ import random
 from pathlib import Path
 
 from data.test_mutated import mutated
-from made_set import balance, check
+from made_set import balance
 from PIL import Image
 
+from fcos_d2.data.audit import audit
 from fcos_d2.data.clean import clean
 from fcos_d2.data.coco import read
-from fcos_d2.data.layout import Split
+from fcos_d2.data.layout import DatasetLayout, Split
 from fcos_d2.errors import FcosError
 
 
@@ -23,7 +24,7 @@ def test_no_annotation_is_lost(tmp_path: Path) -> None:
     for number in range(10_000, 10_500):
         file.write_bytes(mutated(random.Random(number)))
         try:
-            found = check(tmp_path, pictures=False)
+            found = audit(DatasetLayout("coco", tmp_path, {"train": Split(file, tmp_path)}), read, pictures=False)
         except FcosError:
             ends["no file"] += 1
             continue
