@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from ..data import DatasetNames
 from ..data.audit import KINDS, Rule, brief
-from ..data.audit.table import Table
+from ..data.audit.columns import Table
 
 __all__ = ["check_labels", "rule_of"]
 

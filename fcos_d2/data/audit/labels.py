@@ -11,9 +11,9 @@ import numpy as np
 from ..layout import PLACE, UNREADABLE
 from ..ledger import BEYOND
 from ..meant import LARGEST_ID, identity, shown
+from .columns import LARGEST_SIDE, Table
 from .kinds import Finding
 from .reach import Rule, input_sizes, taken
-from .table import LARGEST_SIDE, Table
 
 __all__ = ["boxes", "classes", "duplicates", "entries", "fits", "off_by_one"]
 

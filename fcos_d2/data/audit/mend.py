@@ -17,9 +17,9 @@ from ...files import write_atomically, write_json
 from ..masks import finite_numbers, usable_masks
 from ..meant import identity, number
 from . import labels
+from .columns import Table
 from .confusion import to_pixels
 from .report import Audit, Part
-from .table import Table
 
 __all__ = ["require_new", "write"]
 

@@ -15,10 +15,10 @@ from ..clean import clean, require_lists
 from ..layout import DatasetLayout, Split
 from ..pictures import fit_to_files
 from . import labels, photos
+from .columns import REASONS, Table
 from .confusion import Reading, Verdict, judge, to_pixels
 from .kinds import LEVELS, Finding
 from .reach import Rule
-from .table import REASONS, Table
 
 __all__ = ["Audit", "Part", "audit", "brief", "counts_of"]
 
