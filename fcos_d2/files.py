@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import math
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,8 @@ from typing import Any
 from .errors import FcosError
 
 __all__ = [
-    "IMAGE_SUFFIXES", "cache_folders", "os_error", "plain", "require_writable", "sha256_of", "size_text",
+    "IMAGE_SUFFIXES", "VIDEO_SUFFIXES", "cache_folders", "numbered", "os_error", "plain", "require_writable",
+    "sha256_of", "size_text",
     "temporary_folder", "write_atomically", "write_json",
 ]  # fmt: skip
 
@@ -36,6 +38,15 @@ IMAGE_SUFFIXES = (
     ".heif",
     ".avif",
 )
+VIDEO_SUFFIXES = (
+    ".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".flv", ".ogv", ".3gp", ".mjpeg", ".mjpg",
+)  # fmt: skip
+
+
+def numbered(folder: Path, stem: str, suffix: str = "") -> Iterator[Path]:
+    """name.ext, name-2.ext, name-3.ext, ... without end."""
+    names = itertools.chain([stem], (f"{stem}-{number}" for number in itertools.count(2)))
+    return (folder / f"{name}{suffix}" for name in names)
 
 
 def sha256_of(path: str | Path) -> str:

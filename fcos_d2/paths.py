@@ -1,13 +1,16 @@
-"""Where config files are, and what a word that names a config or a checkpoint stands for; PyTorch is not needed."""
+"""Where config files are, and what a word stands for: a config, a checkpoint, a camera; PyTorch is not needed."""
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from urllib.parse import urlparse
 
 from .errors import FcosError
 
-__all__ = ["CHECKPOINTS", "CONFIGS", "config_root", "is_address", "require_checkpoint", "require_config"]
+__all__ = [
+    "CHECKPOINTS", "CONFIGS", "camera_of", "config_root", "is_address", "require_checkpoint", "require_config",
+]  # fmt: skip
 
 CHECKPOINTS = (".pth", ".pt", ".pkl", ".pyth", ".bin", ".safetensors")
 CONFIGS = (".py", ".yaml", ".yml")
@@ -48,3 +51,9 @@ def require_config(path: str | Path) -> Path:
         kind = "config" if file.suffix.lower() in CONFIGS else "checkpoint"
         raise FcosError(f"The {kind} file {path} does not exist.")
     return file
+
+
+def camera_of(word: str) -> int | None:
+    """The number of the camera that a word on the command line means (`0`, `webcam`, `webcam:1`); None for others."""
+    found = re.fullmatch(r"(?:webcam:)?(\d{1,2})|webcam", word, re.IGNORECASE)
+    return int(found[1] or 0) if found else None

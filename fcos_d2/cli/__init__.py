@@ -18,7 +18,8 @@ from typing import Any
 
 import click
 
-from ..files import IMAGE_SUFFIXES
+from ..files import IMAGE_SUFFIXES, VIDEO_SUFFIXES
+from ..paths import camera_of
 from .session import Session, report
 
 __all__ = ["COMMANDS", "cli", "main"]
@@ -36,7 +37,7 @@ class Row:
 COMMANDS: tuple[Row, ...] = (
     Row("train", "train", "Train on your own images, or any config on COCO."),
     Row("eval", "evaluate", "COCO's AP of a checkpoint on a data set."),
-    Row("detect", "detect", "Find objects in images, folders of images and URLs."),
+    Row("detect", "detect", "Find objects in images, videos, folders, URLs, cameras."),
     Row("demo", "demo", "Make images, train a small FCOS on them, show what it finds."),
     Row("data", "data", "Data sets: to other formats, divided, looked at."),
     Row("zoo", "zoo", "The published variants, and how to use one."),
@@ -78,8 +79,8 @@ class CommandTable(click.Group):
 
 def _is_image(word: str) -> bool:
     """Whether a word on the command line stands for something to detect in."""
-    found = "://" in word or word.lower().endswith(IMAGE_SUFFIXES) or Path(word).exists()
-    return found and not word.startswith("-")
+    by_name = "://" in word or word.lower().endswith((*IMAGE_SUFFIXES, *VIDEO_SUFFIXES)) or camera_of(word) is not None
+    return (by_name or Path(word).exists()) and not word.startswith("-")
 
 
 def _version(ctx: click.Context, parameter: click.Parameter, value: bool) -> None:

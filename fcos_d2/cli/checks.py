@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 from ..errors import FcosError
 from ..paths import CHECKPOINTS, CONFIGS, is_address, require_checkpoint, require_config
 
-__all__ = ["check"]
+__all__ = ["check", "require_package"]
 
 _DEVICES = r"(cpu|cuda|mps|xpu|hpu|npu|mtia|xla)(:\d+)?"  # PyTorch's; which of them are here is asked later
 _NO_FILES = ("none", "random")  # what --weights may be besides files and addresses
@@ -68,3 +69,9 @@ def _require_weights(weights: str | Path) -> None:
         require(name)
     else:
         require_checkpoint(weights)
+
+
+def require_package(name: str, option: str, requirement: str) -> None:
+    """Raise FcosError where a package that an option needs is not installed."""
+    if importlib.util.find_spec(name) is None:
+        raise FcosError(f"{option} needs the package {name}, which is not installed: pip install '{requirement}'")

@@ -1,106 +1,259 @@
-"""`fcos detect`: objects in images, as pictures and as data."""
+"""`fcos detect`: objects in images and videos, as pictures and as data."""
 
 from __future__ import annotations
 
-from collections import Counter
+import hashlib
+import json
+import shlex
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
-from rich.table import Table
-from rich.text import Text
+from click.core import ParameterSource
 
 from .. import zoo
 from ..errors import FcosError
 from . import options as shared
 from . import thresholds
-from .checks import check
+from .checks import check, require_package
 from .session import Result, Session, fcos_command
+from .views import view_of_detections
+
+if TYPE_CHECKING:
+    from ..data.sources import Source
+    from ..predict.job import DetectionJob
+    from ..predict.journal import Journal
+    from ..predict.look import Look
+    from ..predict.predictor import Predictor
+
+# What --format takes; the rows of predict/outputs.py, which would import PyTorch.
+FORMATS = ("jsonl", "json", "csv", "coco", "yolo", "labelstudio")
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What the options say of how sources are looked at and what is written."""
+
+    output: Path
+    pictures: bool
+    formats: tuple[str, ...]
+    resume: bool
+    batch_size: int | None
+    every: int
+    track: bool
+    show: bool
+    tile: bool
+    tile_size: int | None
+    tile_overlap: int | None
+    tile_scale: float | None
+    max_memory: int | None
+    limit_mb: float
+    timeout: float
+
+    @property
+    def in_tiles(self) -> bool:
+        said = (self.tile_size, self.tile_overlap, self.tile_scale, self.max_memory)
+        return self.tile or any(value is not None for value in said)
+
+    def needs_files(self, sources: Sequence[Source]) -> bool:
+        """Whether results are kept on disk: where somebody asks for them, or where a run is long."""
+        context = click.get_current_context()
+        named = context.get_parameter_source("output") is not ParameterSource.DEFAULT
+        long = len(sources) > 1 or any(source.is_video for source in sources)
+        return bool(self.formats) or self.resume or ((self.pictures or named) and long)
 
 
 @fcos_command("detect")
-@click.argument("images", nargs=-1, required=True, metavar="IMAGE_OR_URL_OR_FOLDER...")
+@click.argument("images", nargs=-1, required=True, metavar="SOURCE...")
 @shared.weights()
 @shared.model()
 @shared.offline
 @shared.force_recipe
 @thresholds.threshold
 @click.option("--calibrate", is_flag=True, help="Report scores that tell how often a detection is right.")
-@shared.output(Path("output", "detections"), "Folder for the pictures with boxes.")
-@click.option("--pictures/--no-pictures", default=True, help="Whether to write them.")
+@shared.output(Path("output", "detections"), "Folder for pictures and results.")
+@click.option("--pictures/--no-pictures", default=True, help="Whether to write pictures and videos with boxes.")
+@click.option(
+    "--format", "formats", type=click.Choice(FORMATS), multiple=True,
+    help="Write the results, too; repeatable. labelstudio, yolo and coco are labels to correct.",
+)  # fmt: skip
+@click.option("--resume", is_flag=True, help="Go on with the results in OUTPUT; what is in them is not done again.")
+@click.option(
+    "--batch-size", type=click.IntRange(1), help="Images of equal size at a time.  [default: 8 on a GPU, else 1]"
+)
+@click.option("--every", type=click.IntRange(1), default=1, help="Of videos, look at each N-th frame.", metavar="N")
+@click.option("--track", is_flag=True, help="Number the objects of videos.")
+@click.option("--tile", is_flag=True, help="Look at large images in overlapping tiles, at full resolution.")
+@click.option("--tile-size", type=click.IntRange(256), help="Side of a tile as the network sees it.  [default: 1024]")
+@click.option("--tile-overlap", type=click.IntRange(0), help="Pixels that neighbours share.  [default: a quarter]")
+@click.option("--tile-scale", type=shared.POSITIVE, help="Enlarge images by this factor first.  [default: 1]")
+@click.option("--max-memory", type=shared.MEMORY, help="Memory that the process may need: tiles are chosen by it.")
+@click.option("--show", is_flag=True, help="Open a window with what is found; q or Esc ends.")
 @shared.device
 @shared.max_pixels
 @click.option(
     "--optimize", type=click.Choice(["fp32", "bf16"]),
     help="Run a faster copy of the model: fp32 with the same detections, bf16 with nearly the same.",
 )  # fmt: skip
-@click.option("--limit-mb", type=shared.POSITIVE, default=64, show_default=True, help="Largest download.")
+@click.option("--limit-mb", type=shared.POSITIVE, default=64, show_default=True, help="Largest download of an image.")
 @click.option("--timeout", type=shared.POSITIVE, default=20, show_default=True, help="Seconds to wait for an address.")
 def command(
     session: Session, images: tuple[str, ...], weights: str | None, model: str | None, force_recipe: bool,
-    threshold: Any, calibrate: bool, output: Path, pictures: bool, device: str | None, optimize: str | None,
-    limit_mb: float, timeout: float,
+    threshold: Any, calibrate: bool, device: str | None, optimize: str | None, **options: Any,
 ) -> Result:  # fmt: skip
-    """Find objects in images, in all images of a folder, and at http(s) addresses.
+    """Find objects in images and videos.
+
+    SOURCE is an image, a video, a folder of them, a pattern ('shots/*.jpg'), a .txt file with a path or an address in
+    each line (- reads them from standard input), an http(s) address of an image or a video, a camera (0 or webcam), or
+    a stream (rtsp://...).
 
     Without --weights the published weights of --model are fetched, by default torchvision's of fcos_resnet50_fpn.
 
-    Of the files in the output folder, only pictures of an earlier run are replaced; others make a picture take another
-    name. An image that cannot be read is named and left out; the exit code is 1 then. With --json, boxes are
-    [left, top, right, bottom] in pixels of the image.
+    OUTPUT gets pictures and videos with boxes and, of several sources, detections.jsonl: a line for each image or
+    frame, written as it goes. Ctrl-C keeps what is done; --resume goes on. No file that was there is replaced but
+    pictures of an earlier run. A source that cannot be read is named and left out; the exit code is 1 then. With
+    --json, boxes are [left, top, right, bottom] in pixels of the image.
     """
     if weights is None and model is None:
         model = zoo.DEFAULT
-    check(weights=weights, model=model, device=device, images=images, output=output if pictures else None, detects=True)
+    wanted = Wanted(**options)
+    check(weights=weights, model=model, device=device, detects=True)
+    sources = _sources(images, wanted)
     session.start(device)
-    from ..data.sources import expand, read
     from ..predict.predictor import Predictor
     from ..train.own_data import holds_config
-    from ..visualize import free_name, save_picture
 
-    sources = expand(images)
     if model is None and not zoo.is_name(str(weights)) and not holds_config(str(weights)):
         raise FcosError(f"{weights} does not say what detector it is of: add --model NAME (`fcos zoo` lists them).")
     predictor = Predictor(
         model or str(weights), weights=weights, device=device, score_threshold=threshold, optimize=optimize or False,
         allow_py=not session.no_py, force_recipe=force_recipe, otherwise=0.5, calibrate=calibrate,
     )  # fmt: skip
-    found: list[dict[str, Any]] = []
-    failed: list[dict[str, str]] = []
-    taken = {Path(source.where) for source in sources if not source.is_address}  # nor is what is read overwritten
-    with session.progress("detecting", len(sources)) as progress:
-        for done, source in enumerate(sources, start=1):
-            try:
-                pixels = read(source, int(limit_mb * (1 << 20)), timeout)
-                instances = predictor(pixels, image_format="RGB")["instances"].to("cpu")
-            except FcosError as error:
-                failed.append({"image": source.where, "error": str(error)})
-                session.say(f"error: {error}")
-            else:
-                row: dict[str, Any] = {"image": source.where, "width": pixels.shape[1], "height": pixels.shape[0]}
-                row["detections"] = predictor.describe(instances)
-                if pictures:
-                    row["picture"] = path = free_name(output, source.stem, taken)
-                    taken.add(path)
-                    save_picture(predictor.draw(pixels, instances, image_format="RGB"), path)
-                found.append(row)
-            progress.update(done)
-    least = predictor.thresholds or {}
-    data = {
-        "images": found, "failed": failed, "threshold": thresholds.single(least), "thresholds": least,
-        "classes": predictor.class_names,
-    }  # fmt: skip
-    return Result(data, _view(found, failed, thresholds.told(least)), exit_code=1 if failed else 0)
+    run = _digest(weights, model, [predictor.thresholds, calibrate], optimize, wanted)
+    return _detected(session, predictor, sources, wanted, run, str(model or weights))
 
 
-def _view(found: list[dict[str, Any]], failed: list[dict[str, str]], least: str) -> Any:
-    table = Table.grid(padding=(0, 2))
-    for row in found:
-        counts = Counter(detection["class"] for detection in row["detections"])
-        objects = ", ".join(f"{count} {name}" for name, count in counts.most_common()) or "nothing"
-        table.add_row(Text(str(row["image"]), "bold"), objects, Text(str(row.get("picture", "")), "cyan"))
-    if found and not any(row["detections"] for row in found):
-        table.add_row(Text(f"No score is above {least}; --threshold lowers it.", "dim"))
-    if failed:
-        table.add_row(Text(f"{len(failed)} of {len(found) + len(failed)} images could not be used.", "red"))
-    return table
+def _sources(images: Sequence[str], wanted: Wanted) -> list[Source]:
+    """What is to be looked at; what is wrong with the options is told before PyTorch is imported."""
+    from ..data.sources import expand, require_any
+    from ..files import require_writable
+
+    sources = expand(images)
+    require_any(sources)
+    if wanted.pictures or wanted.needs_files(sources):
+        require_writable(wanted.output)
+    if wanted.track:
+        require_package("trackers", "--track", "fcos_d2[track]")
+    if wanted.show:
+        from .window import require_display
+
+        require_display()
+    return sources
+
+
+def _digest(weights: str | None, model: str | None, threshold: Any, optimize: str | None, wanted: Wanted) -> str:
+    """What decides about results besides the sources, in few letters."""
+    from ..files import sha256_of
+
+    files = [sha256_of(name) if name and Path(name).is_file() else name for name in (weights, model)]
+    tiles = (wanted.in_tiles, wanted.tile_size, wanted.tile_overlap, wanted.tile_scale, wanted.max_memory)
+    said = json.dumps([*files, threshold, optimize, wanted.every, wanted.track, *tiles])
+    return hashlib.sha256(said.encode()).hexdigest()[:12]
+
+
+def _look(predictor: Predictor, wanted: Wanted) -> Look:
+    from ..predict.look import InTiles, Whole
+    from ..predict.tiles import Tiling
+    from .memory import limited
+
+    batch = wanted.batch_size or (8 if predictor.device.type == "cuda" else 1)
+    limit, timeout = int(wanted.limit_mb * (1 << 20)), wanted.timeout
+    if not wanted.in_tiles:
+        return Whole(predictor, batch, limit, timeout)
+    size = wanted.tile_size or Tiling.size
+    overlap = size // 4 if wanted.tile_overlap is None else wanted.tile_overlap
+    tiling = Tiling(size, overlap, wanted.tile_scale or 1.0, batch)
+    memory = None if wanted.max_memory is None else limited(wanted.max_memory, predictor.device)
+    return InTiles(predictor, tiling, memory, limit, timeout)
+
+
+def _detected(
+    session: Session, predictor: Predictor, sources: list[Source], wanted: Wanted, run: str, name: str
+) -> Result:
+    from ..predict.job import DetectionJob, Interrupted
+    from ..predict.outputs import Results, write
+
+    code, least = 0, predictor.thresholds or {}
+    threshold = thresholds.single(least)
+    with _journal(wanted, sources, run) as journal, session.progress("detecting", len(sources)) as progress:
+        job = DetectionJob(
+            predictor, _look(predictor, wanted), journal, min(least.values(), default=0.5), wanted.output if wanted.pictures else None,
+            wanted.every, wanted.track, wanted.timeout, tell=progress.update, complain=session.say,
+        )  # fmt: skip
+        if wanted.show:
+            from .window import show
+
+            job.show = show
+        try:
+            with _stopping():
+                job.run(sources)
+        except Interrupted as error:
+            code = error.code
+        kept = journal.path if wanted.needs_files(sources) else None
+        results = Results(journal, predictor.class_names, threshold, name)
+        written = write(wanted.output, journal.stem, wanted.formats, results) if not code and kept else {}
+        data = {
+            "images": list(results.images()) if session.json else [], "failed": job.failed, "threshold": threshold, "thresholds": least,
+            "classes": predictor.class_names, "results": kept, "files": written, "interrupted": bool(code),
+            "videos": [row for row in journal if "video" in row] if session.json else [],
+        }  # fmt: skip
+    if code:
+        session.say(_how_to_go_on(job, kept, len(sources)))
+    files = [*([kept] if kept else []), *written.values()]
+    return Result(data, view_of_detections(job.seen, job.failed, thresholds.told(least), files), code or int(bool(job.failed)))
+
+
+@contextmanager
+def _journal(wanted: Wanted, sources: Sequence[Source], run: str) -> Iterator[Journal]:
+    """Where results go: into the output folder, or into a file that is gone at the end."""
+    from ..predict.journal import Journal
+
+    with tempfile.TemporaryDirectory(prefix="fcos-") as elsewhere:
+        folder = wanted.output.expanduser() if wanted.needs_files(sources) else Path(elsewhere)
+        journal = Journal(folder, run, wanted.resume)
+        try:
+            yield journal
+        finally:
+            journal.close()
+
+
+@contextmanager
+def _stopping() -> Iterator[None]:
+    """Ctrl-C and SIGTERM end the job; what comes within two seconds is heard as one."""
+    from ..predict.job import Interrupted
+    from ..train.interrupt import handling
+
+    last = -10.0
+
+    def stop(number: int, frame: object) -> None:
+        nonlocal last
+        if time.monotonic() - last > 2.0:
+            last = time.monotonic()
+            raise Interrupted(128 + number)
+
+    with handling(stop):
+        yield
+
+
+def _how_to_go_on(job: DetectionJob, kept: Path | None, total: int) -> str:
+    done = f"Interrupted after {job.finished} of {total}"
+    if kept is None:
+        return f"{done}."
+    line = shlex.join(["fcos", *(word for word in sys.argv[1:] if word != "--resume"), "--resume"])
+    return f"{done}; what is done is in {kept}. To go on:\n  {line}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import click
 from .session import keep
 
 __all__ = [
-    "POSITIVE", "data", "data_format", "device", "force_recipe", "max_pixels", "model", "offline", "output",
+    "MEMORY", "POSITIVE", "data", "data_format", "device", "force_recipe", "max_pixels", "model", "offline", "output",
     "overrides", "path", "val_fraction", "weights", "workers",
 ]  # fmt: skip
 
@@ -68,6 +69,22 @@ def _reach_all_processes(context: click.Context, parameter: click.Parameter, val
 force_recipe = click.option(
     "--force-recipe", is_flag=True, help="Use weights that were trained for another recipe than --model describes."
 )
+
+
+class _Memory(click.ParamType):
+    """Bytes, said as 1.5GB, 800MB or 2GiB; a number alone is GB."""
+
+    name = "size"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]?)(i?)b?\s*", str(value), re.IGNORECASE)
+        if not found:
+            self.fail(f"{value!r} is no size; for example 1.5GB or 800MB.", param, ctx)
+        power = " kmgt".index(found[2].lower() or "g")
+        return int(float(found[1]) * (1024 if found[3] else 1000) ** power)
+
+
+MEMORY = _Memory()
 POSITIVE = click.FloatRange(0, min_open=True)
 data = path(
     "--data", metavar="DIR|ZIP",

@@ -10,10 +10,13 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-__all__ = ["ap_by_size", "best_checkpoint", "view_of_results", "view_of_scores", "view_of_thresholds"]
+__all__ = [
+    "ap_by_size", "best_checkpoint", "view_of_detections", "view_of_results", "view_of_scores", "view_of_thresholds",
+]  # fmt: skip
 
 _COLUMNS = 5
 _MOST_CLASSES = 24
+_MOST_IMAGES = 100  # that are listed; all are in the files
 
 
 def best_checkpoint(found: Mapping[str, Any], folder: Path) -> str:
@@ -84,6 +87,28 @@ def view_of_results(
     commands = [Text(f"  {line}", "cyan", no_wrap=True, overflow="ignore") for line in following]
     parts: list[RenderableType] = [Text(title, "bold"), numbers, Text(f"\n{folder}/", "bold"), table]
     return Group(*parts, *([Text("\nNow", "bold"), *commands] if commands else []))
+
+
+def view_of_detections(
+    seen: Sequence[Any], failed: Sequence[Mapping[str, str]], least: str, files: Sequence[Path]
+) -> RenderableType:
+    """What was found, an image or a video in each line, and where it is written; `seen` is a detection job's."""
+    table = Table.grid(padding=(0, 2))
+    for one in seen[:_MOST_IMAGES]:
+        objects = ", ".join(f"{count} {name}" for name, count in one.counts.most_common()) or "nothing"
+        if one.frames is not None:
+            followed = f"{one.tracks} objects followed; " if one.tracks is not None else ""
+            objects = f"{one.frames} frames; {followed}at most at a time: {objects}"
+        table.add_row(Text(one.where, "bold"), objects, Text(str(one.picture or ""), "cyan"))
+    if len(seen) > _MOST_IMAGES:
+        table.add_row(Text(f"and {len(seen) - _MOST_IMAGES} more", "dim"))
+    lines: list[RenderableType] = []
+    if seen and not any(one.counts for one in seen):
+        lines.append(Text(f"No score is above {least}; --threshold lowers it.", "dim"))
+    if failed:
+        lines.append(Text(f"{len(failed)} of {len(seen) + len(failed)} images could not be used.", "red"))
+    lines += [Text(str(path), "cyan", no_wrap=True, overflow="ignore") for path in files]
+    return Group(table, *lines)
 
 
 def _number(value: float | None) -> str:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "MAX_PIXELS", "ImageLike", "complaint", "decode", "frame_sizes", "named", "open_image", "orientation", "read_image",
-    "rgb", "to_array",
+    "rgb", "to_array", "turned",
 ]  # fmt: skip
 
 logger = logging.getLogger("fcos_d2")
@@ -139,6 +139,12 @@ def orientation(image: Image.Image) -> int:
         return 1
 
 
+def turned(image: Image.Image, orientation: int) -> Image.Image:
+    """An image as it is meant that is stored in an orientation of EXIF's."""
+    turn = _TURNS.get(orientation)
+    return image if turn is None else image.transpose(turn)
+
+
 def frame_sizes(image: Image.Image) -> tuple[tuple[int, int], tuple[int, int]]:
     """(width, height) of an image that was only opened, as stored and upright."""
     tags = getattr(image, "tag_v2", {})  # Pillow turns a TIFF by itself, its size already when it opens one
@@ -157,8 +163,7 @@ def rgb(image: Image.Image) -> Image.Image:
     """
     bits = 16 if image.format == "PNG" else (getattr(image, "tag_v2", {}).get(_BITS) or (32,))[0]
     image.load()  # first: a TIFF is upright then
-    turn = _TURNS.get(orientation(image))
-    image = image if turn is None else image.transpose(turn)  # `ImageOps.exif_transpose` stops at damaged EXIF data
+    image = turned(image, orientation(image))  # `ImageOps.exif_transpose` stops at damaged EXIF data
     if image.mode.startswith(("I", "F")):  # 16 bits and more
         return Image.fromarray(_from_array(_eight_bits(np.asarray(image), bits), "RGB"))
     if image.mode == "P" and "transparency" in image.info:

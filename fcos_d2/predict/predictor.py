@@ -139,21 +139,27 @@ class Predictor:
 
     @torch.inference_mode()
     def predict(
-        self, images: Iterable[ImageLike], batch_size: int = 1, image_format: str = "BGR"
+        self, images: Iterable[ImageLike], batch_size: int = 1, image_format: str = "BGR", resize: bool = True
     ) -> list[dict[str, Any]]:
         """Detect objects in several images.
 
         Args:
             images: see `images.to_array`.
-            batch_size: images that go through the network together.
+            batch_size: images that go through the network together. Of as many as four batches hold those are taken
+                together whose network inputs have one size, so that none is padded, which would change what is found.
             image_format: as in `__call__`.
+            resize: give the images to the network in the size that the config says, not in their own.
         Returns:
             For each image what `__call__` returns.
         """
         results: list[dict[str, Any]] = []
-        inputs = (self._input(image, image_format) for image in images)
-        while batch := list(islice(inputs, max(batch_size, 1))):
-            results += self.model(batch)
+        size = max(batch_size, 1)
+        inputs = (self._input(image, image_format, resize) for image in images)
+        while waiting := list(islice(inputs, size if size == 1 else 4 * size)):
+            found: dict[int, dict[str, Any]] = {}
+            for rows in batches([tuple(x["image"].shape) for x in waiting], size):
+                found.update(zip(rows, self.model([waiting[row] for row in rows])))
+            results += [found[row] for row in range(len(waiting))]
         return [self._above_threshold(result) for result in results]
 
     def draw(self, image: ImageLike, instances: Instances, image_format: str = "BGR", **options: Any) -> np.ndarray:
@@ -181,24 +187,30 @@ class Predictor:
         Args:
             instances: what `__call__` gave.
         Returns:
-            For each "class" (its name), "score" (0..1) and "box" [left, top, right, bottom] in pixels of the image.
+            For each "class" (its name), "score" (0..1) and "box" [left, top, right, bottom] in pixels of the image;
+            where the instances have `track_ids`, "track" (None for one that belongs to none yet).
         """
         found = instances.to("cpu")
-        rows = zip(found.scores.tolist(), found.pred_classes.tolist(), found.pred_boxes.tensor.tolist())
+        tracks = found.track_ids if found.has("track_ids") else [()] * len(found)
+        rows = zip(found.scores.tolist(), found.pred_classes.tolist(), found.pred_boxes.tensor.tolist(), tracks)
         return [
-            {"class": self.class_names[label], "score": round(score, 6), "box": [round(x, 3) for x in box]}
-            for score, label, box in sorted(rows, reverse=True)
-        ]
+            {
+                "class": self.class_names[label], "score": round(score, 6), "box": [round(x, 3) for x in box],
+                **({} if track == () else {"track": track}),
+            }
+            for score, label, box, track in sorted(rows, key=lambda row: row[:3], reverse=True)
+        ]  # fmt: skip
 
-    def _input(self, image: ImageLike, image_format: str) -> dict[str, Any]:
-        """What Detectron2's models take: the resized image (C, H, W) float32, and the size of the original."""
+    def _input(self, image: ImageLike, image_format: str, resize: bool = True) -> dict[str, Any]:
+        """What Detectron2's models take: the image (C, H, W) float32 as the network sees it, the original's size."""
         picture = to_array(image, image_format, self.max_pixels)
         height, width = picture.shape[:2]
         if self._input_format == "BGR":
             picture = np.ascontiguousarray(picture[:, :, ::-1])
         resized = T.AugInput(picture)
         try:
-            self._resize(resized)
+            if resize:
+                self._resize(resized)
             if 0 in resized.image.shape:
                 raise ValueError("nothing would be left of it")
         except (ValueError, ZeroDivisionError) as error:
@@ -209,6 +221,14 @@ class Predictor:
 
     def _above_threshold(self, result: dict[str, Any]) -> dict[str, Any]:
         return {**result, "instances": self._keep(result["instances"])} if "instances" in result else result
+
+
+def batches(shapes: Sequence[tuple[int, ...]], size: int) -> list[list[int]]:
+    """Rows of equal shapes, at most `size` together, in the order in which the shapes come."""
+    rows: dict[tuple[int, ...], list[int]] = {}
+    for row, shape in enumerate(shapes):
+        rows.setdefault(shape, []).append(row)
+    return [group[start : start + size] for group in rows.values() for start in range(0, len(group), size)]
 
 
 def _numbers_in(tensors: Iterable[torch.Tensor]) -> int:

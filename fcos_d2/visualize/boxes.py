@@ -66,6 +66,7 @@ def draw_boxes(
     names: Sequence[str] | None = None,
     labels: bool = True,
     size: float = 1.0,
+    tags: Sequence[str] | None = None,
 ) -> np.ndarray:
     """Draw boxes with labelled chips on a copy of an image.
 
@@ -78,6 +79,7 @@ def draw_boxes(
         names: names of the classes; a class without one is shown by its number.
         labels: whether chips are drawn.
         size: factor on the thickness of strokes and the height of text.
+        tags: what is written before each score, such as the number of a track.
     Returns:
         (H, W, 3) uint8 RGB.
     Raises:
@@ -104,7 +106,8 @@ def draw_boxes(
     taken: list[Place] = []
     chips = []
     for row in reversed(order) if labels else ():  # the best score chooses its place first
-        text = class_name(int(classes[row]), names) + ("" if scores is None else f" {scores[row]:.2f}")
+        tag = f" {tags[row]}" if tags and tags[row] else ""
+        text = class_name(int(classes[row]), names) + tag + ("" if scores is None else f" {scores[row]:.2f}")
         chips.append((_place(font, text, boxes[row], stroke, overlay.size, scale, taken), text, int(classes[row])))
         taken.append(chips[-1][0])
     for place, text, label in reversed(chips):

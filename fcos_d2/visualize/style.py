@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from ..files import write_atomically
+from ..files import numbered, write_atomically
 from .fonts import legible
 
 __all__ = [
@@ -77,11 +77,9 @@ def free_name(folder: Path, stem: str, taken: Collection[Path]) -> Path:
 
     One that somebody has changed, renamed or linked to since is theirs.
     """
-    names = itertools.chain([stem], (f"{stem}-{number}" for number in itertools.count(2)))
-    paths = (folder / f"{name}.jpg" for name in names)
     used = {os.path.realpath(path) for path in taken}
     return next(
-        path for path in paths
+        path for path in numbered(folder, stem, ".jpg")
         if os.path.realpath(path) not in used and (not os.path.lexists(path) or _is_own(path))
     )  # fmt: skip
 

@@ -1,0 +1,123 @@
+"""A large image, of which one part after the other is looked at: it is in memory once, and no part is copied early."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from ..errors import FcosError
+from .download import download
+from .images import complaint, frame_sizes, named, open_image, orientation, rgb, turned
+from .sources import Source
+
+__all__ = ["Regions"]
+
+Box = tuple[float, float, float, float]  # left, top, right, bottom in pixels
+
+_BYTES_OF_A_PIXEL = 4  # of Pillow, which keeps RGB with an empty byte
+
+
+class Regions:
+    """An image by its parts, all upright (H, W, 3) uint8 RGB.
+
+    Attributes:
+        width, height: in pixels, upright.
+        bytes: that it takes once a part was asked for.
+
+    Raises:
+        FcosError: there is no such image, or it cannot be read; names it.
+    """
+
+    def __init__(self, image: Image.Image, name: str) -> None:
+        self._image, self._name, self._loaded = image, name, False
+        self.width, self.height = frame_sizes(image)[1]
+        self.bytes = self.width * self.height * _BYTES_OF_A_PIXEL
+        self._turn = 1
+
+    @classmethod
+    def open(cls, source: Source, limit: int, timeout: float) -> Regions:
+        """Of a file or an address, of which only the head is read before a part is asked for; see `download`."""
+        name = source.where if source.is_address else f"The image {source.where}"
+        file: Any = source.where
+        if source.is_address:
+            file = io.BytesIO(download(source.where, limit, timeout))
+        with named(name):
+            try:
+                return cls(open_image(file), name)
+            except FcosError:
+                raise
+            except FileNotFoundError as error:
+                raise FcosError(f"{name} does not exist.") from error
+            except Exception as error:  # Pillow's plugins raise anything
+                raise FcosError(f"An image cannot be read: {complaint(error, file)}.") from error
+
+    @classmethod
+    def of(cls, pixels: np.ndarray, name: str = "A frame") -> Regions:
+        """Of a (H, W, 3) uint8 RGB array."""
+        return cls(Image.fromarray(pixels), name)
+
+    def part(self, box: Box, size: tuple[int, int] | None = None) -> np.ndarray:
+        """What lies in (left, top, right, bottom), scaled to (width, height) where that is another size.
+
+        Fractions of pixels count in a part that is scaled.
+        """
+        stored = _stored(box, self._load(), self.width, self.height)
+        width, height = size or (round(box[2] - box[0]), round(box[3] - box[1]))
+        if self._turn >= 5:
+            width, height = height, width
+        whole = tuple(map(round, stored))
+        if (whole[2] - whole[0], whole[3] - whole[1]) == (width, height):
+            return self._upright(self._image.crop(whole))
+        colours = self._image.mode if self._image.mode in ("RGB", "L") else ""
+        image, at = (self._image, stored) if colours else self._cut(stored)
+        return self._upright(image.resize((width, height), Image.Resampling.BILINEAR, box=at, reducing_gap=2.0))
+
+    def reduced(self, longest: int) -> np.ndarray:
+        """The whole, with at most so many pixels on its longer side."""
+        factor = min(1.0, longest / max(self.width, self.height))
+        size = (max(round(self.width * factor), 1), max(round(self.height * factor), 1))
+        return self.part((0, 0, self.width, self.height), size)
+
+    def _cut(self, box: Box) -> tuple[Image.Image, Box]:
+        """A part in RGB, since palettes cannot be averaged, and where in it the box lies."""
+        left, top, right, bottom = int(box[0]), int(box[1]), int(np.ceil(box[2])), int(np.ceil(box[3]))
+        part = _plain(self._image.crop((left, top, right, bottom)))
+        return part, (box[0] - left, box[1] - top, box[2] - left, box[3] - top)
+
+    def _upright(self, part: Image.Image) -> np.ndarray:
+        return np.asarray(turned(_plain(part), self._turn))
+
+    def _load(self) -> int:
+        """Decode the image if that was not done; EXIF's orientation of what lies in memory."""
+        if not self._loaded:
+            with named(self._name):
+                try:
+                    self._image.load()
+                    self._turn = orientation(self._image)
+                    if self._image.mode.startswith(("I", "F")):  # the range of all its numbers counts
+                        self._image, self._turn = rgb(self._image), 1
+                except FcosError:
+                    raise
+                except Exception as error:  # Pillow's plugins raise anything
+                    raise FcosError(f"An image cannot be read: {complaint(error, None)}.") from error
+            self._loaded = True
+        return self._turn
+
+
+def _stored(box: Box, orientation: int, width: int, height: int) -> Box:
+    """Where a box of an upright image of a width and a height lies in the image as it is stored."""
+    x0, y0, x1, y1 = box
+    if orientation in (2, 3, 6, 7):  # its right is the left of what is stored, or the top
+        x0, x1 = width - x1, width - x0
+    if orientation in (3, 4, 7, 8):
+        y0, y1 = height - y1, height - y0
+    return (y0, x0, y1, x1) if orientation >= 5 else (x0, y0, x1, y1)
+
+
+def _plain(part: Image.Image) -> Image.Image:
+    """A part in RGB, without the orientation that it has from the whole."""
+    part.info = {key: value for key, value in part.info.items() if key == "transparency"}
+    return rgb(part)

@@ -1,0 +1,118 @@
+"""How a detector looks at an image: as a whole, or in tiles. A job reads, asks and draws through these."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from detectron2.structures import Boxes, Instances
+
+from ..data.regions import Regions
+from ..data.sources import Source, read
+from ..errors import FcosError
+from .predictor import Predictor
+from .tiles import Memory, Tiling, detect, fitted
+
+__all__ = ["InTiles", "Look", "Whole"]
+
+_DRAWN = 4096  # pixels of the longer side of a picture of an image that was looked at in tiles
+
+
+class Look(Protocol):
+    """What a job asks for; an image is whatever `read` gives."""
+
+    @property
+    def batch(self) -> int:
+        """Images that are best asked for together."""
+
+    def read(self, source: Source) -> Any: ...
+
+    def frame(self, pixels: np.ndarray) -> Any:
+        """A (H, W, 3) uint8 RGB array as an image."""
+
+    def size(self, image: Any) -> tuple[int, int]:
+        """(width, height) in pixels."""
+
+    def find(self, images: Sequence[Any], tell: Callable[[int, int], None]) -> list[Instances | FcosError]:
+        """What there is in each image, on the CPU, or why it cannot be looked at."""
+
+    def draw(self, image: Any, found: Instances) -> np.ndarray:
+        """(H, W, 3) uint8 RGB."""
+
+
+@dataclass(frozen=True)
+class Whole:
+    """Each image as a whole, equal sizes in batches."""
+
+    predictor: Predictor
+    batch: int = 1
+    limit: int = 1 << 26  # bytes of a download
+    timeout: float = 20.0  # seconds
+
+    def read(self, source: Source) -> np.ndarray:
+        return read(source, self.limit, self.timeout)
+
+    def frame(self, pixels: np.ndarray) -> np.ndarray:
+        return pixels
+
+    def size(self, image: np.ndarray) -> tuple[int, int]:
+        return image.shape[1], image.shape[0]
+
+    def find(self, images: Sequence[np.ndarray], tell: Callable[[int, int], None]) -> list[Instances | FcosError]:
+        try:
+            found = self.predictor.predict(images, self.batch, "RGB")
+        except FcosError as error:
+            if len(images) == 1:
+                return [error]
+            return [found for image in images for found in self.find([image], tell)]  # the others can be looked at
+        return [result["instances"].to("cpu") for result in found]
+
+    def draw(self, image: np.ndarray, found: Instances) -> np.ndarray:
+        return self.predictor.draw(image, found, "RGB", tags=_tags(found))
+
+
+@dataclass(frozen=True)
+class InTiles:
+    """Each image in tiles, the pictures drawn smaller."""
+
+    predictor: Predictor
+    tiling: Tiling
+    memory: Memory | None = None
+    limit: int = 1 << 26
+    timeout: float = 20.0
+    batch: int = 1
+
+    def read(self, source: Source) -> Regions:
+        return Regions.open(source, self.limit, self.timeout)
+
+    def frame(self, pixels: np.ndarray) -> Regions:
+        return Regions.of(pixels)
+
+    def size(self, image: Regions) -> tuple[int, int]:
+        return image.width, image.height
+
+    def find(self, images: Sequence[Regions], tell: Callable[[int, int], None]) -> list[Instances | FcosError]:
+        found: list[Instances | FcosError] = []
+        for image in images:
+            try:
+                tiling = fitted(self.predictor, image, self.tiling, self.memory) if self.memory else self.tiling
+                found.append(detect(self.predictor, image, tiling, tell))
+            except FcosError as error:
+                found.append(error)
+        return found
+
+    def draw(self, image: Regions, found: Instances) -> np.ndarray:
+        picture = image.reduced(_DRAWN)
+        boxes = Boxes(found.pred_boxes.tensor.clone())
+        boxes.scale(picture.shape[1] / image.width, picture.shape[0] / image.height)
+        small = Instances(picture.shape[:2], **{**found.get_fields(), "pred_boxes": boxes})
+        return self.predictor.draw(picture, small, "RGB", tags=_tags(found))
+
+
+def _tags(found: Instances) -> list[str] | None:
+    """What is written beside each box for its track."""
+    if not found.has("track_ids"):
+        return None
+    return ["" if number is None else f"#{number}" for number in found.track_ids]
