@@ -205,9 +205,10 @@ def _detected(
                 job.run(sources)
         except Interrupted as error:
             code = error.code
-        kept = journal.path if wanted.needs_files(sources) else None
+        kept = journal.path if wanted.needs_files(sources) and not journal.is_empty else None
         results = Results(journal, predictor.class_names, threshold, name)
-        written = write(wanted.output, journal.stem, wanted.formats, results) if not code and kept else {}
+        new = bool(job.seen) or not wanted.resume
+        written = write(wanted.output, journal.stem, wanted.formats, results, new) if not code and kept else {}
         data = {
             "images": list(results.images()) if session.json else [], "failed": job.failed, "threshold": threshold, "thresholds": least,
             "classes": predictor.class_names, "results": kept, "files": written, "interrupted": bool(code),

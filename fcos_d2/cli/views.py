@@ -16,7 +16,7 @@ __all__ = [
 
 _COLUMNS = 5
 _MOST_CLASSES = 24
-_MOST_IMAGES = 100  # that are listed; all are in the files
+_MOST_IMAGES, _MOST_OF_VIDEO = 100, 3  # images, and classes of a video, that are listed; all are in the files
 
 
 def best_checkpoint(found: Mapping[str, Any], folder: Path) -> str:
@@ -95,10 +95,11 @@ def view_of_detections(
     """What was found, an image or a video in each line, and where it is written; `seen` is a detection job's."""
     table = Table.grid(padding=(0, 2))
     for one in seen[:_MOST_IMAGES]:
-        objects = ", ".join(f"{count} {name}" for name, count in one.counts.most_common()) or "nothing"
+        shown = one.counts.most_common(None if one.frames is None else _MOST_OF_VIDEO)
+        objects = ", ".join(f"{count} {name}" for name, count in shown) or "nothing"
         if one.frames is not None:
-            followed = f"{one.tracks} objects followed; " if one.tracks is not None else ""
-            objects = f"{one.frames} frames; {followed}at most at a time: {objects}"
+            followed = f"{one.tracks} objects followed, " if one.tracks is not None else ""
+            objects = f"{one.frames} frames, {followed}at most {objects}"
         table.add_row(Text(one.where, "bold"), objects, Text(str(one.picture or ""), "cyan"))
     if len(seen) > _MOST_IMAGES:
         table.add_row(Text(f"and {len(seen) - _MOST_IMAGES} more", "dim"))

@@ -68,9 +68,9 @@ class Regions:
         width, height = size or (round(box[2] - box[0]), round(box[3] - box[1]))
         if self._turn >= 5:
             width, height = height, width
-        whole = tuple(map(round, stored))
-        if (whole[2] - whole[0], whole[3] - whole[1]) == (width, height):
-            return self._upright(self._image.crop(whole))
+        x0, y0, x1, y1 = map(round, stored)
+        if (x1 - x0, y1 - y0) == (width, height):
+            return self._upright(self._image.crop((x0, y0, x1, y1)))
         colours = self._image.mode if self._image.mode in ("RGB", "L") else ""
         image, at = (self._image, stored) if colours else self._cut(stored)
         return self._upright(image.resize((width, height), Image.Resampling.BILINEAR, box=at, reducing_gap=2.0))

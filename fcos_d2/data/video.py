@@ -22,6 +22,7 @@ __all__ = ["Frame", "Video", "quiet"]
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # FFmpeg's lines about each damaged packet
 _USUAL_RATE = 25.0  # frames a second, where a camera or a file says none
 _HIGHEST_RATE = 1000.0
+_PATIENCE = 5.0  # seconds to wait for the end of a reading that has begun
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,7 @@ class Video:
     def __init__(self, source: Source, live: bool = False, every: int = 1, timeout: float = 20.0) -> None:
         self.name, self.live, self.every, self.read = source.where, live, every, 0
         self._capture = _opened(source, timeout)
+        self._reader: _Newest | None = None
         rate = self._capture.get(cv2.CAP_PROP_FPS)
         self.rate = rate if 0 < rate <= _HIGHEST_RATE else _USUAL_RATE
         count = int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT))
@@ -66,7 +68,8 @@ class Video:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._capture.release()
+        if self._reader is None or self._reader.stop():  # never while its thread reads
+            self._capture.release()
 
     def __iter__(self) -> Iterator[Frame]:
         return self._newest() if self.live else self._all()
@@ -82,16 +85,12 @@ class Video:
                 yield Frame(index, at if at > 0 else index / self.rate, cv2.cvtColor(picture, cv2.COLOR_BGR2RGB))
 
     def _newest(self) -> Iterator[Frame]:
-        reader = _Newest(self._capture)
-        start = time.monotonic()
-        try:
-            last = -1
-            while (found := reader.after(last + self.every - 1)) is not None:
-                last, picture = found
-                self.read = last + 1
-                yield Frame(last, time.monotonic() - start, cv2.cvtColor(picture, cv2.COLOR_BGR2RGB))
-        finally:
-            reader.stop()
+        self._reader = reader = _Newest(self._capture)
+        start, last = time.monotonic(), -1
+        while (found := reader.after(last + self.every - 1)) is not None:
+            last, picture = found
+            self.read = last + 1
+            yield Frame(last, time.monotonic() - start, cv2.cvtColor(picture, cv2.COLOR_BGR2RGB))
 
 
 class _Newest:
@@ -122,9 +121,11 @@ class _Newest:
                 self._changed.wait(0.2)  # wakes now and then, so that Ctrl-C is heard everywhere
             return None if self._index <= index or self._picture is None else (self._index, self._picture)
 
-    def stop(self) -> None:
+    def stop(self) -> bool:
+        """Read no more; whether that has come to an end."""
         self._stopped = True
-        self._thread.join(5.0)
+        self._thread.join(_PATIENCE)
+        return not self._thread.is_alive()
 
 
 @contextmanager

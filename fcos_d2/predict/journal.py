@@ -54,6 +54,10 @@ class Journal:
             raise FcosError(f"{self.path} cannot be written: {error.strerror}.") from error
 
     @property
+    def is_empty(self) -> bool:
+        return self.path.stat().st_size == 0
+
+    @property
     def stem(self) -> str:
         """The file's name without its ending, for what belongs to it."""
         return self.path.name.removesuffix(".jsonl")
@@ -84,7 +88,7 @@ class Journal:
     def close(self) -> None:
         """No more is written; a file without a line goes."""
         os.close(self._file)
-        if not self.path.stat().st_size:
+        if self.is_empty:
             self.path.unlink()
 
     def _mend(self) -> None:

@@ -48,7 +48,7 @@ class Format:
     files: Callable[[Results], Iterator[tuple[str, str]]]
 
 
-def write(folder: Path, stem: str, formats: Sequence[str], results: Results) -> dict[str, Path]:
+def write(folder: Path, stem: str, formats: Sequence[str], results: Results, new: bool = True) -> dict[str, Path]:
     """Write results; no file that is there is replaced.
 
     Args:
@@ -56,25 +56,33 @@ def write(folder: Path, stem: str, formats: Sequence[str], results: Results) -> 
         stem: beginning of the files' names.
         formats: names of `FORMATS`; "jsonl" is what the journal is already.
         results: to write.
+        new: whether there are more than when they were last written; else a file that is there is left at that.
     Returns:
         For each format its file or folder.
     Raises:
         FcosError: a file cannot be written.
     """
-    made = {}
+    made: dict[str, Path] = {}
     for name in formats:
-        files = FORMATS[name].files(results)
-        for number, (ending, text) in enumerate(files):
-            first, slash, below = ending.partition("/")
-            if number == 0:
-                base, suffix = (stem, first) if not slash else (stem + first, "")
-                root = next(path for path in numbered(folder, base, suffix) if not os.path.lexists(path))
-                made[name] = root
-                prefix = root.name.removesuffix(suffix)
-            path = root / below if slash else folder / f"{prefix}{first}"
+        files = list(FORMATS[name].files(results))
+        endings = list(dict.fromkeys(ending.partition("/")[0] for ending, _ in files))
+        for free in numbered(folder, stem):
+            roots = {ending: _with_number(free.name, stem, ending) for ending in endings}
+            there = any(os.path.lexists(folder / root) for root in roots.values())
+            if not there or not new:
+                break
+        for ending, text in files if new or not there else ():
+            first, _, below = ending.partition("/")
             data = text.encode("utf-8", "backslashreplace")
-            write_atomically(path, lambda file, data=data: file.write(data))
+            write_atomically(folder / roots[first] / below, lambda file, data=data: file.write(data))
+        if endings:
+            made[name] = folder / roots[endings[0]]
     return made
+
+
+def _with_number(name: str, stem: str, ending: str) -> str:
+    """detections-2.csv, and of a folder detections-yolo-2."""
+    return f"{name}{ending}" if "." in ending else f"{stem}{ending}{name.removeprefix(stem)}"
 
 
 def name_of(row: Row) -> str:

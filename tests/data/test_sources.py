@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fcos_d2.data.sources import Source, download, expand, read
+from fcos_d2.data.sources import Source, download, expand, kind_of, read
 from fcos_d2.errors import FcosError
 
 
@@ -155,3 +155,57 @@ def test_folder_without_images(tmp_path):
 )
 def test_stem_is_a_safe_file_name(where, stem):
     assert Source(where).stem == stem
+
+
+def test_patterns_lists_and_standard_input(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("b.PNG", "a.jpg", "deep/c.jpeg", "deep/er/d.mp4", "notes.txt", "deep/.e.jpg", "x[1].png"):
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True, parents=True)
+        path.write_bytes(png())
+
+    def found(*words):
+        return [source.where for source in expand(words)]
+
+    assert found("*.jpg") == ["a.jpg"]
+    assert found("*") == ["a.jpg", "b.PNG", "x[1].png", "deep/c.jpeg", "deep/er/d.mp4"]
+    assert found("**/*.*") == ["a.jpg", "b.PNG", "deep/c.jpeg", "deep/er/d.mp4", "x[1].png"]
+    assert found("x[1].png") == ["x[1].png"]  # a file of that name comes first
+    assert found("deep") == ["deep/c.jpeg", "deep/er/d.mp4"]
+    lines = "# mine\n\na.jpg\n  deep/*.jpeg  \nhttp://x/y z.jpg\ngone.png\nlist.txt\n0\n"
+    expected = ["a.jpg", "deep/c.jpeg", "http://x/y z.jpg", "gone.png", "list.txt", "0"]
+    for text in (lines.encode(), lines.replace("\n", "\r\n").encode("utf-8-sig"), lines.encode("utf-16")):
+        (tmp_path / "list.txt").write_bytes(text)
+        assert found("list.txt") == expected
+    monkeypatch.setattr("sys.stdin", io.StringIO(lines))
+    assert found("-", "b.PNG") == [*expected, "b.PNG"]
+    (tmp_path / "deep" / "list.txt").write_text("c.jpeg\n./er/d.mp4\n")  # beside the list
+    assert found("deep/list.txt") == ["deep/c.jpeg", "deep/er/d.mp4"]
+    (tmp_path / "empty.txt").write_text("# nothing\n")
+    for word, says in (("*.gif", "nothing"), ("*.txt", "no image or video, but 3"), ("empty.txt", "names no image")):
+        with pytest.raises(FcosError, match=says):
+            expand([word])
+
+
+@pytest.mark.parametrize(
+    ("where", "kind", "camera"),
+    [
+        ("0", "live", 0), ("webcam", "live", 0), ("webcam:2", "live", 2), ("rtsp://x/1", "live", None),
+        ("a/B.MP4", "video", None), ("https://x.org/a.mp4?x=1.jpg", "video", None), ("http://x/a.m3u8", "video", None),
+        ("a.jpg", "image", None), ("https://x.org/a.JPG", "image", None), ("ftp://x/a", "image", None),
+        ("100", "image", None),
+    ],
+)  # fmt: skip
+def test_kinds(where, kind, camera):
+    assert kind_of(Source(where)) == kind and Source(where).camera == camera
+
+
+def test_a_file_that_is_called_0_is_no_camera(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "0").write_bytes(png())
+    assert kind_of(Source("0")) == "image" and Source("0").stem == "0" and Source("1").stem == "webcam-1"
+
+
+@pytest.mark.parametrize(("path", "kind"), [("/a.png", "image"), ("/odd", "image"), ("/page", "image")])
+def test_kinds_of_addresses(site, path, kind):
+    assert kind_of(Source(site + path), 30.0) == kind
