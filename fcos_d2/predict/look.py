@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
@@ -13,7 +14,7 @@ from ..data.regions import Regions
 from ..data.sources import Source, read
 from ..errors import FcosError
 from .predictor import Predictor
-from .tiles import Memory, Tiling, detect, fitted
+from .tiles import Memory, Tiling, bytes_of_a_pixel, detect, fitted
 
 __all__ = ["InTiles", "Look", "Whole"]
 
@@ -84,6 +85,11 @@ class InTiles:
     timeout: float = 20.0
     batch: int = 1
 
+    @cached_property
+    def _pixel(self) -> float | None:
+        """Bytes, measured once."""
+        return bytes_of_a_pixel(self.predictor, self.memory) if self.memory else None
+
     def read(self, source: Source) -> Regions:
         return Regions.open(source, self.limit, self.timeout)
 
@@ -97,7 +103,9 @@ class InTiles:
         found: list[Instances | FcosError] = []
         for image in images:
             try:
-                tiling = fitted(self.predictor, image, self.tiling, self.memory) if self.memory else self.tiling
+                tiling, on_gpu = self.tiling, self.predictor.device.type != "cpu"
+                if self.memory and self._pixel:
+                    tiling = fitted(image, tiling, self.memory, self._pixel, on_gpu)
                 found.append(detect(self.predictor, image, tiling, tell))
             except FcosError as error:
                 found.append(error)

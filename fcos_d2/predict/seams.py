@@ -18,6 +18,7 @@ _SAME = 0.5  # IoU from which two parts mean one object
 _INSIDE = 0.7  # of a piece's area within an object that it is a piece of
 _NEAR = 1 / 16  # of the overlap: a box that ends so near a border is cut off by it
 _BESIDE = 1 / 8  # of the overlap: so far beside its core a part is still believed
+_LARGE = 5 / 4  # of the overlap: objects of that size are rather believed of the reduced image than put together
 _FIELDS = ("boxes", "scores", "classes", "part")
 
 
@@ -62,14 +63,24 @@ def _one_class(found: Found, cut: np.ndarray, in_core: np.ndarray, overlap: tupl
     """Objects of one class: those whole in a part, large ones of the reduced image, and pieces that are left."""
     of_part = found.part != WHOLE
     whole = of_part & ~cut.any(1) & in_core
-    large = ~of_part & ((found.boxes[:, 2:] - found.boxes[:, :2]) > overlap).any(1)
+    large = ~of_part & ((found.boxes[:, 2:] - found.boxes[:, :2]) > np.array(overlap) * _LARGE).any(1)
     objects = _added(found[whole], found[whole & False])
     objects = _added(found[large], objects)
     rows = np.flatnonzero(of_part & cut.any(1))
-    if len(objects):
-        inside = [_shares(found.boxes[row : row + 1], objects.boxes, of_first=True).max() for row in rows]
-        rows = rows[np.array(inside, dtype=float) < _INSIDE]
-    return _added(_assembled(found[rows], cut[rows]), objects)
+    rows = rows[_outside(found.boxes[rows], objects.boxes)]
+    together = _assembled(found[rows], cut[rows])
+    largest = np.argsort(-(together.boxes[:, 2:] - together.boxes[:, :2]).prod(1), kind="stable")
+    boxes = together.boxes[largest]
+    alone = [bool(_outside(boxes[row : row + 1], boxes[:row])[0]) for row in range(len(boxes))]
+    return _added(together[largest[np.array(alone, dtype=bool)]], objects)
+
+
+def _outside(boxes: np.ndarray, objects: np.ndarray) -> np.ndarray:
+    """(n,) whether boxes are no pieces of objects."""
+    if not len(objects):
+        return np.ones(len(boxes), dtype=bool)
+    inside = [_shares(box[None], objects, of_first=True).max() for box in boxes]
+    return np.array(inside, dtype=float) < _INSIDE
 
 
 def _added(some: Found, objects: Found) -> Found:

@@ -123,20 +123,27 @@ def _moved(found: Instances, part: int, pixel: np.ndarray, box: np.ndarray) -> F
     return Found(boxes, found.scores.double().numpy(), found.pred_classes.numpy(), np.full(count, part, np.int64))
 
 
-def fitted(predictor: Predictor, image: Regions, tiling: Tiling, memory: Memory) -> Tiling:
+def bytes_of_a_pixel(predictor: Predictor, memory: Memory) -> float | None:
+    """What a pixel of the network's input takes, with a reserve; None where the system does not tell."""
+    side = 2 * _SMALLEST
+    blank = np.zeros((side, side, 3), np.uint8)
+    need = memory.peak(lambda: predictor.predict([blank], 1, "RGB", resize=False))
+    return None if need is None else max(need, 1) * _RESERVE / side**2
+
+
+def fitted(image: Regions, tiling: Tiling, memory: Memory, pixel: float, on_gpu: bool) -> Tiling:
     """The tiling with the largest tiles, up to those asked for, and then the most at a time, that a memory holds.
 
+    Args:
+        image: to be looked at; on a GPU, it is not in the memory that counts.
+        tiling: asked for.
+        memory: which there is.
+        pixel: see `bytes_of_a_pixel`.
+        on_gpu: whether the network is there.
     Raises:
         FcosError: it does not even hold the image and the smallest tile; says what would do.
     """
-    side = min(512, tiling.size)
-    blank = np.zeros((side, side, 3), np.uint8)
-    need = memory.peak(lambda: predictor.predict([blank], 1, "RGB", resize=False))
-    if need is None:
-        return tiling
-    pixel = max(need, 1) * _RESERVE / side**2
-    on_cpu = predictor.device.type == "cpu"
-    free = memory.limit - memory.used() - (image.bytes if on_cpu else 0)
+    free = memory.limit - memory.used() - (0 if on_gpu else image.bytes)
     if free < pixel * _SMALLEST**2:
         least = memory.limit - free + pixel * _SMALLEST**2
         raise FcosError(

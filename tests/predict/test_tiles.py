@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import cv2
 import numpy as np
 import pytest
@@ -10,7 +12,7 @@ from detectron2.structures import Boxes, Instances
 
 from fcos_d2.data.regions import Regions
 from fcos_d2.errors import FcosError
-from fcos_d2.predict.tiles import Memory, Tiling, detect, fitted
+from fcos_d2.predict.tiles import Memory, Tiling, bytes_of_a_pixel, detect, fitted
 
 COLOURS = ((250, 20, 20), (20, 250, 20))
 WIDTH, HEIGHT = 1500, 1130
@@ -100,20 +102,23 @@ def test_tilings_that_make_no_sense(size, overlap, scale):
 
 
 @pytest.mark.parametrize(
-    ("megabytes", "size", "batch"), [(2000, 1024, 4), (500, 1024, 2), (300, 1024, 1), (150, 640, 1), (90, 256, 1)]
+    ("megabytes", "size", "batch"), [(2000, 1024, 4), (500, 1024, 2), (300, 1024, 1), (150, 512, 1), (90, 256, 1)]
 )
 def test_memory_decides_on_size_and_number(scene, megabytes, size, batch):
     """A pixel of the network's input takes 160 bytes here, with a quarter in reserve 200."""
     used, image = 70_000_000, Regions.of(scene[0])
     memory = Memory(megabytes * 1_000_000, lambda: used, lambda run: run() and 512 * 512 * 160)
-    tiling = fitted(Rectangles(), image, Tiling(batch=4), memory)
+    pixel = bytes_of_a_pixel(Rectangles(), memory)
+    assert pixel == 200
+    tiling = fitted(image, Tiling(batch=4), memory, pixel, on_gpu=False)
     assert (tiling.size, tiling.batch) == (size, batch) and tiling.overlap <= tiling.size // 2
     assert used + image.bytes + tiling.batch * tiling.size**2 * 200 <= memory.limit
 
 
 def test_too_little_memory_is_said_and_unknown_is_left(scene):
     image = Regions.of(scene[0])
-    memory = Memory(75_000_000, lambda: 70_000_000, lambda run: 512 * 512 * 160)
+    memory = Memory(75_000_000, lambda: 70_000_000, lambda run: None)
     with pytest.raises(FcosError, match=r"1500x1130 pixels needs 0\.09 GB .* --max-memory gives 0\.07 GB"):
-        fitted(Rectangles(), image, Tiling(), memory)
-    assert fitted(Rectangles(), image, Tiling(), Memory(1, lambda: 0, lambda run: None)) == Tiling()
+        fitted(image, Tiling(), memory, 200.0, on_gpu=False)
+    assert bytes_of_a_pixel(Rectangles(), memory) is None
+    assert fitted(image, Tiling(), replace(memory, limit=10**9), 200.0, on_gpu=True).size == 1024
