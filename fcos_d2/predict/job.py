@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -65,13 +66,16 @@ class DetectionJob:
     track: bool = False
     timeout: float = 20.0
     show: Callable[[np.ndarray], bool] | None = None  # a window; False ends the job
-    tell: Callable[[int, str], None] = lambda done, note: None  # sources that are done, and what is going on
+    # Sources that are done, what is going on, and the seconds that are left where that is known.
+    tell: Callable[[int, str, float | None], None] = lambda done, note, left: None
     complain: Callable[[str], None] = lambda text: None
     seen: list[Seen] = field(default_factory=list)
     failed: list[dict[str, str]] = field(default_factory=list)
     stopped: bool = False  # a live source was ended by the user, which is how it ends
     finished: int = 0
     _taken: set[Path] = field(default_factory=set)
+    _begun: float = 0.0
+    _alone: bool = False
 
     def run(self, sources: Sequence[Source]) -> None:
         """Look at all sources but those that the journal has already.
@@ -83,7 +87,8 @@ class DetectionJob:
         self._taken = {Path(s.where) for s in sources if not s.is_address} | self.journal.pictures
         todo = self._left(sources)
         self.finished = len(sources) - len(todo)
-        self.tell(self.finished, "")
+        self.tell(self.finished, "", None)
+        self._begun, self._alone = time.monotonic(), len(todo) == 1
         pool = ThreadPoolExecutor(_READERS)
         waiting: deque[tuple[Source, Future[Any]]] = deque()
         window = 1 if self.look.batch == 1 else 4 * self.look.batch
@@ -131,7 +136,14 @@ class DetectionJob:
 
     def _done(self) -> None:
         self.finished += 1
-        self.tell(self.finished, "")
+        self.tell(self.finished, "", None)
+
+    def _tell_part(self, note: str, done: int, all: int | None) -> None:
+        """Say how far a source is that takes long; where it is the only one, also when it will be done."""
+        left = None
+        if self._alone and all and done:
+            left = (time.monotonic() - self._begun) / done * max(all - done, 0)
+        self.tell(self.finished, note, left)
 
     # Images
 
@@ -170,7 +182,7 @@ class DetectionJob:
         return {**row, "detections": self.predictor.describe(found)}
 
     def _tiles(self, done: int, all: int) -> None:
-        self.tell(self.finished, f"tile {done}/{all}")
+        self._tell_part(f"tile {done} of {all}", done, all)
 
     def _shown(self, picture: np.ndarray | None) -> None:
         if self.show and picture is not None and not self.show(picture):
@@ -193,7 +205,7 @@ class DetectionJob:
                             self.journal.add(row)
                             seen.frames = (seen.frames or 0) + 1
                             seen.counts |= _counted(row)  # the most in one frame
-                        self.tell(self.finished, _where(video))
+                        self._tell_part(_where(video), video.read, video.count)
                     complete = True
                 except KeyboardInterrupt:
                     if not live:
