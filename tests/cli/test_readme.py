@@ -16,12 +16,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import click
+import films
 import pytest
 import torch
 import yaml
 from console import ROOT
 from detectron2.data.detection_utils import read_image
 from detectron2.engine import default_argument_parser
+from PIL import Image
 
 from fcos_d2 import Predictor
 from fcos_d2._compat import DETECTRON2_FLAVOUR
@@ -89,6 +91,8 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (home / "new_images").mkdir()
     shutil.copy(pictures[0], home / "photo.jpg")
     shutil.copy(pictures[1], home / "new_images" / "1.jpg")
+    films.make(home / "clip.mp4", 6)
+    Image.open(pictures[0]).resize((1200, 800)).save(home / "aerial.tif")
     return home
 
 
@@ -188,7 +192,9 @@ def test_python_configures_as_the_command_does(home: Path, monkeypatch: pytest.M
     assert by_python.dataloader.train.num_workers == by_python.dataloader.test.num_workers == 7
 
 
-@pytest.mark.parametrize("page", ["docs/inference.md", "docs/train-your-own-data.md", "docs/rewriting.md"])
+@pytest.mark.parametrize(
+    "page", ["docs/detecting.md", "docs/inference.md", "docs/train-your-own-data.md", "docs/rewriting.md"]
+)
 def test_programs_in_the_docs(page: str, run: Callable, home: Path) -> None:
     if not (home / "output" / "mine" / "model_best.pth").is_file():
         run(["fcos", "train", "--data", "my_data", "--output", "output/mine", *SHORT])
