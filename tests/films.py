@@ -16,7 +16,7 @@ SIZE = (96, 64)
 
 
 def make(path: Path, frames: int = 10, codec: str = "mp4v", rate: float = 12.5) -> Path:
-    """A video whose frame number i has the brightness 20 * i, with a light square that goes to the right."""
+    """A video whose frame number i has the brightness 20 * (i % 10), with a light square that goes to the right."""
     writer = cv2.VideoWriter(str(path), cv2.CAP_FFMPEG, cv2.VideoWriter_fourcc(*codec), rate, SIZE)
     for i in range(frames):
         writer.write(frame(i)[:, :, ::-1])
@@ -26,8 +26,8 @@ def make(path: Path, frames: int = 10, codec: str = "mp4v", rate: float = 12.5) 
 
 def frame(index: int) -> np.ndarray:
     """(H, W, 3) uint8 RGB."""
-    picture = np.full((SIZE[1], SIZE[0], 3), 20 * index, np.uint8)
-    picture[20:40, 10 + 4 * index : 30 + 4 * index] = (255, 240, 200)
+    picture = np.full((SIZE[1], SIZE[0], 3), 20 * (index % 10), np.uint8)
+    picture[20:40, 10 + 4 * (index % 10) : 30 + 4 * (index % 10)] = (255, 240, 200)
     return picture
 
 

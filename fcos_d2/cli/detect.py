@@ -144,10 +144,10 @@ def _sources(images: Sequence[str], wanted: Wanted) -> list[Source]:
     from ..data.sources import expand, require_any
     from ..files import require_writable
 
+    if wanted.pictures or wanted.formats or wanted.resume:
+        require_writable(wanted.output)
     sources = expand(images)
     require_any(sources)
-    if wanted.pictures or wanted.needs_files(sources):
-        require_writable(wanted.output)
     if wanted.track:
         require_package("trackers", "--track", "fcos_d2[track]")
     if wanted.show:

@@ -38,7 +38,7 @@ class Regions:
         self._turn = 1
 
     @classmethod
-    def open(cls, source: Source, limit: int, timeout: float) -> Regions:
+    def from_source(cls, source: Source, limit: int, timeout: float) -> Regions:
         """Of a file or an address, of which only the head is read before a part is asked for; see `download`."""
         name = source.where if source.is_address else f"The image {source.where}"
         file: Any = source.where

@@ -91,7 +91,7 @@ class InTiles:
         return bytes_of_a_pixel(self.predictor, self.memory) if self.memory else None
 
     def read(self, source: Source) -> Regions:
-        return Regions.open(source, self.limit, self.timeout)
+        return Regions.from_source(source, self.limit, self.timeout)
 
     def frame(self, pixels: np.ndarray) -> Regions:
         return Regions.of(pixels)

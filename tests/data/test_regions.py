@@ -22,7 +22,7 @@ def picture():
 
 
 def opened(path):
-    return Regions.open(Source(str(path)), 1 << 20, 5.0)
+    return Regions.from_source(Source(str(path)), 1 << 20, 5.0)
 
 
 @pytest.mark.parametrize("suffix", ["png", "tif", "jpg"])
