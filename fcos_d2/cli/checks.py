@@ -19,7 +19,7 @@ _NO_FILES = ("none", "random")  # what --weights may be besides files and addres
 def check(
     *, data: Path | None = None, need: Sequence[str] = (), val_fraction: float | None = None,
     weights: str | Path | None = None, model: str | None = None, device: str | None = None, format: str | None = None,
-    images: Sequence[str] = (), output: Path | None = None, detects: bool = False,
+    output: Path | None = None, detects: bool = False,
 ) -> None:  # fmt: skip
     """Look at what several commands are given.
 
@@ -53,8 +53,6 @@ def check(
         _require_weights(weights)
     if device is not None and not re.fullmatch(_DEVICES, device):
         raise FcosError(f"--device is {device!r}, which is no device: use cuda or cpu.")
-    if images and not any(is_address(word) or Path(word).expanduser().exists() for word in images):
-        raise FcosError(f"The image {images[0]} does not exist.")
     if output is not None:
         require_writable(output)
 
