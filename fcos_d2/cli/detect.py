@@ -193,7 +193,8 @@ def _detected(
     threshold = thresholds.single(least)
     with _journal(wanted, sources, run) as journal, session.progress("detecting", len(sources)) as progress:
         job = DetectionJob(
-            predictor, _look(predictor, wanted), journal, min(least.values(), default=0.5), wanted.output if wanted.pictures else None,
+            predictor, _look(predictor, wanted), journal, min(least.values(), default=0.5),
+            wanted.output if wanted.pictures else None,
             wanted.every, wanted.track, wanted.timeout, tell=progress.update, complain=session.say,
         )  # fmt: skip
         if wanted.show:
@@ -210,14 +211,17 @@ def _detected(
         new = bool(job.seen) or not wanted.resume
         written = write(wanted.output, journal.stem, wanted.formats, results, new) if not code and kept else {}
         data = {
-            "images": list(results.images()) if session.json else [], "failed": job.failed, "threshold": threshold, "thresholds": least,
+            "images": list(results.images()) if session.json else [], "failed": job.failed,
+            "threshold": threshold, "thresholds": least,
             "classes": predictor.class_names, "results": kept, "files": written, "interrupted": bool(code),
             "videos": [row for row in journal if "video" in row] if session.json else [],
         }  # fmt: skip
     if code:
         session.say(_how_to_go_on(job, kept, len(sources)))
     files = [*([kept] if kept else []), *written.values()]
-    return Result(data, view_of_detections(job.seen, job.failed, thresholds.told(least), files), code or int(bool(job.failed)))
+    return Result(
+        data, view_of_detections(job.seen, job.failed, thresholds.told(least), files), code or int(bool(job.failed))
+    )
 
 
 @contextmanager
