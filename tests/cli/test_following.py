@@ -167,7 +167,7 @@ def test_lines_of_converted_checkpoints(fcos, tmp_path, shapes):
     "words",
     [
         ["train", "--data", "DATA"], ["train", "--data", "DATA", "--num-gpus", "2"], ["demo"], ["bench"],
-        ["eval", "--model", "fcos_R_18_FPN_small", "--data", "DATA"],
+        ["eval", "--model", "fcos_resnet50_fpn", "--data", "DATA"],
         ["detect", "DATA", "--model", "fcos_R_18_FPN_small", "--weights", "random"],
     ],
     ids=" ".join,

@@ -181,10 +181,10 @@ def test_detect_with_a_faster_copy_finds_the_same(home, trained):
     assert [x["score"] for x in ours] == pytest.approx([x["score"] for x in theirs], abs=1e-4)
 
 
-def test_detect_without_weights_says_what_to_do(home):
-    run = fcos("shapes/images/val_000000.jpg", cwd=home)
+def test_detect_without_weights_and_network_says_what_to_do(home):
+    run = fcos("detect", "shapes/images/val_000000.jpg", "--offline", cwd=home)
     assert run.returncode == 1 and run.stderr.count("\n") == 1
-    assert "--weights" in run.stderr and "not bundled" in run.stderr
+    assert "FCOS_D2_MIRROR" in run.stderr and "--weights FILE" in run.stderr
 
 
 def test_interrupted_training_resumes(home):
