@@ -43,7 +43,7 @@ COMMANDS: tuple[Row, ...] = (
     Row("zoo", "zoo", "The published variants, and how to use one."),
     Row("check", "audit", "Look for what is wrong with your images and boxes."),
     Row("bench", "bench", "How fast a detector is, plain and optimized."),
-    Row("doctor", "doctor", "What is installed, which devices there are, what is missing and how to mend it."),
+    Row("doctor", "doctor", "Versions, devices, and how to mend what is missing."),
     Row("convert", "convert", "Read checkpoints of other FCOS projects, or write them."),
 )
 

@@ -101,7 +101,7 @@ def _view(found: Audit, names: Mapping[str, str], result: Mapping[str, Any]) -> 
     return Group(*parts)
 
 
-def _text(finding: Finding, names: Mapping[str, str]) -> Text:
+def _text(finding: Finding, names: Mapping[str, str]) -> RenderableType:
     from ..data.audit import KINDS
 
     kind = KINDS[finding.kind]
@@ -116,9 +116,8 @@ def _text(finding: Finding, names: Mapping[str, str]) -> Text:
         text.append("\n    - " + ", ".join(words))
     if len(finding.examples) > 3 or finding.count > len(finding.examples) > 0:
         text.append(f"\n    - ... ({finding.count} in all)", "dim")
-    if line := finding.mend(names):
-        text.append(f"\n    {line}", "cyan")
-    return text
+    line = finding.mend(names)  # to be pasted, so it is not wrapped
+    return Group(text, Text(f"    {line}", "cyan", no_wrap=True, overflow="ignore")) if line else text
 
 
 def _value(value: Any) -> str:

@@ -10,19 +10,22 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from detectron2.structures import Instances
 
 from ..data.sources import Source, kind_of
-from ..data.video import Frame, Video
 from ..errors import FcosError
-from ..visualize import Film, free_name, save_picture
+from ..visualize import free_name, save_picture
 from .journal import Journal
 from .look import Look
 from .predictor import Predictor
 from .track import Tracks
+
+if TYPE_CHECKING:  # videos need OpenCV, which is imported for them alone
+    from ..data.video import Frame, Video
+    from ..visualize.film import Film
 
 __all__ = ["DetectionJob", "Interrupted", "Seen"]
 
@@ -191,6 +194,8 @@ class DetectionJob:
     # Videos
 
     def _video(self, source: Source, live: bool) -> None:
+        from ..data.video import Video
+
         seen = Seen(source.where, Counter(), frames=0)
         film = None
         complete = False
@@ -258,6 +263,8 @@ class _Drawn:
         picture = job.look.draw(image, found)
         if job.pictures:
             if self.film is None:
+                from ..visualize.film import Film
+
                 size = (picture.shape[1], picture.shape[0])
                 begun = job.journal.begun.get(self.source.where)
                 self.film = Film(job.pictures, self.source.stem, self.rate, size, job._taken, begun)

@@ -8,11 +8,10 @@ from .comparison import draw_comparison
 from .confusion import draw_confusion
 from .crops import Crop, draw_crops
 from .curves import draw_curves
-from .film import Film
 from .sheet import draw_sheet
 from .style import class_color, free_name, save_picture
 
 __all__ = [
-    "Crop", "Drawable", "Film", "class_color", "draw_boxes", "draw_comparison", "draw_confusion", "draw_crops",
+    "Crop", "Drawable", "class_color", "draw_boxes", "draw_comparison", "draw_confusion", "draw_crops",
     "draw_curves", "draw_sheet", "free_name", "save_picture",
 ]  # fmt: skip

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import FcosError
-from .adjust import choose_classes, fit_counters
+from .adjust import COUNTER, choose_classes, fit_counters
 from .classes import CLASS_LAYER, keep_equal, names_of, pairs
 from .expected import other_recipe, target_of
 from .families import FAMILIES, OURS
@@ -122,7 +122,8 @@ def _translate(
         return found.state_dict
     if weights.kind == OURS.name and hasattr(model, "dense"):
         report.other_recipe = other_recipe(stored_targets(weights), target_of(model), pixels=True)
-        chosen, _ = fit_counters(chosen, own, report)  # norms may be frozen here that were not there
+        there = [name for name in own if not name.endswith(COUNTER) or name in chosen]
+        chosen, _ = fit_counters(chosen, there, report)  # norms may be frozen here that were not there
     known = any(name in own for name in chosen)
     if own.keys() <= chosen.keys() or (weights.kind != "backbone" and (known or not policy.allow_backbone)):
         return chosen

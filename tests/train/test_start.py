@@ -62,8 +62,8 @@ def test_coco_weights_of_the_variant_come_first(mirror, detector, monkeypatch, t
     assert classes_kept(found, ["Person"], new_classes=True) == "Its class layer starts anew."
     assert model_of(PUBLISHED) == f"fcos/{PUBLISHED}" and chosen(PUBLISHED).weights == f"fcos/{PUBLISHED}"
 
-    generate(tmp_path / "set", {"train": 4, "val": 2}, (96, 64), min_size=10, classes=("circle", "star"))
-    cfg = configure(tmp_path / "set", PUBLISHED, iterations=1, output=tmp_path / "out", device="cpu", workers=0)
+    generate(tmp_path / "start", {"train": 4, "val": 2}, (96, 64), min_size=10, classes=("circle", "star"))
+    cfg = configure(tmp_path / "start", PUBLISHED, iterations=1, output=tmp_path / "out", device="cpu", workers=0)
     model = LazyTrainer(cfg, console=False).bare_model
     assert torch.equal(model.state_dict()[KERNEL], detector[KERNEL]) and model.num_classes == 2
     assert cfg.optimizer.lr < 1e-3 and cfg.train.init_classes == "match"

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from fcos_d2.errors import FcosError
-from fcos_d2.visualize import Film
+from fcos_d2.visualize.film import Film
 
 
 def test_pictures_come_back_in_order_and_colour(tmp_path):

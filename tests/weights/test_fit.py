@@ -300,5 +300,5 @@ def test_numbers_of_another_kind_are_refused(dtype, published):
         FcosError, match=r"F holds torch\.\w+64 at dense\.head\.scales, where the model has torch\.float32"
     ):
         fit(model, weights_of(bad, "F"))
-    with pytest.raises(FcosError, match="classes is 'all'; it must be one of: check, drop, keep"):
+    with pytest.raises(FcosError, match="classes is 'all'; it must be one of: check, match, drop, keep"):
         Policy(classes="all")
