@@ -119,7 +119,7 @@ def run(home: Path, fcos: Callable, monkeypatch: pytest.MonkeyPatch) -> Callable
 
 def test_readme_from_training_to_detection(run: Callable, home: Path) -> None:
     """The shell's way and Python's: training has the same config, and what is trained is found by both."""
-    train, detect = next(lines(b) for b in blocks("README.md") if "fcos detect" in b.text)
+    train, detect = next(lines(b) for b in blocks("README.md") if b.text.startswith("fcos train"))
     run([*train, *SHORT])
     by_command = (home / "output" / "mine" / "config.yaml").read_text()
     run(detect)

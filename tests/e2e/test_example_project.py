@@ -73,7 +73,7 @@ from detectron2.data.detection_utils import read_image
 from detectron2.engine import DefaultPredictor
 from fcos_d2 import Predictor, add_fcos_config
 
-image, weights = sys.argv[1], "out/model_final.pth"
+image, weights = sys.argv[1], "out/model_best.pth"  # the averaged weights, which are all that Detectron2 reads
 try:
     Predictor(weights, device="cpu")
 except ValueError as error:
