@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,6 +20,7 @@ from .tiles import Memory, Tiling, bytes_of_a_pixel, detect, fitted
 __all__ = ["InTiles", "Look", "Whole"]
 
 _DRAWN = 4096  # pixels of the longer side of a picture of an image that was looked at in tiles
+_ROOMY, _LABELLED, _THINNEST = 50, 400, 0.15  # objects of usual strokes, and with labels; share of usual strokes
 
 
 class Look(Protocol):
@@ -116,7 +118,10 @@ class InTiles:
         boxes = Boxes(found.pred_boxes.tensor.clone())
         boxes.scale(picture.shape[1] / image.width, picture.shape[0] / image.height)
         small = Instances(picture.shape[:2], **{**found.get_fields(), "pred_boxes": boxes})
-        return self.predictor.draw(picture, small, "RGB", tags=_tags(found))
+        size = min(1.0, math.sqrt(_ROOMY / max(len(small), 1)))  # the more there are, the thinner
+        return self.predictor.draw(
+            picture, small, "RGB", tags=_tags(found), labels=len(small) <= _LABELLED, size=max(size, _THINNEST)
+        )
 
 
 def _tags(found: Instances) -> list[str] | None:
