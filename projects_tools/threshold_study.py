@@ -19,11 +19,11 @@ OBJECTS = (10, 20, 30, 50, 100, 300, 1000, 10_000)
 GRID = np.linspace(0, 1, 20_001)
 
 
-def above(a: float, b: float) -> np.ndarray:
-    """The share of a beta distribution above each score of the grid."""
+def above(a: float, b: float, grid: np.ndarray = GRID) -> np.ndarray:
+    """The share of a beta distribution above each score of an even grid."""
     log = math.lgamma(a + b) - math.lgamma(a) - math.lgamma(b)
     with np.errstate(divide="ignore", invalid="ignore"):
-        density = np.nan_to_num(np.exp(log + (a - 1) * np.log(GRID) + (b - 1) * np.log1p(-GRID)), posinf=0.0)
+        density = np.nan_to_num(np.exp(log + (a - 1) * np.log(grid) + (b - 1) * np.log1p(-grid)), posinf=0.0)
     area = np.append(0, np.cumsum((density[1:] + density[:-1]) / 2))
     return 1 - area / area[-1]
 

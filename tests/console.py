@@ -1,11 +1,17 @@
-"""The console script `fcos` as an installer writes it, whatever is installed beside the sources that are tested."""
+"""The console script `fcos` as an installer writes it, whatever is installed beside the sources; or in this process."""
 
 from __future__ import annotations
 
 import os
 import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from fcos_d2.cli import main
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -44,3 +50,24 @@ def install(folder: Path) -> list[str]:
 def environment(**more: str) -> dict[str, str]:
     """Of a process that runs the script: one thread, and a terminal of 100 columns."""
     return {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "100", **more}
+
+
+class Outcome(NamedTuple):
+    """Of a command in this process."""
+
+    code: int
+    out: str
+    err: str
+
+
+def in_process(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture) -> Callable[..., Outcome]:
+    """What runs `fcos *words` in this process, as the console script does."""
+
+    def run(*words: object) -> Outcome:
+        monkeypatch.setattr(sys, "argv", ["fcos", *map(str, words)])
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            main()
+        return Outcome(ended.value.code, *capfd.readouterr())
+
+    return run

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from serving import running
 
 SIZE = (96, 64)
 
@@ -85,12 +86,5 @@ def served(film: bytes = b"") -> Iterator[str]:
     """The address of a server with a film, a camera, and nothing else."""
     server = Quiet(("127.0.0.1", 0), Camera)
     server.film, server.closing = film, threading.Event()
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
+    with running(server, server.closing):
         yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        server.closing.set()
-        server.shutdown()
-        server.server_close()
-        thread.join()

@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+from serving import running
+
 
 @dataclass
 class Served:
@@ -134,12 +136,5 @@ class _Server(ThreadingHTTPServer):
 def publisher() -> Iterator[Publisher]:
     server = _Server(("127.0.0.1", 0), _Handler)
     server.publisher = Publisher(f"http://127.0.0.1:{server.server_port}")
-    thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
-    thread.start()
-    try:
+    with running(server, server.publisher.closing):
         yield server.publisher
-    finally:
-        server.publisher.closing.set()
-        server.shutdown()
-        server.server_close()
-        thread.join()

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 
 import films
 from PIL import Image
+from serving import running
 
 SDP = (
     "v=0\r\no=- 0 0 IN IP4 127.0.0.1\r\ns=camera\r\nc=IN IP4 127.0.0.1\r\nt=0 0\r\nm=video 0 RTP/AVP 26\r\n"
@@ -88,12 +89,5 @@ def served(frames: int) -> Iterator[str]:
     """The address of a camera that sends so many pictures."""
     server = Server(("127.0.0.1", 0), Camera)
     server.frames, server.closing = frames, threading.Event()
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
+    with running(server, server.closing):
         yield f"rtsp://127.0.0.1:{server.server_address[1]}/live"
-    finally:
-        server.closing.set()
-        server.shutdown()
-        server.server_close()
-        thread.join()

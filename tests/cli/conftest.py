@@ -2,21 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
+from console import Outcome, in_process
 
-from fcos_d2.cli import main
 from fcos_d2.data.synthetic import generate
-
-
-class Outcome(NamedTuple):
-    code: int
-    out: str
-    err: str
 
 
 @pytest.fixture
@@ -25,14 +17,7 @@ def fcos(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture, tmp_path
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("FCOS_D2_CACHE", str(tmp_path / "cache"))
 
-    def run(*words: object) -> Outcome:
-        monkeypatch.setattr(sys, "argv", ["fcos", *map(str, words)])
-        capfd.readouterr()
-        with pytest.raises(SystemExit) as ended:
-            main()
-        return Outcome(ended.value.code, *capfd.readouterr())
-
-    return run
+    return in_process(monkeypatch, capfd)
 
 
 @pytest.fixture(scope="session")

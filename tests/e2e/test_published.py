@@ -6,20 +6,18 @@ import hashlib
 import io
 import json
 import re
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 import torch
 import torchvision
+from console import Outcome, in_process
 from PIL import Image
 from publisher import Publisher, publisher
 
 from fcos_d2 import Predictor, zoo
-from fcos_d2.cli import main
 from fcos_d2.data.synthetic import generate
 from fcos_d2.hub import http
 from fcos_d2.weights.families.torchvision import coco_names
@@ -28,12 +26,6 @@ from fcos_d2.weights.read import read
 
 NAME = "fcos_resnet50_fpn"
 FULL = f"torchvision/{NAME}"
-
-
-class Outcome(NamedTuple):
-    code: int
-    out: str
-    err: str
 
 
 @pytest.fixture(scope="module")
@@ -70,14 +62,7 @@ def host(
 
 @pytest.fixture
 def fcos(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture) -> Callable[..., Outcome]:
-    def run(*words: object) -> Outcome:
-        monkeypatch.setattr(sys, "argv", ["fcos", *map(str, words)])
-        capfd.readouterr()
-        with pytest.raises(SystemExit) as ended:
-            main()
-        return Outcome(ended.value.code, *capfd.readouterr())
-
-    return run
+    return in_process(monkeypatch, capfd)
 
 
 def sentence(done: Outcome) -> str:

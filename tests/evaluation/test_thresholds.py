@@ -14,17 +14,9 @@ from fcos_d2.evaluation.thresholds import LEAST_BOXES, Curve, Goal, Scored, appl
 from fcos_d2.weights.read import weights_of
 from fcos_d2.weights.thresholds import stored_thresholds
 from fcos_d2.weights.write import save
+from projects_tools.threshold_study import above
 
 X = np.linspace(0, 1, 100_001)
-
-
-def above(a: float, b: float) -> np.ndarray:
-    """The share of a beta distribution above each of `X`."""
-    log = math.lgamma(a + b) - math.lgamma(a) - math.lgamma(b)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        density = np.nan_to_num(np.exp(log + (a - 1) * np.log(X) + (b - 1) * np.log1p(-X)), posinf=0.0)
-    area = np.append(0, np.cumsum((density[1:] + density[:-1]) / 2))
-    return 1 - area / area[-1]
 
 
 def drawn(seed: int, right: tuple, wrong: tuple, found: float, false: float, objects: int) -> Scored:
@@ -49,7 +41,7 @@ CASES = [((6, 3), (1.2, 5), 0.95, 3.0), ((8, 8), (2, 8), 0.9, 2.0), ((2.5, 2), (
 def test_thresholds_of_known_distributions(case):
     """Within 0.01 of the score that is best in the limit of endless data."""
     right, wrong, found, false = case
-    hits, all_kept = found * above(*right), found * above(*right) + false * above(*wrong)
+    hits, all_kept = found * above(*right, X), found * above(*right, X) + false * above(*wrong, X)
     with np.errstate(invalid="ignore", divide="ignore"):
         precision, f1 = hits / all_kept, 2 * hits / (all_kept + 1)
     scored = drawn(0, right, wrong, found, false, 60_000)
