@@ -38,6 +38,7 @@ COMMANDS: tuple[Row, ...] = (
     Row("train", "train", "Train on your own images, or any config on COCO."),
     Row("eval", "evaluate", "COCO's AP of a checkpoint on a data set."),
     Row("detect", "detect", "Find objects in images, videos, folders, URLs, cameras."),
+    Row("explain", "explain", "Why a detector found this and missed that, in one image."),
     Row("demo", "demo", "Make images, train a small FCOS on them, show what it finds."),
     Row("data", "data", "Data sets: to other formats, divided, looked at."),
     Row("zoo", "zoo", "The published variants, and how to use one."),

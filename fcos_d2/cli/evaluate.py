@@ -11,6 +11,7 @@ from rich.text import Text
 
 from . import options as shared
 from . import thresholds
+from .causes import view_of_errors
 from .checks import check
 from .session import Result, Session, fcos_command
 
@@ -29,14 +30,17 @@ from .session import Result, Session, fcos_command
 @thresholds.goal
 @thresholds.iou
 @thresholds.save
+@click.option("--errors", is_flag=True, help="Say why each object was missed, and why each detection is wrong.")
+@thresholds.threshold_of_errors
 @shared.output(Path("output", "eval"), "Folder for summary.json, evaluation.json, thresholds.json and log.txt.")
 @shared.workers
 @shared.device
 @shared.max_pixels
 @shared.overrides
 def command(
-    session: Session, output: Path, goal: tuple[str, float] | None, iou: float | None, save: Path | None, **options: Any
-) -> Result:
+    session: Session, output: Path, goal: tuple[str, float] | None, iou: float | None, save: Path | None, errors: bool,
+    threshold: Any, **options: Any,
+) -> Result:  # fmt: skip
     """Evaluate a detector.
 
     \b
@@ -44,6 +48,7 @@ def command(
     fcos eval --weights FILE --config fcos_imprv_R_50_FPN_1x
         COCO in $DETECTRON2_DATASETS
     fcos eval --weights FILE --data DIR --thresholds f1 --save NEW
+    fcos eval --weights FILE --data DIR --errors
 
     AP is COCO's, from 0 to 1, here and with --json.
     """
@@ -55,6 +60,8 @@ def command(
     given = {name: options[name] for name in ("data", "format", "val_fraction", "weights", "model", "device")}
     if save is not None and goal is None:
         raise click.UsageError("--save goes with --thresholds, for example --thresholds f1.")
+    if threshold is not None and not errors:
+        raise click.UsageError("--threshold goes with --errors; AP is of all detections.")
     check(**given, need=(options["split"],), detects=True)
     from ..train.workspace import EVALUATION, Workspace
 
@@ -63,11 +70,14 @@ def command(
     from ..evaluation.thresholds import Goal
     from ..train.job import evaluate_job
     from ..train.operating_points import Wanted
+    from ..train.mistakes import Asked
     from . import views
 
     wanted = Wanted(Goal(*goal) if goal else None, iou, save)
-    summary = evaluate_job(workspace, session, **options, allow_py=not session.no_py, thresholds=wanted)
+    asked = Asked(threshold, iou or 0.5) if errors else None
+    summary = evaluate_job(workspace, session, **options, allow_py=not session.no_py, thresholds=wanted, errors=asked)
     numbers = views.view_of_scores(summary, f"{summary['images']} images of {summary['dataset']}")
     chosen = views.view_of_thresholds(summary["thresholds"])
-    view = Group(numbers, views.ap_by_size(summary), chosen, Text(str(output / "summary.json"), "dim"))
+    why = view_of_errors(summary["errors"])
+    view = Group(numbers, views.ap_by_size(summary), chosen, why, Text(str(output / "summary.json"), "dim"))
     return Result(summary, view)

@@ -11,7 +11,7 @@ import click
 
 from . import options as shared
 
-__all__ = ["goal", "iou", "save", "single", "threshold", "told"]
+__all__ = ["goal", "iou", "save", "single", "threshold", "threshold_of_errors", "told"]
 
 
 def single(least: Mapping[str, float]) -> float | None:
@@ -64,11 +64,16 @@ goal = click.option(
 )  # fmt: skip
 iou = click.option(
     "--iou", type=click.FloatRange(0, 1, min_open=True),
-    help="Overlap from which on a detection is right, for thresholds.  [default: 0.5]",
+    help="Overlap from which on a detection is right, for thresholds and --errors.  [default: 0.5]",
 )  # fmt: skip
 save = shared.path(
     "--save", callback=_new_checkpoint,
     help="With --thresholds: a copy of the checkpoint that holds them; that of --weights stays as it is.",
+)  # fmt: skip
+threshold_of_errors = click.option(
+    "--threshold", multiple=True, metavar="SCORE|CLASS=SCORE", callback=_scores,
+    help="With --errors: look at detections with a higher score; of one class with its name, repeatable.  [default: what "
+    "the checkpoint holds for each class, else 0.5]",
 )  # fmt: skip
 threshold = click.option(
     "--threshold", multiple=True, metavar="SCORE|CLASS=SCORE", callback=_scores,

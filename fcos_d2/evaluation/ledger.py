@@ -106,16 +106,25 @@ class Seen:
     """The account of one image.
 
     Attributes:
-        found: objects that a detection found, which are as many as the detections that are right.
-        ignored: detections in crowd regions, which count neither as right nor as wrong.
-        pairs: row of each right detection, best first -> row of its object.
+        pairs: place of each detection that found an object among the reported ones, best first -> row of the object.
+        in_crowds: places of those in crowd regions, which count neither as right nor as wrong.
+        misses: the objects that none found.
+        false_alarms: the other detections, best first.
     """
 
-    found: int
-    ignored: int
+    pairs: Mapping[int, int]
+    in_crowds: tuple[int, ...]
     misses: tuple[Miss, ...]
     false_alarms: tuple[FalseAlarm, ...]
-    pairs: Mapping[int, int] = field(default_factory=dict)
+
+    @property
+    def found(self) -> int:
+        """Objects that were found, which are as many as the detections that are right."""
+        return len(self.pairs)
+
+    @property
+    def ignored(self) -> int:
+        return len(self.in_crowds)
 
     @property
     def objects(self) -> int:

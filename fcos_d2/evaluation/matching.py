@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["Found", "Matches", "Truth", "match"]
+__all__ = ["LEAST_GAP", "Found", "Matches", "Truth", "match", "overlaps"]
 
 _PAIRS = 1 << 22  # pairs of a detection and an object whose overlaps are computed at once
-_LEAST_GAP = 1e-10  # COCO's largest IoU threshold is 1 less this
+LEAST_GAP = 1e-10  # COCO's largest IoU threshold is 1 less this
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ def match(found: Found, truth: Truth, iou: float = 0.5, limit: int = 100, across
     gt, ignored, overlap = np.full(count, -1), np.zeros(count, bool), np.zeros(count)
     ignored[order] = _place(ours[order]) >= limit
     order = order[~ignored[order]]
-    det, obj, share = _pairs(found, truth, order, ours, theirs, min(iou, 1 - _LEAST_GAP))
+    det, obj, share = _pairs(found, truth, order, ours, theirs, min(iou, 1 - LEAST_GAP))
     # What each detection wants most comes last: an object rather than a crowd region, more overlap, a later row.
     rows = np.lexsort((obj, truth.label[obj], share, ~truth.crowd[obj], det))
     det, obj, share = det[rows], obj[rows], share[rows]
@@ -117,6 +117,12 @@ def match(found: Found, truth: Truth, iou: float = 0.5, limit: int = 100, across
         gt[row], overlap[row], ignored[row] = obj[last], share[last], truth.crowd[obj[last]]
         free[obj[last]] = truth.crowd[obj[last]]
     return Matches(gt, ignored, overlap)
+
+
+def overlaps(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """(n, m) IoU of all pairs of two lists of boxes, (n, 4) and (m, 4) float64 left, top, width, height."""
+    pairs = np.repeat(boxes, len(others), axis=0), np.tile(others, (len(boxes), 1))
+    return _iou(*pairs, np.zeros(len(pairs[0]), bool)).reshape(len(boxes), len(others))
 
 
 def _columns(rows: list[Mapping[str, Any]]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -164,22 +164,8 @@ class FCOS(DenseDetector):
         return ground_truth(batched_inputs, self.num_classes, self.device, self.inclusive_far_corner)
 
     def _of_original(self, found: Instances, inputs: dict[str, Any]) -> Instances:
-        """Detections of a network input in pixels of the original image, as Detectron2's `detector_postprocess` makes
-        them, and what the options say; those without area are still there.
-        """
-        (height, width), boxes = found.image_size, found.pred_boxes
-        size: Any = (inputs.get("height", height), inputs.get("width", width))
-        boxes.scale(size[1] / width, size[0] / height)
-        if isinstance(size[0], Tensor):  # a traced input
-            size = torch.stack(size)
-        if boxes.device.type == "cpu":
-            boxes.clip(size)
-        else:  # without the question whether all are finite
-            boxes.tensor[:, 0::2].clamp_(0, size[1])
-            boxes.tensor[:, 1::2].clamp_(0, size[0])
-        if self.inclusive_far_corner:
-            boxes.tensor[:, 2:] += 1.0
-        return Instances(size, **found.get_fields())
+        height, width = found.image_size
+        return of_original(found, (inputs.get("height", height), inputs.get("width", width)), self.inclusive_far_corner)
 
     def optimize(self, precision: str | Mapping[str, str] = "fp32", compile: bool = False) -> FCOS:
         """A copy that detects the same, faster, but can be neither trained nor saved: `rewrite` with `fuse`.
@@ -256,6 +242,29 @@ def as_instances(found: Detections, xy: Tensor, image_sizes: Sequence[tuple[int,
         Instances(tuple(size), pred_boxes=Boxes(boxes), scores=scores, pred_classes=classes, locations=at)
         for size, (boxes, scores, classes, at) in zip(image_sizes, columns_of_each)
     ]
+
+
+def of_original(found: Instances, size: Any, inclusive_far_corner: bool) -> Instances:
+    """Detections of a network input in pixels of the original image, as Detectron2's `detector_postprocess` makes them;
+    those without area are still there.
+
+    Args:
+        found: of one image, with `pred_boxes`, which are changed.
+        size: (height, width) of the original image, numbers or tensors of a traced input.
+        inclusive_far_corner: see `FCOS`.
+    """
+    (height, width), boxes = found.image_size, found.pred_boxes
+    boxes.scale(size[1] / width, size[0] / height)
+    if isinstance(size[0], Tensor):  # a traced input
+        size = torch.stack(size)
+    if boxes.device.type == "cpu":
+        boxes.clip(size)
+    else:  # without the question whether all are finite
+        boxes.tensor[:, 0::2].clamp_(0, size[1])
+        boxes.tensor[:, 1::2].clamp_(0, size[0])
+    if inclusive_far_corner:
+        boxes.tensor[:, 2:] += 1.0
+    return Instances(size, **found.get_fields())
 
 
 def with_area(found: list[Instances]) -> list[Instances]:

@@ -19,7 +19,7 @@ from .nms import spread_nms
 if TYPE_CHECKING:
     from .selector import Selector
 
-__all__ = ["candidates", "kept"]
+__all__ = ["by_location", "candidates", "kept"]
 
 
 def candidates(selector: Selector, predictions: Predictions) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
@@ -35,7 +35,7 @@ def _of_level(
     selector: Selector, level: Level, logits: Tensor, raw_ltrb: Tensor, quality: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Location, class and score (N, C), raw ltrb (N, C, 4) of the best candidates of a level."""
-    logits, raw_ltrb, quality = (_by_location(x, len(level.points)) for x in (logits, raw_ltrb, quality))
+    logits, raw_ltrb, quality = (by_location(x, len(level.points)) for x in (logits, raw_ltrb, quality))
     q = quality.squeeze(2).float().sigmoid()  # (N, Ri)
     # 1. the best locations: each of the best candidates lies in one of them
     rank = _rank(selector, logits.amax(dim=2).float().sigmoid(), q)
@@ -56,7 +56,7 @@ def _rank(selector: Selector, class_score: Tensor, quality: Tensor) -> Tensor:
     return torch.where(passes, selector._rank(class_score, product), -1.0)
 
 
-def _by_location(values: Tensor, points: int) -> Tensor:
+def by_location(values: Tensor, points: int) -> Tensor:
     """(N, D*C, Hi, Wi) -> (N, Hi*Wi*D, C)."""
     return values.unflatten(1, (points, -1)).flatten(3).permute(0, 3, 1, 2).flatten(1, 2)
 

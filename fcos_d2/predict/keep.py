@@ -72,11 +72,15 @@ class Keep:
             others = list(stored.values)
         return cls(tuple(raw(given[n]) if n in given else x for n, x in zip(names, others)), True, temperature)
 
+    def values(self, count: int) -> tuple[float, ...]:
+        """The least score of each of `count` classes, before calibration; 0 where there is no such rule."""
+        return self.least if isinstance(self.least, tuple) else (self.least or 0.0,) * count
+
     def by_class(self, names: Sequence[str]) -> dict[str, float] | None:
         """The least score of each class, before calibration."""
         if self.least is None:
             return None
-        return dict(zip(names, self.least if isinstance(self.least, tuple) else [self.least] * len(names)))
+        return dict(zip(names, self.values(len(names))))
 
     def selector(self, selector: Any) -> Any:
         """A selector that drops early what would be dropped here; one of another kind as it is."""

@@ -126,6 +126,11 @@ class Predictor:
         shown = ", ".join(self.class_names[:5]) + (", ..." if count > 5 else "")
         return f"Predictor({type(self.model).__name__} on {self.device}, {count} classes: {shown})"
 
+    @property
+    def least(self) -> tuple[float, ...]:
+        """(K,) score of each class, before calibration, that a detection must exceed; 0 where only the config counts."""
+        return self._keep.values(len(self.class_names))
+
     def __call__(self, image: ImageLike, image_format: str = "BGR") -> dict[str, Any]:
         """Detect objects in one image.
 

@@ -34,7 +34,7 @@ from ..weights.fetch import fetch
 from ..weights.read import load
 from ..words import duration
 from ..zoo import get_config, is_name
-from . import operating_points, own_data
+from . import mistakes, operating_points, own_data
 from .advice import LONG, advice
 from .building import options_of
 from .gallery import guarded
@@ -222,7 +222,7 @@ def evaluate_job(
     workspace: Workspace, audience: Audience, *, weights: str | None, data: Path | None, model: str | None, split: str,
     val_fraction: float | None, workers: int | None, device: str | None, format: str | None = None,
     overrides: Sequence[str] = (), allow_py: bool = True, force_recipe: bool = False,
-    thresholds: operating_points.Wanted | None = None,
+    thresholds: operating_points.Wanted | None = None, errors: mistakes.Asked | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """What was asked of `fcos eval`, the options by their names: leave summary.json, and return what it says.
 
@@ -258,15 +258,19 @@ def evaluate_job(
         trainer = LazyTrainer(cfg, eval_only=True, console=False, folder=str(folder))
         wanted, evaluated = thresholds or operating_points.Wanted(), str(cfg.train.init_checkpoint)
         operating_points.require_copyable(wanted, evaluated, trainer.class_names)
-        with audience.waiting("evaluating"), audience.no_tables():
+        watched = mistakes.watched(errors, trainer, dataset)
+        with watched as ledger, audience.waiting("evaluating"), audience.no_tables():
             results = trainer.test()
         found, told = operating_points.of_evaluation(trainer.detected, evaluated, wanted, folder, Path(evaluated).stem)
         for sentence in told:
             audience.say(sentence)
         if found is None:  # those of an earlier evaluation are of something else
             workspace.remove(("thresholds.json", "thresholds.png"))
+        if ledger is None:
+            workspace.remove(mistakes.FILES)
         summary = {
             **_scores(results, dataset), "thresholds": found, "dataset": dataset,
+            "errors": None if ledger is None else mistakes.write(ledger, folder, Path(evaluated).stem),
             "images": len(DatasetCatalog.get(dataset)), "weights": weights, "output": workspace.target,
         }  # fmt: skip
         write_json(folder / "summary.json", summary)

@@ -19,7 +19,7 @@ from ..weights.read import load, read
 from ..weights.thresholds import Thresholds, stored_thresholds
 from ..weights.write import save
 
-__all__ = ["Detected", "Wanted", "detected_by", "of_evaluation", "of_training", "require_copyable"]
+__all__ = ["Detected", "Wanted", "detected_by", "for_classes", "of_evaluation", "of_training", "require_copyable"]
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ def of_evaluation(
             return None, [f"warning: {error}"]
         if stored is None or detected is None:
             return None, []
-        own = _for_classes(stored, detected.class_names)
+        own = for_classes(stored, detected.class_names)
         return _write(applied(own, detected.scored(wanted.iou or stored.iou)), folder, title), []
     if detected is None:
         raise FcosError("The config's evaluator keeps no boxes to choose thresholds with: use FastCOCOEvaluator.")
@@ -111,7 +111,7 @@ def require_copyable(wanted: Wanted, weights: str, class_names: Sequence[str] | 
         raise FcosError(f"{weights} has other classes than the data: {wanted.save} cannot hold thresholds for these.")
 
 
-def _for_classes(stored: Thresholds, names: Sequence[str]) -> Thresholds:
+def for_classes(stored: Thresholds, names: Sequence[str]) -> Thresholds:
     """Thresholds for the classes of a data set, fewer or in another order; unknown ones get that for all."""
     if tuple(names) == stored.class_names:
         return stored

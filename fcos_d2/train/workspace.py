@@ -55,7 +55,8 @@ DEMO_IMAGES = (
     *(f"data/images/{part}_{'[0-9]' * 6}.jpg" for part in ("train", "val")),
 )  # fmt: skip
 EVALUATION = Kind("evaluation", "fcos eval", (
-    "summary.json", "evaluation.json", "config.yaml", "log.txt", "thresholds.json", "thresholds.png",
+    "summary.json", "evaluation.json", "config.yaml", "log.txt", "thresholds.json", "thresholds.png", "errors.json",
+    "errors.jpg",
 ))  # fmt: skip
 
 
