@@ -47,6 +47,13 @@ class _Scene:
         return overlaps(self.seen.bbox, self.bbox)
 
     @cached_property
+    def finds(self) -> np.ndarray:
+        """(P,) int64 object that each candidate found; -1 for none."""
+        finds, right = np.full(len(self.seen.rows), -1), self.matches.right
+        finds[self.seen.reported[right]] = self.matches.gt[right]
+        return finds
+
+    @cached_property
     def idle(self) -> np.ndarray:
         """(P,) bool, reported candidates that found nothing."""
         mask = np.zeros(len(self.seen.rows), bool)
@@ -138,17 +145,19 @@ class _Case:
         return replace(made, iou=round(float(self.overlap[row]), 4), score=score, level=level)
 
 
-def _counts_for_another(case: _Case) -> Miss | None:
-    row = case.best(case.same & case.covers & case.scene.seen.is_reported)
-    return None if row is None else case.miss(row, f"{case.scene.told(row)} counts for another object", row)
-
-
 def _lost(fate: int) -> Callable[[_Case], Miss | None]:
-    """A candidate of its class that overlaps it enough, with a score that is reported, was lost at this step."""
+    """A box of its class on it, on no other object of that class more, with a score that is reported, was lost at a step.
+
+    What suppressed it did not find an object that it overlaps as much: such a box is the winner's own, a little off.
+    """
 
     def find(case: _Case) -> Miss | None:
-        seen = case.scene.seen
-        if (row := case.best(case.same & case.covers & seen.lost(fate))) is None:
+        seen, scene = case.scene.seen, case.scene
+        rivals = scene.overlap[:, (scene.objects.labels == case.label) & ~scene.objects.crowd]
+        winner = np.where(seen.by >= 0, scene.finds[seen.by], -1)  # the object that the suppressor found
+        theirs = np.where(winner >= 0, scene.overlap[np.arange(len(winner)), winner], -1.0)
+        own = (case.overlap >= rivals.max(axis=1)) & (case.overlap > theirs)
+        if (row := case.best(case.same & case.covers & own & seen.lost(fate))) is None:
             return None
         by = int(seen.by[row])
         return case.miss(row, _LOST[fate](case.scene, row, by), by if by >= 0 else None)
@@ -172,6 +181,11 @@ _LOST: dict[int, Callable[[_Scene, int, int], str]] = {
         f"{scene.told(row)} comes after the {scene.seen.record.selector.max_detections} best of the image"
     ),
 }
+
+
+def _counts_for_another(case: _Case) -> Miss | None:
+    row = case.best(case.same & case.covers & case.scene.seen.is_reported)
+    return None if row is None else case.miss(row, f"{case.scene.told(row)} counts for another object", row)
 
 
 def _another_class(case: _Case) -> Miss | None:
@@ -227,8 +241,8 @@ def _in_its_favour(case: _Case) -> dict[str, Any]:
 
 
 _MISSES: tuple[tuple[str, Callable[[_Case], Miss | None]], ...] = (
-    ("duplicate", _counts_for_another),
     *((FATES[fate], _lost(fate)) for fate in (LIMIT, SUPPRESSED, SMALL, TOPK)),
+    ("duplicate", _counts_for_another),
     ("wrong class", _another_class),
     ("poor overlap", _badly_placed),
     ("never assignable", _unassigned),

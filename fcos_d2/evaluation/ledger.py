@@ -17,11 +17,11 @@ __all__ = ["FALSE_ALARMS", "MISSES", "Box", "ErrorLedger", "FalseAlarm", "Miss",
 
 # Cause of a miss -> what it means. Told from the top: the first one that holds is the cause.
 MISSES: dict[str, str] = {
-    "duplicate": "a detection of its class overlaps it enough, but counts for another object there",
     "cut by the limit": "found, but better detections filled the limit of the image (max_detections)",
     "suppressed": "found, but non-maximum suppression took its box for another one's (nms_threshold)",
     "dropped as too small": "found, but with a box smaller than min_size",
     "cut by top-k": "found, but better candidates filled its level (topk)",
+    "duplicate": "a detection of its class overlaps it enough, but counts for another object there",
     "wrong class": "a detection of another class lies on it",
     "poor overlap": "a detection of its class lies on it, but overlaps it too little",
     "never assignable": "no location answers for it at this size of input, so none can learn it",

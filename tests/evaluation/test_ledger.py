@@ -1,0 +1,34 @@
+"""Shares of causes."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fcos_d2.evaluation import ledger
+from fcos_d2.evaluation.ledger import shares
+
+
+@given(st.dictionaries(st.text(max_size=3), st.integers(0, 10**9), max_size=12))
+def test_shares_make_a_hundred(counts: dict[str, int]) -> None:
+    found = shares(counts)
+    total = sum(counts.values())
+    assert sum(found.values()) == pytest.approx(100.0 if total else 0.0, abs=1e-6)
+    for name, share in found.items():
+        assert share == pytest.approx(100 * counts[name] / max(total, 1), abs=0.1001)
+        assert round(share, 1) == pytest.approx(share, abs=1e-9)
+
+
+def test_thirds() -> None:
+    assert sorted(shares({"a": 1, "b": 1, "c": 1}).values()) == [33.3, 33.3, 33.4]
+
+
+def test_the_module_needs_no_library() -> None:
+    """So a report can be made of errors.json where PyTorch is not installed."""
+    lines = f"import sys, runpy\nrunpy.run_path({ledger.__file__!r})\nassert not {{'torch', 'numpy'}} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", lines], check=True, cwd=Path(ledger.__file__).parent)
