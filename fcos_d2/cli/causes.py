@@ -9,6 +9,8 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from .thresholds import told
+
 __all__ = ["view_of_errors", "view_of_explanation"]
 
 _MOST_DETECTIONS, _MOST_MISSES = 40, 20
@@ -24,9 +26,7 @@ def view_of_errors(found: Mapping[str, Any] | None) -> RenderableType:
         return Text("")
     from ..evaluation.ledger import FALSE_ALARMS, MISSES
 
-    least = sorted(set(found["thresholds"].values())) or [0.0]
-    told = f"{least[0]:g}" if len(least) == 1 else f"{least[0]:.3f} to {least[-1]:.3f}"
-    rule = Text(f"\nDetections with a score above {told}, right from IoU {found['iou']:g} on", "dim")
+    rule = Text(f"\nDetections with a score above {told(found['thresholds'])}, right from IoU {found['iou']:g} on", "dim")
     crowds = f", {found['in_crowds']} in crowd regions" if found["in_crowds"] else ""
     return Group(
         rule,
@@ -67,7 +67,7 @@ def view_of_explanation(found: Mapping[str, Any], files: Sequence[Any]) -> Rende
             str(number), row["class"], *numbers, str(row["stride"]), at, f"{row['rank']} of {row['of']}",
             str(len(row["suppressed"])), *verdict,
         )  # fmt: skip
-    parts: list[RenderableType] = [table if rows else Text(f"Nothing has a score above {found['threshold_told']}.")]
+    parts: list[RenderableType] = [table if rows else Text(f"Nothing has a score above {told(found['thresholds'])}.")]
     if len(rows) > _MOST_DETECTIONS:
         parts.append(Text(f"and {len(rows) - _MOST_DETECTIONS} more, see --json", "dim"))
     fates = [f"{count} {name}" for name, count in found["candidates"].items() if name != "passed" and count]

@@ -72,8 +72,13 @@ def command(
     if weights is None and model is None:
         model = zoo.DEFAULT
     check(weights=weights, model=model, device=device, data=data, format=format, detects=True)
+    from ..data.sources import Source, require_any
     from ..files import require_writable
 
+    if data is None:
+        require_any([Source(image)])
+    if Source(image).is_video:
+        raise FcosError(f"{image} is no image: `fcos explain` looks at one image, `fcos detect` at videos and cameras.")
     if picture:
         require_writable(output)
     session.start(device)
@@ -154,7 +159,7 @@ def _told(replay: Replay, account: Seen | None) -> dict[str, Any]:
     least = dict(zip(replay.class_names, replay.least))
     told = explanation(Evidence(replay.record, 0, np.array(replay.least)), replay.class_names, account)
     return {
-        **told, "thresholds": least, "threshold_told": thresholds.told(least), "replay": replay.outcome,
+        **told, "threshold": thresholds.single(least), "thresholds": least, "replay": replay.outcome,
         "classes": list(replay.class_names),
     }  # fmt: skip
 

@@ -20,6 +20,8 @@ from ..structures import GroundTruth
 
 __all__ = ["Evidence", "Objects", "objects_of"]
 
+_FAR = 2.0**24  # pixels
+
 
 @dataclass(frozen=True)
 class Objects:
@@ -148,6 +150,7 @@ class Evidence:
     def _in_image(self, boxes: Tensor) -> Tensor:
         """(n, 4) boxes of the network input -> float32 of the original image, as detections are."""
         record, size = self.record, self.record.image_sizes[self.place]
+        boxes = boxes.nan_to_num(0.0, _FAR, -_FAR)  # of locations that have learned nothing
         if record.selector.clip == "before":
             height, width = (side - record.selector.clip_margin for side in size)
             boxes = torch.minimum(boxes.clamp(min=0), boxes.new_tensor((width, height, width, height)))

@@ -96,7 +96,7 @@ def recording(
     """
     dense: Any = getattr(model, "dense", None)
     if not isinstance(model, FCOS) or not isinstance(dense.selector, Selector):
-        kind = type(model if dense is None else dense.selector).__name__
+        kind = type(dense.selector if isinstance(model, FCOS) else model).__name__
         raise FcosError(f"Only the selection of a one-stage FCOS can be explained, and this model has {kind}.")
     records: list[Record] = []
     own, waiting = dense.selector, _Recorder(dense.selector)

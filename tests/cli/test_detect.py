@@ -20,8 +20,6 @@ import pytest
 from PIL import Image
 from pycocotools.coco import COCO
 
-from fcos_d2.weights.write import save
-
 
 @pytest.fixture
 def detect(fcos, weights):

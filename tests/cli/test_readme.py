@@ -212,6 +212,19 @@ def test_programs_in_the_docs(page: str, run: Callable, home: Path) -> None:
             run([*words, *short])
 
 
+def test_errors_are_explained(run: Callable, home: Path) -> None:
+    """Each line of the page, one after the other, and its program."""
+    if not (home / "output" / "mine" / "model_best.pth").is_file():
+        run(["fcos", "train", "--data", "my_data", "--output", "output/mine", *SHORT])
+    name = next((home / "my_data" / "images").glob("val*")).name
+    lines = [words for found, words in called("^fcos (explain|eval)") if found.page == "docs/explaining.md"]
+    assert len(lines) == 5
+    for words in lines:
+        more = ["--workers", "0"] if words[1] == "eval" else []
+        run([*(name if word == "street.jpg" else word for word in words), *more])
+    run(block("docs/explaining.md", "read_record").text)
+
+
 def test_data_sets_are_converted_divided_and_shown(run: Callable, home: Path) -> None:
     """Each line of the page, one after the other."""
     shown = [words for found, words in called("^fcos data") if found.page == "docs/datasets.md"]
@@ -229,7 +242,7 @@ NOT_RUN = {
     r"lazyconfig_train_net\.py": "needs COCO and eight GPUs: script, config and options must exist",
     r"^python -m (projects_tools\.\w+|fcos_d2)": "measures for minutes: the module must exist",
     r"^(git clone|uvx|uv|pip) ": "needs network: nothing is checked",
-    r"^fcos (train|detect|bench|eval|demo|convert|zoo|data|doctor|check)": "run above or long: its options must exist",
+    r"^fcos (explain|train|detect|bench|eval|demo|convert|zoo|data|doctor|check)": "run above or long: its options must exist",
     r"^(export|first=|srun|pytest|\S*python)": "several machines, or a measurement: nothing is checked",
     r"^(--|bash|torchrun)": "the rest of such a line: nothing is checked",
 }

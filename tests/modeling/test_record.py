@@ -112,7 +112,7 @@ class Calls(TorchDispatchMode):
         super().__init__()
         self.names: list[str] = []
 
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # noqa: ANN001, ANN204
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         self.names.append(str(func))
         return func(*args, **(kwargs or {}))
 
@@ -126,9 +126,9 @@ def operations(model: nn.Module) -> list[str]:
 def test_it_costs_nothing_where_nobody_asks(model: nn.Module) -> None:
     """Before and after a recording the detector has its own selector, no hook, and does the same operations."""
     any_model: Any = model
-    own, before = any_model.dense.selector, operations(model)
     with torch.no_grad():
-        plain = model(inputs(3))
+        plain = model(inputs(3))  # which also makes what is kept for images of these sizes
+    own, before = any_model.dense.selector, operations(model)
     with torch.no_grad(), recording(model):
         assert any_model.dense.selector is not own
         recorded = model(inputs(3))
