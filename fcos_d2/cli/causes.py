@@ -21,12 +21,13 @@ _REPLAYED = {
 
 
 def view_of_errors(found: Mapping[str, Any] | None) -> RenderableType:
-    """A ledger's summary as two tables: why objects were missed, why detections are wrong; nothing where there is none."""
+    """A ledger's summary as two tables: why objects were missed, why detections are wrong; nothing without one."""
     if not found:
         return Text("")
     from ..evaluation.ledger import FALSE_ALARMS, MISSES
 
-    rule = Text(f"\nDetections with a score above {told(found['thresholds'])}, right from IoU {found['iou']:g} on", "dim")
+    least = told(found["thresholds"])
+    rule = Text(f"\nDetections with a score above {least}, right from IoU {found['iou']:g} on", "dim")
     crowds = f", {found['in_crowds']} in crowd regions" if found["in_crowds"] else ""
     return Group(
         rule,
@@ -70,9 +71,9 @@ def view_of_explanation(found: Mapping[str, Any], files: Sequence[Any]) -> Rende
     parts: list[RenderableType] = [table if rows else Text(f"Nothing has a score above {told(found['thresholds'])}.")]
     if len(rows) > _MOST_DETECTIONS:
         parts.append(Text(f"and {len(rows) - _MOST_DETECTIONS} more, see --json", "dim"))
-    fates = [f"{count} {name}" for name, count in found["candidates"].items() if name != "passed" and count]
-    passed = found["candidates"]["passed"]
-    parts.append(Text(f"{passed} candidates passed the score threshold{': ' if fates else ''}{', '.join(fates)}", "dim"))
+    fates = ", ".join(f"{count} {name}" for name, count in found["candidates"].items() if name != "passed" and count)
+    head = f"{found['candidates']['passed']} candidates passed the score threshold"
+    parts.append(Text(f"{head}: {fates}" if fates else head, "dim"))
     if judged:
         parts += _missed(found)
     parts.append(Text(f"Selection recomputed from the record gives {_REPLAYED[found['replay']]}.", "dim"))

@@ -72,8 +72,8 @@ save = shared.path(
 )  # fmt: skip
 threshold_of_errors = click.option(
     "--threshold", multiple=True, metavar="SCORE|CLASS=SCORE", callback=_scores,
-    help="With --errors: look at detections with a higher score; of one class with its name, repeatable.  [default: what "
-    "the checkpoint holds for each class, else 0.5]",
+    help="With --errors: look at detections with a higher score; of one class with its name, repeatable.  [default: "
+    "what the checkpoint holds for each class, else 0.5]",
 )  # fmt: skip
 threshold = click.option(
     "--threshold", multiple=True, metavar="SCORE|CLASS=SCORE", callback=_scores,

@@ -146,7 +146,7 @@ class _Case:
 
 
 def _lost(fate: int) -> Callable[[_Case], Miss | None]:
-    """A box of its class on it, on no other object of that class more, with a score that is reported, was lost at a step.
+    """A box of its class on it, on no other object of that class more, with a score that is reported, was lost there.
 
     What suppressed it did not find an object that it overlaps as much: such a box is the winner's own, a little off.
     """
@@ -255,7 +255,7 @@ def _miss(scene: _Scene, row: int) -> Miss:
     return next(replace(found, cause=cause) for cause, find in _MISSES if (found := find(case)) is not None)
 
 
-# ---------------------------------------------------------------------------------------------- why a detection is wrong
+# --------------------------------------------------------------------------------------------- why a detection is wrong
 # Cause of a false alarm: whether the object is of the detection's class, and whether it is overlapped enough.
 _ALARMS: tuple[tuple[str, bool, bool], ...] = (
     ("duplicate", True, True),

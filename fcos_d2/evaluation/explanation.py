@@ -1,4 +1,4 @@
-"""One image explained as plain data: where each detection comes from, what it suppressed, and what was missed and why."""
+"""One image explained as plain data: where detections come from, what they suppressed, what was missed and why."""
 
 from __future__ import annotations
 
@@ -38,7 +38,8 @@ def explanation(seen: Evidence, names: Sequence[str], account: Seen | None = Non
         "detections": [{**_candidate(seen, names, row), "suppressed": _suppressed(seen, names, row)} for row in rows],
         "candidates": {"passed": len(fate), **_counts(fate)},
         "levels": [
-            {"stride": one.stride, "locations": one.size, "passed": int((level == i).sum()), **_counts(fate[level == i])}
+            {"stride": one.stride, "locations": one.size, "passed": int((level == i).sum()),
+             **_counts(fate[level == i])}
             for i, one in enumerate(seen.record.predictions.locations.levels)
         ],
     }  # fmt: skip

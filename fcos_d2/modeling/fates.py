@@ -1,8 +1,8 @@
 """What becomes of every candidate of a selection: kept, or lost at which step, and to which box.
 
-The steps are those of `Selector`, called one after the other on the same predictions, so what is kept here is to the bit
-what the selector keeps on the CPU. It looks at all N*R*K scores, which the selector does not: for explaining, not for
-detecting.
+The steps are those of `Selector`, called one after the other on the same predictions, so what is kept here is to the
+bit what the selector keeps on the CPU. It looks at all N*R*K scores, which the selector does not: for explaining, not
+for detecting.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """A record of a selection: all that went in, and what came out. It replays, and tells what became of each candidate.
 
-While `recording` lasts, a detector's selector is one that keeps what it is given. Otherwise nothing of this is there: the
-detector runs the code that it always runs.
+While `recording` lasts, a detector's selector is one that keeps what it is given. Otherwise nothing of this is there:
+the detector runs the code that it always runs.
 """
 
 from __future__ import annotations

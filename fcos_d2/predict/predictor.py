@@ -128,7 +128,7 @@ class Predictor:
 
     @property
     def least(self) -> tuple[float, ...]:
-        """(K,) score of each class, before calibration, that a detection must exceed; 0 where only the config counts."""
+        """(K,) score of each class, before calibration, that detections must exceed; 0 where only the config counts."""
         return self._keep.values(len(self.class_names))
 
     def __call__(self, image: ImageLike, image_format: str = "BGR") -> dict[str, Any]:

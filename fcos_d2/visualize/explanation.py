@@ -1,4 +1,4 @@
-"""Detections with the locations that they come from and the boxes that they suppressed, and objects that were missed."""
+"""Detections with the locations that they come from and the boxes that they suppressed, and missed objects."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A set with every kind of miss and of false alarm, planted one by one: each cause is named, and nothing is left over."""
+"""A set with every kind of miss and of false alarm, planted one by one: each is named, and nothing is left over."""
 
 from __future__ import annotations
 

@@ -30,5 +30,5 @@ def test_thirds() -> None:
 
 def test_the_module_needs_no_library() -> None:
     """So a report can be made of errors.json where PyTorch is not installed."""
-    lines = f"import sys, runpy\nrunpy.run_path({ledger.__file__!r})\nassert not {{'torch', 'numpy'}} & set(sys.modules)"
+    lines = f"import sys, runpy; runpy.run_path({ledger.__file__!r}); assert not {{'torch', 'numpy'}} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", lines], check=True, cwd=Path(ledger.__file__).parent)

@@ -45,7 +45,8 @@ def test_what_is_read_is_what_was_written(replay: Replay, file: Path) -> None:
     assert (again.class_names, again.least, again.image) == (replay.class_names, replay.least, replay.image)
     ours, theirs = replay.record, again.record
     assert (theirs.selector, theirs.coder, theirs.image_sizes) == (ours.selector, ours.coder, ours.image_sizes)
-    assert theirs.output_sizes == ((200, 300),) and theirs.predictions.locations.levels == ours.predictions.locations.levels
+    assert theirs.output_sizes == ((200, 300),)
+    assert theirs.predictions.locations.levels == ours.predictions.locations.levels
     for field in dataclasses.fields(ours.fates):
         if field.name != "candidates":
             assert torch.equal(getattr(ours.fates, field.name), getattr(theirs.fates, field.name)), field.name
