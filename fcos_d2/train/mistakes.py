@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from detectron2.data import DatasetCatalog
 
 from ..data.mapper import read_rgb
 from ..errors import FcosError
@@ -60,6 +61,8 @@ def watched(asked: Asked | None, trainer: Any, dataset: str) -> Iterator[ErrorLe
     least = Keep.of(asked.threshold, stored, classes, OTHERWISE).values(len(classes))
     with tallying(trainer.bare_model, dataset, least, asked.iou) as ledger:
         yield ledger
+    if ledger.images != (count := len(DatasetCatalog.get(dataset))):
+        raise FcosError(f"--errors could follow {ledger.images} of {count} images: evaluate without augmentation.")
 
 
 def write(ledger: ErrorLedger, folder: Path, title: str) -> dict[str, Any]:
