@@ -69,8 +69,8 @@ def command(
     session.start(options["device"])
     from ..evaluation.thresholds import Goal
     from ..train.job import evaluate_job
-    from ..train.operating_points import Wanted
     from ..train.mistakes import Asked
+    from ..train.operating_points import Wanted
     from . import views
 
     wanted = Wanted(Goal(*goal) if goal else None, iou, save)

@@ -72,9 +72,7 @@ class _Scene:
         return f"{self.names[self.seen.labels[row]]} {self.seen.scores[row]:.2f}"
 
 
-def account(
-    image: str, seen: Evidence, objects: Objects, class_names: tuple[str, ...], iou: float = 0.5
-) -> Seen:
+def account(image: str, seen: Evidence, objects: Objects, class_names: tuple[str, ...], iou: float = 0.5) -> Seen:
     """Account for every object and every reported detection of an image.
 
     Args:
@@ -174,8 +172,7 @@ _LOST: dict[int, Callable[[_Scene, int, int], str]] = {
         f"{scene.told(row)} has a side of {scene.seen.record.selector.min_size:g} pixels or less"
     ),
     SUPPRESSED: lambda scene, row, by: (
-        f"{scene.told(row)} was suppressed by {scene.told(by)}, which it overlaps by "
-        f"{between(scene.seen, row, by):.2f}"
+        f"{scene.told(row)} was suppressed by {scene.told(by)}, which it overlaps by {between(scene.seen, row, by):.2f}"
     ),
     LIMIT: lambda scene, row, _: (
         f"{scene.told(row)} comes after the {scene.seen.record.selector.max_detections} best of the image"
@@ -288,8 +285,8 @@ def _winner(scene: _Scene, row: int, gt: int) -> str:
     """What found the object of a duplicate, and why the duplicate was not suppressed."""
     place = int(np.flatnonzero((scene.matches.gt == gt) & scene.matches.right)[0])
     by = int(scene.seen.reported[place])
-    between, most = between(scene.seen, row, by), scene.seen.record.selector.nms_threshold
-    return f"{scene.told(by)} found it; the two overlap by {between:.2f}, and more than {most:g} is suppressed"
+    share, most = between(scene.seen, row, by), scene.seen.record.selector.nms_threshold
+    return f"{scene.told(by)} found it; the two overlap by {share:.2f}, and more than {most:g} is suppressed"
 
 
 # ------------------------------------------------------------------------------------------------------------- geometry

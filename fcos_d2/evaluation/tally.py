@@ -22,9 +22,7 @@ __all__ = ["marked", "tallying"]
 
 
 @contextmanager
-def tallying(
-    model: nn.Module, dataset: str, thresholds: Sequence[float], iou: float = 0.5
-) -> Iterator[ErrorLedger]:
+def tallying(model: nn.Module, dataset: str, thresholds: Sequence[float], iou: float = 0.5) -> Iterator[ErrorLedger]:
     """While it lasts, each image of the data set that the detector sees is entered into the ledger that is yielded.
 
     Args:

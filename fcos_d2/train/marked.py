@@ -41,9 +41,7 @@ def image_of(data: Path, image: str, format: str | None = None) -> tuple[dict[st
     return found[0], own.class_names
 
 
-def with_labels_of(
-    record: Mapping[str, Any], names: Sequence[str], known: Sequence[str], data: Path
-) -> dict[str, Any]:
+def with_labels_of(record: Mapping[str, Any], names: Sequence[str], known: Sequence[str], data: Path) -> dict[str, Any]:
     """A record whose classes are numbered as the detector's are.
 
     Args:

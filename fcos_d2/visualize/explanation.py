@@ -99,9 +99,7 @@ def _dashed(pen: ImageDraw.ImageDraw, box: Sequence[float], color: tuple[int, in
             pen.line(line, fill=(*color, 255), width=3)
 
 
-def _label(
-    pen: ImageDraw.ImageDraw, one: Absent, scale: float, size: tuple[int, int], names: Sequence[str]
-) -> None:
+def _label(pen: ImageDraw.ImageDraw, one: Absent, scale: float, size: tuple[int, int], names: Sequence[str]) -> None:
     font, text = load_font(round(max(12.0, max(size) / 70))), f"missed {class_name(one.label, names)}: {one.cause}"
     width, height = text_length(text, font) + 10, font.size * 1.4
     x0, _, _, y1 = _ordered(one.box, scale)

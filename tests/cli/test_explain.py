@@ -48,7 +48,7 @@ def test_what_is_explained_is_what_is_detected(explain, picture: Path, weights: 
     for row in rows:
         assert 1 <= row["rank"] <= row["of"] and row["stride"] == 8 * 2 ** row["level"]
         assert row["score"] == pytest.approx((row["class_score"] * row["quality"]) ** 0.5, abs=1e-5)
-        assert 0 <= row["location"][0] and 0 <= row["location"][1]
+        assert row["location"][0] >= 0 and row["location"][1] >= 0
         for other in row["suppressed"]:
             assert other["class"] == row["class"] and other["score"] <= row["score"] and other["iou"] > 0.6
     counts = dict(told["candidates"])
