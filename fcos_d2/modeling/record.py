@@ -130,7 +130,9 @@ class _Recorder:
     def __call__(self, predictions: Predictions, coder: LTRBCoder, image_sizes: list[tuple[int, int]]) -> Detections:
         found = self.selector(predictions, coder, image_sizes)
         sizes = tuple((int(height), int(width)) for height, width in image_sizes)
-        kept = Detections(*(x.to(CPU) for x in (found.image, found.boxes, found.scores, found.classes, found.location)))
+        # A copy, for boxes are scaled in place afterwards.
+        columns = (found.image, found.boxes, found.scores, found.classes, found.location)
+        kept = Detections(*(x.to(CPU, copy=True) for x in columns))
         self._calls.append((_on_cpu(predictions), coder, sizes, kept))
         return found
 

@@ -117,7 +117,7 @@ def of_image(rows: list[Miss] | list[FalseAlarm], number: int) -> list:
     return [row for row in rows if row.image == f"{number}.png"]
 
 
-@pytest.mark.parametrize(("number", "name"), enumerate(SCENES), ids=list(SCENES))
+@pytest.mark.parametrize(("number", "name"), list(enumerate(SCENES)), ids=list(SCENES))
 def test_each_cause_is_named(seen: tuple[ErrorLedger, list[dict]], number: int, name: str) -> None:
     misses, alarms = (of_image(rows, number) for rows in (seen[0].misses, seen[0].false_alarms))
     assert ([one.cause for one in misses], [one.cause for one in alarms]) == SCENES[name][2:]
