@@ -46,7 +46,7 @@ def explanation(seen: Evidence, names: Sequence[str], account: Seen | None = Non
     if account is not None:
         for row, verdict in zip(found["detections"], _verdicts(account, len(rows), names)):
             row.update(verdict)
-        found |= {"objects": account.objects, "found": account.found, "missed": [
+        found |= {"objects": account.found + len(account.misses), "found": account.found, "missed": [
             {**_box(one.object, names), "cause": one.cause, "detail": one.detail, "iou": one.iou, "score": one.score,
              "level": one.level, "by": None if one.by is None else _box(one.by, names)}
             for one in account.misses

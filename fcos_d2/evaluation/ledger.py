@@ -126,14 +126,6 @@ class Seen:
     def ignored(self) -> int:
         return len(self.in_crowds)
 
-    @property
-    def objects(self) -> int:
-        return self.found + len(self.misses)
-
-    @property
-    def detections(self) -> int:
-        return self.found + self.ignored + len(self.false_alarms)
-
 
 @dataclass
 class ErrorLedger:

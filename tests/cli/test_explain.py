@@ -9,10 +9,23 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from fcos_d2 import Predictor
 from fcos_d2.evaluation.ledger import FALSE_ALARMS, MISSES, ErrorLedger
+from fcos_d2.weights.read import load
+from fcos_d2.weights.write import save
+
+
+@pytest.fixture(scope="session")
+def weights(weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Those of an untrained model, whose boxes are four strides wide, more or less."""
+    held = load(weights)
+    held["model"]["dense.head.bbox_pred.bias"] = torch.full((4,), 2.0)
+    path = tmp_path_factory.mktemp("weights") / "wide.pth"
+    save(path, held)
+    return path
 
 
 @pytest.fixture

@@ -98,9 +98,12 @@ def test_other_options_can_be_tried_on_a_record(model: nn.Module) -> None:
     with torch.inference_mode(), recording(model) as records:
         model(inputs(1))
     (record,) = records
-    for options in ({"nms_threshold": 0.3}, {"score_threshold": 0.5}, {"topk": 3}, {"max_detections": 2}):
-        changed = record.replay(**options)
-        assert len(changed) < len(record.found)
+    everything = {"max_detections": 100_000}
+    full = len(record.replay(**everything))
+    assert full > len(record.found)
+    for options in ({"nms_threshold": 0.3}, {"score_threshold": 0.4}, {"topk": 3}):
+        assert 0 < len(record.replay(**everything, **options)) < full
+    assert len(record.replay(max_detections=2)) == 2
     with pytest.raises(ValueError, match="nms_threshold"):
         record.replay(nms_threshold=2)
 
