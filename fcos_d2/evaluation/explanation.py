@@ -35,7 +35,7 @@ def explanation(seen: Evidence, names: Sequence[str], account: Seen | None = Non
     rows = seen.reported
     fate, level = seen.column("fate"), seen.column("level")
     found: dict[str, Any] = {
-        "detections": [{**_candidate(seen, names, row), "suppressed": _suppressed(seen, names, row)} for row in rows],
+        "detections": [{**_candidate(seen, names, row), "suppressed": _suppressed(seen, names, row)} for row in rows.tolist()],
         "candidates": {"passed": len(fate), **_counts(fate)},
         "levels": [
             {"stride": one.stride, "locations": one.size, "passed": int((level == i).sum()),
@@ -71,7 +71,7 @@ def _suppressed(seen: Evidence, names: Sequence[str], row: int) -> list[dict[str
     """The candidates that a detection suppressed, best first."""
     others = np.flatnonzero(seen.by == row)
     others = others[np.argsort(-seen.scores[others], kind="stable")]
-    return [{**_candidate(seen, names, other), "iou": round(between(seen, other, row), 4)} for other in others]
+    return [{**_candidate(seen, names, other), "iou": round(between(seen, other, row), 4)} for other in others.tolist()]
 
 
 def _counts(fate: np.ndarray) -> dict[str, int]:

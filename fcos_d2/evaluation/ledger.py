@@ -187,9 +187,11 @@ class ErrorLedger:
 
     def plain(self) -> dict[str, Any]:
         """All of it as JSON has it: the summary, and a row for each miss and each false alarm."""
-        rows = {"rows": {"misses": self.misses, "false_alarms": self.false_alarms}}
-        listed = {name: [dataclasses.asdict(one) for one in found] for name, found in rows["rows"].items()}
-        return {**self.summary(), "classes": list(self.class_names), "rows": listed}
+        rows = {
+            "misses": [dataclasses.asdict(one) for one in self.misses],
+            "false_alarms": [dataclasses.asdict(one) for one in self.false_alarms],
+        }
+        return {**self.summary(), "classes": list(self.class_names), "rows": rows}
 
     @classmethod
     def of(cls, data: Mapping[str, Any]) -> ErrorLedger:

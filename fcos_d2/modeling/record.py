@@ -131,8 +131,10 @@ class _Recorder:
         found = self.selector(predictions, coder, image_sizes)
         sizes = tuple((int(height), int(width)) for height, width in image_sizes)
         # A copy, for boxes are scaled in place afterwards.
-        columns = (found.image, found.boxes, found.scores, found.classes, found.location)
-        kept = Detections(*(x.to(CPU, copy=True) for x in columns))
+        image, boxes, scores, classes, location = (
+            x.to(CPU, copy=True) for x in (found.image, found.boxes, found.scores, found.classes, found.location)
+        )
+        kept = Detections(image, boxes, scores, classes, location)
         self._calls.append((_on_cpu(predictions), coder, sizes, kept))
         return found
 

@@ -83,11 +83,12 @@ def write_record(path: Path, replay: Replay) -> None:
         "keep_empty": record.keep_empty, "levels": [dataclasses.asdict(level) for level in where.levels],
         "class_names": replay.class_names, "least": replay.least, "image": replay.image,
     }  # fmt: skip
-    arrays = {"about": np.frombuffer(json.dumps(about).encode(), np.uint8), "xy": where.xy, "stride": where.stride}
+    arrays = {"xy": where.xy, "stride": where.stride}
     arrays |= {f"found.{name}": getattr(record.found, name) for name in _FOUND}
     for name in _MAPS:
         arrays |= {f"{name}.{i}": x for i, x in enumerate(getattr(record.predictions, name))}
-    numbers = {name: x.numpy() if isinstance(x, Tensor) else x for name, x in arrays.items()}
+    numbers: dict[str, Any] = {name: x.numpy() for name, x in arrays.items()}
+    numbers["about"] = np.frombuffer(json.dumps(about).encode(), np.uint8)
     write_atomically(path, lambda file: np.savez(file, **numbers))
 
 
@@ -127,15 +128,18 @@ def _replay(about: Mapping[str, Any], arrays: Mapping[str, Tensor]) -> Replay:
     locations = Locations(levels, arrays["xy"], arrays["stride"])
     maps = {name: [arrays[f"{name}.{i}"] for i in range(len(levels))] for name in _MAPS}
     predictions = Predictions(**maps, locations=locations)
-    sizes, outputs = (tuple(tuple(map(int, size)) for size in about[key]) for key in ("image_sizes", "output_sizes"))
+    found = Detections(**{name: arrays[f"found.{name}"] for name in _FOUND})
     record = Record(
-        predictions, Selector(**about["selector"]), LTRBCoder(**about["coder"]), sizes,
-        Detections(*(arrays[f"found.{name}"] for name in _FOUND)), outputs,
-        bool(about["inclusive_far_corner"]), bool(about["keep_empty"]),
+        predictions, Selector(**about["selector"]), LTRBCoder(**about["coder"]), _sizes(about["image_sizes"]), found,
+        _sizes(about["output_sizes"]), bool(about["inclusive_far_corner"]), bool(about["keep_empty"]),
     )  # fmt: skip
     replay = Replay(record, tuple(map(str, about["class_names"])), tuple(map(float, about["least"])), about["image"])
     _check(replay)
     return replay
+
+
+def _sizes(rows: list[list[int]]) -> tuple[tuple[int, int], ...]:
+    return tuple((int(height), int(width)) for height, width in rows)
 
 
 def _check(replay: Replay) -> None:
