@@ -32,10 +32,10 @@ def explanation(seen: Evidence, names: Sequence[str], account: Seen | None = Non
         level. With an account, each detection has a "verdict" (right, in a crowd region, or the cause of a false alarm)
         and what it is about, and there are "objects", "found" and "missed".
     """
-    rows = seen.reported
+    rows = seen.reported.tolist()
     fate, level = seen.column("fate"), seen.column("level")
     found: dict[str, Any] = {
-        "detections": [{**_candidate(seen, names, row), "suppressed": _suppressed(seen, names, row)} for row in rows.tolist()],
+        "detections": [{**_candidate(seen, names, row), "suppressed": _suppressed(seen, names, row)} for row in rows],
         "candidates": {"passed": len(fate), **_counts(fate)},
         "levels": [
             {"stride": one.stride, "locations": one.size, "passed": int((level == i).sum()),
