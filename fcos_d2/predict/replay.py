@@ -128,7 +128,8 @@ def _replay(about: Mapping[str, Any], arrays: Mapping[str, Tensor]) -> Replay:
     locations = Locations(levels, arrays["xy"], arrays["stride"])
     maps = {name: [arrays[f"{name}.{i}"] for i in range(len(levels))] for name in _MAPS}
     predictions = Predictions(**maps, locations=locations)
-    found = Detections(**{name: arrays[f"found.{name}"] for name in _FOUND})
+    image, boxes, scores, classes, location = (arrays[f"found.{name}"] for name in _FOUND)
+    found = Detections(image, boxes, scores, classes, location)
     record = Record(
         predictions, Selector(**about["selector"]), LTRBCoder(**about["coder"]), _sizes(about["image_sizes"]), found,
         _sizes(about["output_sizes"]), bool(about["inclusive_far_corner"]), bool(about["keep_empty"]),
