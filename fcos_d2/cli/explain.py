@@ -45,7 +45,7 @@ def _image(context: click.Context, parameter: click.Parameter, value: str) -> st
 )  # fmt: skip
 @shared.path("--record", help="Write what the detections follow from, so that `fcos explain RECORD` replays them.")
 @shared.output(Path("output", "explained"), "Folder for the picture.")
-@click.option("--picture/--no-picture", default=True, help="Whether to write a picture.")
+@click.option("--pictures/--no-pictures", "picture", default=True, help="Whether to write a picture.")
 @shared.device
 @shared.max_pixels
 def command(

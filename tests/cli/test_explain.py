@@ -79,14 +79,14 @@ def test_an_image_of_a_data_set_is_judged(explain, shapes: Path) -> None:
     listed = json.loads((shapes / "val.json").read_text())
     image = listed["images"][0]
     count = sum(row["image_id"] == image["id"] and not row["iscrowd"] for row in listed["annotations"])
-    told = explain(image["file_name"], "--data", shapes, "--no-picture")
+    told = explain(image["file_name"], "--data", shapes, "--no-pictures")
     assert told["objects"] == count == told["found"] + len(told["missed"])
     assert {row["cause"] for row in told["missed"]} <= set(MISSES)
     assert {row["verdict"] for row in told["detections"]} <= {*FALSE_ALARMS, "right", "in a crowd region"}
     assert sum(row["verdict"] == "right" for row in told["detections"]) == told["found"]
     assert all(row["detail"] for row in told["missed"])
     assert told["picture"] is None and not Path("output").exists()
-    assert explain(shapes / "images" / image["file_name"], "--data", shapes, "--no-picture") == told
+    assert explain(shapes / "images" / image["file_name"], "--data", shapes, "--no-pictures") == told
 
 
 def test_what_people_see(fcos, weights: Path, shapes: Path, picture: Path) -> None:
@@ -97,19 +97,19 @@ def test_what_people_see(fcos, weights: Path, shapes: Path, picture: Path) -> No
     assert "objects found" in done.out and "verdict" in done.out and "to the bit" in done.out
     assert fcos("explain", name, "--data", shapes, *words).code == 0
     assert len(list(Path("output", "explained").iterdir())) == 1  # its own picture is drawn anew
-    nothing = fcos("explain", picture, "--weights", weights, "--device", "cpu", "--threshold", 0.99, "--no-picture")
+    nothing = fcos("explain", picture, "--weights", weights, "--device", "cpu", "--threshold", 0.99, "--no-pictures")
     assert nothing.code == 0 and "Nothing has a score above 0.99" in nothing.out
 
 
 def test_a_record_replays_without_the_weights(explain, fcos, picture: Path) -> None:
-    told = explain(picture, "--record", "kept.npz", "--no-picture")
+    told = explain(picture, "--record", "kept.npz", "--no-pictures")
     assert told["record"] == "kept.npz"
     done = fcos("explain", "kept.npz", "--json")
     assert done.code == 0, done.err
     again = json.loads(done.out)
     for key in ("detections", "candidates", "levels", "thresholds", "image", "replay"):
         assert again[key] == told[key], key
-    explain(picture, "--record", "kept.npz", "--no-picture")  # it is a record, so it may be replaced
+    explain(picture, "--record", "kept.npz", "--no-pictures")  # it is a record, so it may be replaced
     Path("notes.npz").write_text("mine", encoding="utf-8")
     done = fcos("explain", "notes.npz")
     assert done.code == 1 and "is no record" in done.err and "Traceback" not in done.err
@@ -128,7 +128,7 @@ def test_a_record_replays_without_the_weights(explain, fcos, picture: Path) -> N
 def test_what_is_wrong_is_one_sentence(fcos, weights, shapes, picture, words, message) -> None:
     Path("mine.npz").write_text("mine", encoding="utf-8")
     words = [shapes if word == "DATA" else word for word in words]
-    given = [] if words == ["kept.npz"] else ["--weights", weights, "--device", "cpu", "--no-picture"]
+    given = [] if words == ["kept.npz"] else ["--weights", weights, "--device", "cpu", "--no-pictures"]
     done = fcos("explain", *words, *given)
     assert done.code == 1 and message in done.err and "Traceback" not in done.err
     assert Path("mine.npz").read_text(encoding="utf-8") == "mine"
