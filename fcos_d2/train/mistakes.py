@@ -74,7 +74,8 @@ def write(ledger: ErrorLedger, folder: Path, title: str) -> dict[str, Any]:
     ]
     heading = f"{title}: {len(ledger.misses)} of {ledger.objects} objects missed, "
     heading += f"{len(ledger.false_alarms)} of {ledger.detections} detections wrong"
-    draw_crops(sections, ledger.class_names, folder / "errors.jpg", heading)
+    labels = [*ledger.class_names, *(f"marked {name}" for name in ledger.class_names)]  # of detections, of objects
+    draw_crops(sections, labels, folder / "errors.jpg", heading)
     return ledger.summary()
 
 
@@ -103,7 +104,8 @@ def _weight(one: Miss | FalseAlarm) -> float:
 def _crop(one: Miss | FalseAlarm, names: Sequence[str]) -> Crop:
     main, other = (one.detection, one.object) if isinstance(one, FalseAlarm) else (one.object, one.by)
     boxes: list[Box] = [main] if other is None else [main, other]
-    drawn = Drawable([box.box for box in boxes], [box.label for box in boxes])
+    labels = [box.label + (len(names) if box.score is None else 0) for box in boxes]
+    drawn = Drawable([box.box for box in boxes], labels)
     size = f"{main.box[2] - main.box[0]:.0f}x{main.box[3] - main.box[1]:.0f} px"
     head = f"{names[main.label]} {size if main.score is None else format(main.score, '.2f')}"
     lines = [head, one.detail, Path(one.image).name]
