@@ -6,6 +6,8 @@ A twin names three pieces, `_BASE_: [recipe, backbone, schedule]`, which are wri
 
 from __future__ import annotations
 
+import dataclasses
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,8 +15,10 @@ from typing import Any
 import yaml
 
 from fcos_d2.config.compose import pixel_statistics
+from fcos_d2.config.proposals import proposal_keys
 from fcos_d2.config.yacs import yaml_of_recipe
 from fcos_d2.modeling.backbone import BACKBONES, BackboneRow
+from fcos_d2.zoo.proposals import PROPOSAL_RECIPES, PROPOSALS, ProposalVariant
 from fcos_d2.zoo.recipes import RECIPES, Recipe
 from fcos_d2.zoo.schedules import SCHEDULES, Schedule
 from fcos_d2.zoo.variants import VARIANTS, Variant
@@ -22,12 +26,16 @@ from fcos_d2.zoo.variants import VARIANTS, Variant
 
 def render() -> dict[Path, str]:
     """All generated config files: path relative to the config folder -> text."""
-    files = {Path("yaml", "recipes", f"{name}.yaml"): _dump(_recipe(r), r.source) for name, r in RECIPES.items()}
+    recipes = RECIPES | PROPOSAL_RECIPES
+    files = {Path("yaml", "recipes", f"{name}.yaml"): _dump(_recipe(r), r.source) for name, r in recipes.items()}
     files |= {Path("yaml", "backbones", f"{name}.yaml"): _dump(_backbone(r), r.source) for name, r in BACKBONES.items()}
     files |= {Path("yaml", "schedules", f"{name}.yaml"): _dump(_schedule(s), s.source) for name, s in SCHEDULES.items()}
     for variant in VARIANTS:
         files[variant.config] = _lazy(variant)
         files[variant.yaml] = _twin(variant)
+    for row in PROPOSALS:
+        files[row.config] = _lazy_proposals(row)
+        files[row.yaml] = _bases(row) + _yaml(proposal_keys(row))
     return files
 
 
@@ -53,14 +61,27 @@ def _lazy(v: Variant) -> str:
     return f"from fcos_d2.config import compose\n\n{line}\n"
 
 
-def _twin(v: Variant) -> str:
+def _lazy_proposals(v: ProposalVariant) -> str:
+    usual = {field.name: field.default for field in dataclasses.fields(v)}
+    named = ["architecture", "generator", "recipe", "backbone", "schedule"]
+    named += [name for name in ("fc_dim", "rois") if getattr(v, name) != usual[name]]
+    body = "".join(f"    {name}={json.dumps(getattr(v, name))},\n" for name in named)
+    start = "model, dataloader, optimizer, lr_multiplier, train = compose_proposals(\n"
+    return f"from fcos_d2.config import compose_proposals\n\n{start}{body})\n"
+
+
+def _bases(v: Variant) -> str:
     bases = f"../recipes/{v.recipe}.yaml", f"../backbones/{v.backbone}.yaml", f"../schedules/{v.schedule}.yaml"
-    text = "_BASE_: [" + ", ".join(bases) + "]\nVERSION: 2\n"
+    return "_BASE_: [" + ", ".join(bases) + "]\nVERSION: 2\n"
+
+
+def _twin(v: Variant) -> str:
+    text = _bases(v)
     recipe, row = RECIPES[v.recipe], BACKBONES[v.backbone]
     if recipe.input_format == "RGB" and (row.pixel_mean or row.pixel_std):  # the backbone's piece has them as BGR
         mean, std = pixel_statistics(recipe, row)
         rgb = {"PIXEL_MEAN": mean, "PIXEL_STD": std}
-        text += yaml.dump({"MODEL": rgb}, Dumper=_Dumper, sort_keys=False, default_flow_style=False, width=120)
+        text += _yaml({"MODEL": rgb})
     return text
 
 
@@ -135,4 +156,8 @@ for _sequence in (list, tuple):
 
 
 def _dump(tree: Mapping[str, Any], source: str) -> str:
-    return f"# {source}\n{yaml.dump(tree, Dumper=_Dumper, sort_keys=False, default_flow_style=False, width=120)}"
+    return f"# {source}\n{_yaml(tree)}"
+
+
+def _yaml(tree: Mapping[str, Any]) -> str:
+    return yaml.dump(tree, Dumper=_Dumper, sort_keys=False, default_flow_style=False, width=120)

@@ -17,8 +17,9 @@ from fcos_d2.zoo.schedules import SCHEDULES
 
 _HEAD = """# Model zoo
 
-{count} variants, each as a LazyConfig file in `configs/` and a yacs twin in `configs/yaml/`. `fcos zoo` lists them,
-`fcos zoo NAME` shows one. This table is written by `projects_tools/write_configs.py`.
+{count} variants, and below them networks that propose regions with FCOS, each as a LazyConfig file in `configs/` and a
+yacs twin in `configs/yaml/`. `fcos zoo` lists them, `fcos zoo NAME` shows one. This table is written by
+`projects_tools/write_configs.py`.
 
 AP and AP test-dev are what the publisher reports for COCO (minival or val2017, and test-dev), in percent; no weights
 were trained or evaluated here. Parameters are all learned numbers. GFLOPs are 1e9 multiply-adds of the convolutions at
@@ -27,6 +28,16 @@ the variant's test size: shorter side 800 and longer side 1333 pixels unless ano
 No weights are part of this project. Those that a program can fetch come by the variant's name, `fcos detect IMAGE
 --model NAME`; see [weights.md](weights.md). "by hand": a browser may fetch them. Code licences are named below each
 family's title; weights have their publisher's terms.
+"""
+
+
+_PROPOSALS = """
+## Region proposals and two-stage detectors
+
+`configs/proposals/`; nobody has published weights of these. See [proposals.md](proposals.md).
+
+| name | architecture | proposals by | recipe | backbone | schedule |
+| --- | --- | --- | --- | --- | --- |
 """
 
 
@@ -71,6 +82,10 @@ def markdown(costs: dict[str, dict[str, float]]) -> str:
             "| --- | --- | --- | --- | --- | --- | --- | --- | --- |\n"
         )
         parts += [_row(v, costs[v.full_name]) for v in variants]
+    parts.append(_PROPOSALS)
+    for p in zoo.PROPOSALS:
+        cells = p.name, p.architecture, p.generator, p.recipe, p.backbone, p.schedule
+        parts.append("| " + " | ".join(cells) + " |\n")
     return "".join(parts)
 
 

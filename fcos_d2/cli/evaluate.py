@@ -27,12 +27,13 @@ from .session import Result, Session, fcos_command
     "--split", type=click.Choice(["val", "test", "train"]), default="val", show_default=True, help="Part of --data."
 )
 @shared.val_fraction
+@click.option("--proposals", is_flag=True, help="Recall of the first stage of a two-stage detector.")
 @thresholds.goal
 @thresholds.iou
 @thresholds.save
 @click.option("--errors", is_flag=True, help="Say why each object was missed, and why each detection is wrong.")
 @thresholds.threshold_of_errors
-@shared.output(Path("output", "eval"), "Folder for summary.json, evaluation.json, thresholds.json and log.txt.")
+@shared.output(Path("output", "eval"), "Folder for summary.json, pictures and log.txt.")
 @shared.workers
 @shared.device
 @shared.max_pixels
@@ -49,6 +50,8 @@ def command(
         COCO in $DETECTRON2_DATASETS
     fcos eval --weights FILE --data DIR --thresholds f1 --save NEW
     fcos eval --weights FILE --data DIR --errors
+    fcos eval --weights FILE --data DIR --proposals
+        AR@100 and AR@1000 of what a two-stage detector proposes
 
     AP is COCO's, from 0 to 1, here and with --json.
     """
@@ -62,6 +65,8 @@ def command(
         raise click.UsageError("--save goes with --thresholds, for example --thresholds f1.")
     if threshold is not None and not errors:
         raise click.UsageError("--threshold goes with --errors; AP is of all detections.")
+    if goal is not None and options["proposals"]:
+        raise click.UsageError("--thresholds are of detections: leave out --proposals.")
     check(**given, need=(options["split"],), detects=True)
     from ..train.workspace import EVALUATION, Workspace
 
@@ -76,6 +81,9 @@ def command(
     wanted = Wanted(Goal(*goal) if goal else None, iou, save)
     asked = Asked(threshold, iou or 0.5) if errors else None
     summary = evaluate_job(workspace, session, **options, allow_py=not session.no_py, thresholds=wanted, errors=asked)
+    if "proposals" in summary:
+        told = views.view_of_recall(summary, f"{summary['images']} images of {summary['dataset']}")
+        return Result(summary, Group(told, Text(str(output / "summary.json"), "dim")))
     numbers = views.view_of_scores(summary, f"{summary['images']} images of {summary['dataset']}")
     chosen = views.view_of_thresholds(summary["thresholds"])
     why = view_of_errors(summary["errors"])

@@ -11,7 +11,8 @@ from rich.table import Table
 from rich.text import Text
 
 __all__ = [
-    "ap_by_size", "best_checkpoint", "view_of_detections", "view_of_results", "view_of_scores", "view_of_thresholds",
+    "ap_by_size", "best_checkpoint", "view_of_detections", "view_of_recall", "view_of_results", "view_of_scores",
+    "view_of_thresholds",
 ]  # fmt: skip
 
 _COLUMNS = 5
@@ -30,6 +31,8 @@ def view_of_scores(found: Mapping[str, Any], images: str | None) -> RenderableTy
     """The numbers of `evaluation.scores`, from 0 to 1, on some images, e.g. "60 val images"; None: on nothing."""
     if images is None:
         return Text("Nothing was evaluated: the config has no dataloader.test or no dataloader.evaluator.", "yellow")
+    if "proposals" in found and found["AP"] is None:
+        return view_of_recall(found, images)
     head = Text()
     for key in ("AP", "AP50", "AP75"):
         head.append(f"{key} ", "bold").append(_number(found[key]), "bold green" if key == "AP50" else "").append("   ")
@@ -43,6 +46,22 @@ def view_of_scores(found: Mapping[str, Any], images: str | None) -> RenderableTy
     for first in range(0, len(cells), _COLUMNS):
         table.add_row(*cells[first : first + _COLUMNS])
     return Group(head, Text("AP of each class", "dim"), table)
+
+
+def view_of_recall(found: Mapping[str, Any], images: str) -> RenderableType:
+    """The recall of region proposals, from 0 to 1, on some images: two numbers, and a table by size."""
+    recall, head = found["proposals"], Text()
+    for key in ("AR@100", "AR@1000"):
+        head.append(f"{key} ", "bold").append(_number(recall[key]), "bold green").append("   ")
+    head.append(f"(0 to 1) on {images}", "dim")
+    table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 3, 0, 0))
+    for title in ("objects", "AR@100", "AR@1000"):
+        table.add_column(title, justify="left" if title == "objects" else "right")
+    for size in ("small", "medium", "large"):
+        table.add_row(size, *(_number(recall[f"AR_{size}@{limit}"]) for limit in (100, 1000)))
+    rows = [row for row in found.get("recall", ()) if row["AR"] is not None]
+    told = "   ".join(f"{row['proposals']}: {row['recall']:.3f}" for row in rows)
+    return Group(head, table, *([Text(f"recall at IoU 0.5 of the best proposals: {told}", "dim")] if told else []))
 
 
 def ap_by_size(found: Mapping[str, Any]) -> Text:

@@ -55,9 +55,11 @@ def command(session: Session, words: tuple[str, ...], family: str | None, weight
         raise click.UsageError(f"Give one NAME, or `fcos zoo fetch {' '.join(words)}`.")
     name = words[0] if words else None
     costs = zoo.costs()
-    rows = [_row(variant, bare, costs) for variant, bare in zip(zoo.VARIANTS, zoo.names())]
+    named = {variant.full_name: bare for variant, bare in zip(zoo.VARIANTS, zoo.names())}
+    variants = (*zoo.VARIANTS, *zoo.PROPOSALS)
+    rows = [_row(variant, named.get(variant.full_name, variant.name), costs) for variant in variants]
     if name is not None:
-        row = rows[zoo.VARIANTS.index(zoo.find(name))]
+        row = rows[variants.index(zoo.find(name))]
         row["weights"] = facts_of(name)
         return Result(row, _details(row))
     if family is not None:
@@ -134,7 +136,7 @@ def _details(row: Mapping[str, Any]) -> RenderableType:
         ("name", name),
         ("also called", ", ".join(row["aliases"])),
         ("family", row["title"]),
-        *((key, row[key]) for key in ("recipe", "backbone", "schedule")),
+        *((key, row[key]) for key in ("architecture", "generator", "recipe", "backbone", "schedule") if key in row),
         ("AP", "" if row["ap"] is None else f"{row['ap']:.1f} % on COCO, as published"),
         ("AP test-dev", "" if row["ap_test_dev"] is None else f"{row['ap_test_dev']:.1f} %, as published"),
         ("parameters", f"{row['parameters'] / 1e6:.1f} million" if "parameters" in row else ""),
@@ -146,9 +148,13 @@ def _details(row: Mapping[str, Any]) -> RenderableType:
         ("", ""),
         ("your data", f"fcos train --data DIR --model {name}"),
         ("COCO", f"fcos train --config {name}"),
-        ("detect", f"fcos detect IMAGE --model {name}" + ("" if there else " --weights FILE")),
-        ("Python", f'fcos_d2.Predictor("{name}"' + (")" if there else ', weights="FILE")')),
+        *([("recall", "fcos eval --weights FILE --data DIR --proposals")] if "architecture" in row else []),
     ]
+    if row.get("architecture") != "ProposalNetwork":  # which detects nothing
+        rows += [
+            ("detect", f"fcos detect IMAGE --model {name}" + ("" if there else " --weights FILE")),
+            ("Python", f'fcos_d2.Predictor("{name}"' + (")" if there else ', weights="FILE")')),
+        ]
     lines = [_line((label.ljust(13), "bold"), value) for label, value in rows if value or not label]
     return Group(*lines)
 

@@ -6,6 +6,7 @@ What may be changed here: how a choice is written down and read back. What a cho
 from .compose import Composed, compose
 from .load import load_config
 from .overrides import apply_lazy, apply_yacs
+from .proposals import compose_proposals
 from .stored import dump_config, parse_config
 from .yacs import add_fcos_config
 
@@ -15,6 +16,7 @@ __all__ = [
     "apply_lazy",
     "apply_yacs",
     "compose",
+    "compose_proposals",
     "dump_config",
     "load_config",
     "parse_config",

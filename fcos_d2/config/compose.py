@@ -48,7 +48,12 @@ def compose(recipe: str, backbone: str, schedule: str) -> Composed:
     one_of("recipe", recipe, list(RECIPES))
     one_of("backbone", backbone, list(BACKBONES))
     one_of("schedule", schedule, list(SCHEDULES))
-    chosen, row, plan = RECIPES[recipe], BACKBONES[backbone], SCHEDULES[schedule]
+    chosen, row = RECIPES[recipe], BACKBONES[backbone]
+    return with_training(_model(chosen, row), chosen, row, SCHEDULES[schedule])
+
+
+def with_training(model: DictConfig, chosen: Recipe, row: BackboneRow, plan: Schedule) -> Composed:
+    """A model with the nodes that train it as a recipe and a schedule say."""
     common = config_root() / "common"
     optimizer = load_lazy_config(common / "schedule.py", "optimizer")
     optimizer.lr = chosen.solver["base_lr"]
@@ -59,33 +64,45 @@ def compose(recipe: str, backbone: str, schedule: str) -> Composed:
     train.max_iter = plan.max_iter
     train.init_checkpoint = row.weights
     dataloader = _dataloader(load_lazy_config(common / "data.py", "dataloader"), chosen, plan)
-    return Composed(_model(chosen, row), dataloader, optimizer, _lr_multiplier(chosen.solver, plan), train)
+    return Composed(model, dataloader, optimizer, _lr_multiplier(chosen.solver, plan), train)
+
+
+def backbone_node(recipe: Recipe, row: BackboneRow) -> DictConfig:
+    """The network and its pyramid."""
+    return L(row.pyramid)(
+        bottom_up=L(row.bottom_up)(**row.arguments, out_features="${..in_features}"),
+        in_features=list(row.features),
+        out_channels=row.channels,
+        top_levels=recipe.top_levels,
+    )
+
+
+def dense_node(recipe: Recipe, num_classes: int | str, channels: str) -> DictConfig:
+    """Head, losses, assigner and selection.
+
+    Args:
+        recipe: says them.
+        num_classes, channels: numbers of classes and of the pyramid's channels, or where to find them from the head.
+    """
+    head = {
+        "num_classes": num_classes, "in_channels": channels, "num_levels": len(recipe.features),
+        "points_per_cell": "${..grid.points_per_cell}", **recipe.head,
+    }  # fmt: skip
+    return L(DenseFCOS)(
+        head=L(FCOS_HEAD_REGISTRY.get(recipe.head_name))(**head),
+        loss=L(FCOSLoss)(**recipe.loss),
+        assigner=L(PointAssigner)(**recipe.assigner),
+        coder=L(LTRBCoder)(**recipe.coder),
+        selector=L(Selector)(**recipe.selector),
+        grid=L(LocationGrid)(**{"points_per_cell": 1, **recipe.grid}),
+    )
 
 
 def _model(recipe: Recipe, row: BackboneRow) -> DictConfig:
-    head = {
-        "num_classes": "${...num_classes}",
-        "in_channels": "${...backbone.out_channels}",
-        "num_levels": len(recipe.features),
-        "points_per_cell": "${..grid.points_per_cell}",
-        **recipe.head,
-    }
     mean, std = pixel_statistics(recipe, row)
     return L(FCOS)(
-        backbone=L(row.pyramid)(
-            bottom_up=L(row.bottom_up)(**row.arguments, out_features="${..in_features}"),
-            in_features=list(row.features),
-            out_channels=row.channels,
-            top_levels=recipe.top_levels,
-        ),
-        dense=L(DenseFCOS)(
-            head=L(FCOS_HEAD_REGISTRY.get(recipe.head_name))(**head),
-            loss=L(FCOSLoss)(**recipe.loss),
-            assigner=L(PointAssigner)(**recipe.assigner),
-            coder=L(LTRBCoder)(**recipe.coder),
-            selector=L(Selector)(**recipe.selector),
-            grid=L(LocationGrid)(**{"points_per_cell": 1, **recipe.grid}),
-        ),
+        backbone=backbone_node(recipe, row),
+        dense=dense_node(recipe, "${...num_classes}", "${...backbone.out_channels}"),
         num_classes=80,
         in_features=list(recipe.features),
         pixel_mean=list(mean),

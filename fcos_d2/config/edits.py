@@ -13,9 +13,17 @@ from .overrides import parameters_of
 from .plain import nodes
 from .yacs import read_yacs
 
-__all__ = ["freeze", "has_frozen_norms", "resize", "thaw"]
+__all__ = ["class_node", "freeze", "has_frozen_norms", "resize", "thaw"]
 
 _FROZEN = ("FrozenBN", "EvalBN")
+
+
+def class_node(model: DictConfig) -> DictConfig | None:
+    """The node of a model that has its `num_classes`: itself, or its second stage; None if it knows no classes."""
+    if "num_classes" in model:
+        return model
+    second = model.get("roi_heads")
+    return second if isinstance(second, DictConfig) and "num_classes" in second else None
 
 
 def thaw(model: DictConfig) -> None:

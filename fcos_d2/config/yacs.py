@@ -55,8 +55,8 @@ _TRANSLATED: dict[str, Any] = {
     "CENTER_SAMPLE": True, "POS_RADIUS": 1.5,
     "INCLUSIVE_FAR_CORNER": False, "KEEP_EMPTY": False, "BATCH_INVARIANT": False,  # of the detector
     "BOX_QUALITY": "ctrness", "LOSS_NORMALIZER_CLS": "fg", "MOVING_START": 100.0,
-    "BOX_WEIGHT": "auto",  # "centerness", or "none" with BOX_QUALITY "iou"
-    "LOSS_NORMALIZER_LOC": "auto",  # "mean_weights", or "mean_positives" with BOX_QUALITY "iou"
+    "BOX_WEIGHT": "auto",  # "centerness", or "none" with another BOX_QUALITY
+    "LOSS_NORMALIZER_LOC": "auto",  # "mean_weights", or "mean_positives" with BOX_WEIGHT "none"
     "THRESHOLD_ON": "class",
     "THRESH_WITH_CTR": False,  # True: THRESHOLD_ON "product"
     "INFERENCE_TH_TRAIN": 0.05, "PRE_NMS_TOPK_TRAIN": 1000, "POST_NMS_TOPK_TRAIN": 100,
@@ -64,6 +64,7 @@ _TRANSLATED: dict[str, Any] = {
     "USE_RELU": True,  # AdelaiDet never reads it; LTRB_ACTIVATION decides
     "YIELD_PROPOSAL": False,  # True serves AdelaiDet's instance segmentation, which is not part of this project
     "YIELD_BOX_FEATURES": False,
+    "CLASS_AGNOSTIC": False,  # True, of FCOSProposals: every object is of one class, and NUM_CLASSES does not count
 }  # fmt: skip
 
 
@@ -107,11 +108,11 @@ def _translate(node: CN, train: bool) -> dict[str, dict[str, Any]]:
         node: `cfg.MODEL.FCOS`.
         train: take the keys that end in TRAIN instead of TEST.
     """
-    one_of("MODEL.FCOS.BOX_QUALITY", node.BOX_QUALITY, ("ctrness", "centerness", "iou"))
-    quality = "iou" if node.BOX_QUALITY == "iou" else "centerness"
+    one_of("MODEL.FCOS.BOX_QUALITY", node.BOX_QUALITY, ("ctrness", "centerness", "iou", "none"))
+    quality = node.BOX_QUALITY if node.BOX_QUALITY in ("iou", "none") else "centerness"
     weight, box_normalizer = node.BOX_WEIGHT, node.LOSS_NORMALIZER_LOC
     if weight == "auto":
-        weight = "none" if quality == "iou" else "centerness"
+        weight = "centerness" if quality == "centerness" else "none"
     if box_normalizer == "auto":
         box_normalizer = "mean_weights" if weight == "centerness" else "mean_positives"
     class_normalizer = _NORMALIZERS.get(node.LOSS_NORMALIZER_CLS, node.LOSS_NORMALIZER_CLS)
@@ -128,6 +129,8 @@ def _translate(node: CN, train: bool) -> dict[str, dict[str, Any]]:
         "head": {
             "num_levels": len(node.IN_FEATURES), "points_per_cell": node.DENSE_POINTS,
             "norm": "GN" if node.NORM == "NaiveGN" else node.NORM,  # the same, written for exporters
+            "num_classes": 1 if node.CLASS_AGNOSTIC else node.NUM_CLASSES,
+            "quality_on": "none" if quality == "none" else node.QUALITY_ON,
         },
         "loss": {
             "quality": quality, "box_weight": weight, "moving_start": float(node.MOVING_START),
@@ -152,6 +155,7 @@ def yaml_of_recipe(recipe: Recipe) -> dict[str, Any]:
     normalizers = {ours: theirs for theirs, ours in _NORMALIZERS.items()}
     class_normalizer = loss.get("class_normalizer", "mean_positives")
     threshold = selector.get("score_threshold", 0.05)
+    phases = {"TRAIN": {**selector, **recipe.train_selector}, "TEST": selector}
     keys |= {
         "HEAD_NAME": recipe.head_name,
         "IN_FEATURES": list(recipe.features),
@@ -160,14 +164,15 @@ def yaml_of_recipe(recipe: Recipe) -> dict[str, Any]:
         "TOP_LEVELS": recipe.top_levels,
         "CENTER_SAMPLE": radius > 0,
         "POS_RADIUS": radius or 1.5,
-        "BOX_QUALITY": "iou" if loss.get("quality") == "iou" else "ctrness",
+        "BOX_QUALITY": loss["quality"] if loss.get("quality") in ("iou", "none") else "ctrness",
         "BOX_WEIGHT": loss.get("box_weight", "auto"),
         "LOSS_NORMALIZER_CLS": normalizers.get(class_normalizer, class_normalizer),
         "LOSS_NORMALIZER_LOC": loss.get("box_normalizer", "auto"),
         "MOVING_START": loss.get("moving_start", 100.0),
         "THRESHOLD_ON": selector.get("threshold_on", "class"),
-        "INFERENCE_TH_TRAIN": threshold,
-        "INFERENCE_TH_TEST": threshold,
+        **{f"INFERENCE_TH_{phase}": threshold for phase in phases},
+        **{f"PRE_NMS_TOPK_{phase}": given.get("topk", 1000) for phase, given in phases.items()},
+        **{f"POST_NMS_TOPK_{phase}": given.get("max_detections", 100) for phase, given in phases.items()},
         **{name.upper(): value for name, value in recipe.detector.items()},
     }
     add_fcos_config(defaults := CN({"MODEL": {}}))
@@ -212,7 +217,16 @@ def _dense(cfg: CN, shapes: dict[str, ShapeSpec]) -> tuple[DenseFCOS, list[int]]
 
 @config_reader("FCOS")
 def fcos_arguments(cfg: CN) -> dict[str, Any]:
-    """Arguments of `FCOS` from a config."""
+    """Arguments of `FCOS` from a config.
+
+    Raises:
+        ValueError: CLASS_AGNOSTIC is True, which is for proposals.
+    """
+    if cfg.MODEL.FCOS.CLASS_AGNOSTIC:
+        raise ValueError(
+            "MODEL.FCOS.CLASS_AGNOSTIC is True, which only FCOSProposals knows: set it to False, or "
+            "MODEL.META_ARCHITECTURE to ProposalNetwork or GeneralizedRCNN."
+        )
     backbone = build_backbone(cfg)
     dense, _ = _dense(cfg, backbone.output_shape())
     return {
@@ -238,7 +252,8 @@ def proposal_arguments(cfg: CN, shapes: dict[str, ShapeSpec]) -> dict[str, Any]:
     dense, strides = _dense(cfg, shapes)
     return {
         "dense": dense, "train_selector": _part("selector", cfg, 0, train=True), "strides": strides,
-        "in_features": cfg.MODEL.FCOS.IN_FEATURES, "num_classes": cfg.MODEL.FCOS.NUM_CLASSES,
+        "in_features": cfg.MODEL.FCOS.IN_FEATURES, "class_agnostic": cfg.MODEL.FCOS.CLASS_AGNOSTIC,
+        "num_classes": 1 if cfg.MODEL.FCOS.CLASS_AGNOSTIC else cfg.MODEL.FCOS.NUM_CLASSES,
     }  # fmt: skip
 
 

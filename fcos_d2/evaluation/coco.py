@@ -37,6 +37,7 @@ from ..data.coco import read
 from ..data.layout import Split
 from ..errors import FcosError
 from .matching import Found, Truth
+from .proposals import Recall, best_first
 from .scores import distinct
 
 __all__ = ["FastCOCOEvaluator", "evaluate_boxes"]
@@ -58,8 +59,9 @@ _OTHER_TASKS = {"pred_masks": "segm", "pred_keypoints": "keypoints"}  # by the f
 class FastCOCOEvaluator(DatasetEvaluator):
     """Detectron2's `COCOEvaluator`, its arguments and results, with the numbers of pycocotools whatever computes them.
 
-    Boxes are kept as tensors and evaluated here, by hotcoco where it knows how. For the rest there is a
-    `COCOEvaluator`, made when a prediction first asks for it. As Detectron2's, results are from 0 to 100.
+    Boxes are kept as tensors and evaluated here, by hotcoco where it knows how, and so are region proposals (see
+    `Recall`). For the rest there is a `COCOEvaluator`, made when a prediction first asks for it. As Detectron2's,
+    results are from 0 to 100.
 
     Args:
         max_dets_per_image: how many detections of an image and class count: all limits, such as [1, 10, 300], of which
@@ -68,6 +70,7 @@ class FastCOCOEvaluator(DatasetEvaluator):
     Attributes:
         tables: detections and objects of the last evaluation, labels being class indices, in the first process; `None`
             where boxes were not evaluated.
+        recall: of the proposals of the last evaluation, likewise.
     Raises:
         FcosError: a limit is not a whole number above 0.
     """
@@ -88,24 +91,28 @@ class FastCOCOEvaluator(DatasetEvaluator):
         self.limits, self.kpt_oks_sigmas = _limits(max_dets_per_image), kpt_oks_sigmas
         self.metadata = MetadataCatalog.get(dataset_name)
         self._boxes: list[tuple[Any, Instances]] = []
+        self._proposals: list[tuple[Any, torch.Tensor]] = []
         self._others: COCOEvaluator | None = None
         self.tables: tuple[Found, Truth] | None = None
+        self.recall: Recall | None = None
         if not hasattr(self.metadata, "json_file"):
             self._detectron2s()  # it converts the data set
 
     def reset(self) -> None:
-        self._boxes, self._others, self.tables = [], None, None
+        self._boxes, self._proposals, self._others, self.tables, self.recall = [], [], None, None, None
 
     def process(self, inputs: Sequence[dict], outputs: Sequence[dict]) -> None:
         """Keep a model's outputs for some of its inputs: "instances" or "proposals"."""
         for given, output in zip(inputs, outputs):
             found = output.get("instances")
             asked = [task for name, task in _OTHER_TASKS.items() if found is not None and found.has(name)]
-            if asked or "proposals" in output:
+            if "proposals" in output:
+                self._proposals.append((given["image_id"], best_first(output["proposals"])))
+            if asked:
                 if self._others is None:
                     tasks = asked if self.tasks is None else [task for task in self.tasks if task != "bbox"]
                     self._others = self._detectron2s(tuple(tasks))
-                self._others.process([given], [output])
+                self._others.process([given], [{"instances": found}])
             if found is not None:
                 fields = {name: found.get(name).to("cpu") for name in _BOX_FIELDS}
                 self._boxes.append((given["image_id"], Instances(found.image_size, **fields)))
@@ -121,25 +128,44 @@ class FastCOCOEvaluator(DatasetEvaluator):
         if any(others):
             self._others = self._others or self._detectron2s(())
             results.update(self._others.evaluate(img_ids))
-        boxes = self._boxes
+        boxes, proposals = self._boxes, self._proposals
         if self.distributed:
             comm.synchronize()
-            boxes = list(itertools.chain(*comm.gather(self._boxes, dst=0)))
+            boxes, proposals = (list(itertools.chain(*comm.gather(x, dst=0))) for x in (boxes, proposals))
             if not comm.is_main_process():
                 return {}
+        if proposals:
+            results.update(self._evaluate_proposals(proposals, img_ids))
         if not boxes:
-            if not any(others):
+            if not any(others) and not proposals:
                 logger.warning("The evaluator of %s got no predictions.", self.dataset_name)
             return results
         if self.tasks is None or "bbox" in self.tasks:
             results.update(self._evaluate_boxes(boxes, img_ids))
         return OrderedDict(sorted(results.items()))
 
-    def _evaluate_boxes(self, boxes: list[tuple[Any, Instances]], img_ids: Sequence[int] | None) -> dict[str, Any]:
+    def _truth(self) -> dict[str, Any]:
+        """COCO's JSON object."""
         file = Path(PathManager.get_local_path(self.metadata.json_file))
         truth = read(Split(file, file.parent))
         if not isinstance(truth, dict):
             raise FcosError(f"{file} is not a COCO file: it holds a JSON {type(truth).__name__} instead of an object.")
+        return truth
+
+    def _evaluate_proposals(
+        self, proposals: list[tuple[Any, torch.Tensor]], img_ids: Sequence[int] | None
+    ) -> dict[str, Any]:
+        truth = self._truth()
+        if "annotations" not in truth:
+            logger.info("%s has no annotations, so proposals are not evaluated.", self.dataset_name)
+            return {}
+        self.recall = Recall.of(proposals, truth["annotations"], img_ids)
+        found = self.recall.metrics()
+        logger.info("Recall of the proposals, from 0 to 100:\n%s", create_small_table(found))
+        return {"box_proposals": found}
+
+    def _evaluate_boxes(self, boxes: list[tuple[Any, Instances]], img_ids: Sequence[int] | None) -> dict[str, Any]:
+        truth = self._truth()
         detections = [{"image_id": i, "instances": instances_to_coco_json(x, i)} for i, x in boxes]
         rows = [dict(row) for x in detections for row in x["instances"]]
         self.tables = self._tables(rows, truth)

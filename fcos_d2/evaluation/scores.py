@@ -20,9 +20,11 @@ def scores(results: Mapping[str, Any], dataset: str) -> dict[str, Any]:
         results: of Detectron2's `COCOEvaluator`, from 0 to 100; not a number where nothing was found.
         dataset: name in Detectron2's catalog of what was evaluated on.
     Returns:
-        AP, AP50, AP75, AP_small, AP_medium, AP_large, and `per_class` {name: AP}.
+        AP, AP50, AP75, AP_small, AP_medium, AP_large, and `per_class` {name: AP}; all None where regions were proposed
+        and nothing was to be detected.
     """
     boxes = results.get("bbox", {})
+    detects = bool(boxes) or "box_proposals" not in results
     names = distinct(MetadataCatalog.get(dataset).get("thing_classes") or [])
     objects = Counter(names[box["category_id"]] for record in DatasetCatalog.get(dataset) for box in true_boxes(record))
 
@@ -30,7 +32,7 @@ def scores(results: Mapping[str, Any], dataset: str) -> dict[str, Any]:
         value = float(boxes.get(key, math.nan))
         if math.isfinite(value) and value >= 0:
             return round(value / 100, 6)
-        return 0.0 if count else None
+        return 0.0 if count and detects else None
 
     found: dict[str, Any] = {key: share(key, objects.total()) for key in ("AP", "AP50", "AP75")}
     found |= {f"AP_{size}": share(f"AP{size[0]}", 0) for size in ("small", "medium", "large")}

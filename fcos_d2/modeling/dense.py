@@ -49,6 +49,12 @@ class DenseFCOS(nn.Module):
                 f"The head predicts {points} points for each cell, but the location grid has {grid.points_per_cell}: "
                 "set both to the same number."
             )
+        branch, learns = (getattr(part, name, "") for part, name in ((head, "quality_on"), (loss, "quality")))
+        if branch and learns and (branch == "none") != (learns == "none"):
+            raise ValueError(
+                f"The head has quality_on={branch!r}, but the loss has quality={learns!r}: without a quality branch "
+                "both are 'none'."
+            )
 
     def forward(self, features: Sequence[Tensor], strides: Sequence[int], image_size: tuple[int, int]) -> Predictions:
         """Predictions for every location.

@@ -23,6 +23,8 @@ FCOS_HEAD_REGISTRY.__doc__ = """Modules called like `FCOSHead`."""
 
 # Elements of maps that are large enough to be computed twice rather than kept.
 _LARGE = 1 << 20
+# Quality logit of a head without a quality branch: its sigmoid is 1 in float32.
+_CERTAIN = 30.0
 
 
 class LevelBatchNorm(nn.Module):
@@ -115,7 +117,8 @@ class DenseHead(nn.Module):
         num_classes: K.
         in_channels: channels of every input map, and width of the towers.
         num_levels: L.
-        quality_on: tower that feeds the quality predictor: "class" (original) or "box" (improved).
+        quality_on: tower that feeds the quality predictor: "class" (original) or "box" (improved); with "none" there
+            is no such predictor, and the quality of every location is 1 ("without centerness" in the paper's tables).
         level_scale: multiply raw ltrb by a learned scalar for each level.
         prior_prob: class probability at the start of training (arXiv:1708.02002, Sec. 4.1).
         points_per_cell: D, as in `LocationGrid`; the channel blocks are grouped by point.
@@ -136,7 +139,7 @@ class DenseHead(nn.Module):
 
     def _check(self, group_norm: bool) -> None:
         name = type(self).__name__
-        one_of(f"{name}.quality_on", self.quality_on, ("class", "box"))
+        one_of(f"{name}.quality_on", self.quality_on, ("class", "box", "none"))
         if self.num_classes < 1:
             raise ValueError(f"{name}.num_classes is {self.num_classes}, but it must be 1 or more.")
         if group_norm and self.in_channels % 32:
@@ -150,7 +153,8 @@ class DenseHead(nn.Module):
             start(conv)
             return conv
 
-        self.cls_logits, self.bbox_pred, self.quality = (predictor(n) for n in (self.num_classes, 4, 1))
+        self.cls_logits, self.bbox_pred = predictor(self.num_classes), predictor(4)
+        self.quality = None if self.quality_on == "none" else predictor(1)
         self.scales = nn.Parameter(torch.ones(self.num_levels)) if self.level_scale else None
 
     def _start_at_prior(self) -> None:
@@ -173,16 +177,26 @@ class DenseHead(nn.Module):
             logits.append(class_maps[0])
             raw = box_maps[0].float()
             raw_ltrb.append(raw if self.scales is None else raw * self.scales[level])
-            quality.append((class_maps if self.quality_on == "class" else box_maps)[1])
+            quality.append(self._quality_of(class_maps, box_maps))
         return logits, raw_ltrb, quality
+
+    def _quality_of(self, class_maps: list[Tensor], box_maps: list[Tensor]) -> Tensor:
+        """(N, D, Hi, Wi) quality logits of a level."""
+        if self.quality is None:
+            like = box_maps[0]
+            return like.new_full((like.shape[0], self.points_per_cell, *like.shape[2:]), _CERTAIN)
+        return (class_maps if self.quality_on == "class" else box_maps)[1]
 
     def class_maps(self, features: Tensor) -> list[Tensor]:
         """Features of the class branch -> logits, and quality if it is predicted there."""
-        return [self.cls_logits(features), *([self.quality(features)] if self.quality_on == "class" else [])]
+        return [self.cls_logits(features), *self._quality_beside("class", features)]
 
     def box_maps(self, features: Tensor) -> list[Tensor]:
         """Features of the box branch -> raw ltrb without scale, and quality if it is predicted there."""
-        return [self.bbox_pred(features), *([self.quality(features)] if self.quality_on == "box" else [])]
+        return [self.bbox_pred(features), *self._quality_beside("box", features)]
+
+    def _quality_beside(self, branch: str, features: Tensor) -> list[Tensor]:
+        return [self.quality(features)] if self.quality is not None and self.quality_on == branch else []
 
 
 def start_conv(conv: nn.Conv2d) -> None:

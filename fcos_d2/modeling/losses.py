@@ -164,7 +164,7 @@ class FCOSLoss(nn.Module):
         box_loss: name in `BOX_LOSS_REGISTRY`: "iou", "linear_iou", "giou", "diou", "ciou".
         iou_rule: arithmetic of the overlap, a key of `IOU_RULES`.
         box_weight: "centerness" weights each positive by the centerness of its target; "none" does not.
-        quality: name in `QUALITY_REGISTRY`: "centerness" or "iou".
+        quality: name in `QUALITY_REGISTRY`: "centerness" or "iou"; "none" for a head without a quality branch.
         class_weight, box_loss_weight, quality_weight: factors of the three losses.
         class_normalizer, box_normalizer, quality_normalizer: names in `NORMALIZER_REGISTRY`.
         moving_start, moving_momentum: of the moving average of positives, where a normalizer uses one. The average is
@@ -191,7 +191,7 @@ class FCOSLoss(nn.Module):
         one_of("FCOSLoss.box_loss", self.box_loss, [name for name, _ in BOX_LOSS_REGISTRY])
         one_of("FCOSLoss.iou_rule", self.iou_rule, list(IOU_RULES))
         one_of("FCOSLoss.box_weight", self.box_weight, ("centerness", "none"))
-        one_of("FCOSLoss.quality", self.quality, [name for name, _ in QUALITY_REGISTRY])
+        one_of("FCOSLoss.quality", self.quality, [*(name for name, _ in QUALITY_REGISTRY), "none"])
         names = [name for name, _ in NORMALIZER_REGISTRY]
         for loss in ("class", "box", "quality"):
             one_of(f"FCOSLoss.{loss}_normalizer", getattr(self, f"{loss}_normalizer"), names)
@@ -217,12 +217,11 @@ class FCOSLoss(nn.Module):
             pred_ltrb: (P, 4) predicted ltrb of the positives in the coder's unit, float32.
             counts: of the batch that this one is a part of; by default its own.
         Returns:
-            `loss_fcos_cls`, `loss_fcos_loc`, and `loss_fcos_ctr` or `loss_fcos_iou`: float32 scalars, finite for P = 0.
+            `loss_fcos_cls`, `loss_fcos_loc`, and with a quality branch `loss_fcos_ctr` or `loss_fcos_iou`: float32
+            scalars, finite for P = 0.
         """
         positives, rule = targets.positives, IOU_RULES[self.iou_rule]
-        valid = 1.0 if positives.valid is None else positives.valid
         with torch.no_grad():
-            quality = QUALITY_REGISTRY.get(self.quality)(pred_ltrb, targets.ltrb, rule)
             weight = self._weights(targets)
             if counts is None:
                 counts = self.count(targets, predictions.num_images, len(predictions.locations))
@@ -233,13 +232,23 @@ class FCOSLoss(nn.Module):
         class_scale = self.class_weight / divide_by["class"]
         class_loss = focal_loss(predictions, positives, targets.label, self.focal_alpha, self.focal_gamma, class_scale)
         box_loss = (BOX_LOSS_REGISTRY.get(self.box_loss)(pred_ltrb, targets.ltrb, rule) * weight).sum()
-        pred_quality = predictions.gather(predictions.quality, positives.image, positives.location).squeeze(1)
-        quality_loss = F.binary_cross_entropy_with_logits(pred_quality, quality, reduction="none") * valid
-        return {
+        losses = {
             "loss_fcos_cls": class_loss,
             "loss_fcos_loc": box_loss * (self.box_loss_weight / divide_by["box"]),
-            self.quality_loss_name: quality_loss.sum() * (self.quality_weight / divide_by["quality"]),
         }
+        if self.quality != "none":
+            sum_of_quality = self._quality(predictions, targets, pred_ltrb)
+            losses[self.quality_loss_name] = sum_of_quality * (self.quality_weight / divide_by["quality"])
+        return losses
+
+    def _quality(self, predictions: Predictions, targets: Targets, pred_ltrb: Tensor) -> Tensor:
+        """Cross entropy of the quality, summed over the positives."""
+        positives = targets.positives
+        with torch.no_grad():
+            wanted = QUALITY_REGISTRY.get(self.quality)(pred_ltrb, targets.ltrb, IOU_RULES[self.iou_rule])
+        found = predictions.gather(predictions.quality, positives.image, positives.location).squeeze(1)
+        loss = F.binary_cross_entropy_with_logits(found, wanted, reduction="none")
+        return (loss if positives.valid is None else loss * positives.valid).sum()
 
     def _weights(self, targets: Targets) -> Tensor:
         """(P,) weight of each positive in the box loss; 0 where a row is invalid."""

@@ -18,6 +18,7 @@ from detectron2.structures import Instances
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
+from ..config.edits import class_node
 from ..config.load import CHECKPOINTS, is_code, is_data, load_config
 from ..config.plugins import load_plugins
 from ..config.stored import build, limited_memory
@@ -297,13 +298,14 @@ def _set_classes(cfg: DictConfig | CfgNode, weights: Weights) -> None:
         return  # of its channels `fit` takes those of COCO's classes
     if count and isinstance(cfg, CfgNode):
         cfg.MODEL.FCOS.NUM_CLASSES = count
-    elif count and "num_classes" in cfg.model:
-        cfg.model.num_classes = count
+    elif count and not isinstance(cfg, CfgNode) and (node := class_node(cfg.model)) is not None:
+        node.num_classes = count
 
 
 def _names_of(weights: Weights | None, data_sets: Any, cfg: DictConfig | CfgNode, model: nn.Module) -> list[str]:
     """Class names of the weights, else of the first data set, where they are the model's in number; else numbers."""
-    count = getattr(model, "num_classes", 0) or (cfg.MODEL.ROI_HEADS.NUM_CLASSES if isinstance(cfg, CfgNode) else 0)
+    count = getattr(model, "num_classes", 0) or getattr(getattr(model, "roi_heads", None), "num_classes", 0)
+    count = count or (cfg.MODEL.ROI_HEADS.NUM_CLASSES if isinstance(cfg, CfgNode) else 0)
     first = data_sets if isinstance(data_sets, str) else next(iter(data_sets or ()), None)
     names = list(MetadataCatalog.get(first).get("thing_classes") or []) if first in MetadataCatalog.list() else []
     known = list(weights.class_names or ()) if weights else []

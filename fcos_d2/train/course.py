@@ -25,6 +25,7 @@ __all__ = ["Course", "course_text", "evaluation_text", "memory_in_use"]
 logger = logging.getLogger("fcos_d2")
 
 _WINDOW = 20  # iterations that losses and times are the median of, as in Detectron2's writers
+_KINDS = {"bbox", "box_proposals"}  # of results that are told
 _SCORES = {"AP": "AP", "AP50": "AP50", "AP75": "AP75", "APs": "small", "APm": "medium", "APl": "large"}
 
 
@@ -114,15 +115,23 @@ def evaluation_text(results: Mapping[str, Any]) -> str:
     Args:
         results: of `evaluation.evaluate`, from 0 to 100. What is not a number is shown as "-".
     """
+    if "box_proposals" in results and "bbox" not in results:
+        found = {name: results["box_proposals"].get(name, math.nan) for name in ("AR@100", "AR@1000")}
+        return _shown(found) or "no recall, for there is nothing to propose"
     if "bbox" not in results:
-        named = {name: found for name, found in results.items() if isinstance(found, Mapping) and "bbox" in found}
+        named = {name: found for name, found in results.items() if isinstance(found, Mapping) and _KINDS & found.keys()}
         return "; ".join(f"{name}: {evaluation_text(found)}" for name, found in named.items()) or "no boxes"
     found = {name: results["bbox"].get(key, math.nan) for key, name in _SCORES.items()}
     if not any(map(math.isfinite, found.values())):
         return "no AP, for nothing was found or nothing is there"
     shown = {name: f"{value / 100:.3f}" if math.isfinite(value) else "-" for name, value in found.items()}
+    return _shown(found) or "no AP, for nothing was found or nothing is there"
+
+
+def _shown(found: Mapping[str, float]) -> str:
+    """Numbers of 0 to 100 from 0 to 1 in a line; empty if none is known."""
     if not any(map(math.isfinite, found.values())):
-        return "no AP, for nothing was found or nothing is there"
+        return ""
     shown = {name: f"{value / 100:.3f}" if math.isfinite(value) else "-" for name, value in found.items()}
     return ", ".join(f"{name} {value}" for name, value in shown.items())
 

@@ -163,7 +163,7 @@ class EvaluationHook(HookBase):
 
     def _shown(self, value: float) -> str:
         """The metric in words: COCO's, which evaluators give in percent, from 0 to 1 as everywhere else."""
-        return f"{value / 100 if self.metric.rpartition('/')[2].startswith('AP') else value:.3f}"
+        return f"{value / 100 if self.metric.rpartition('/')[2].startswith(('AP', 'AR')) else value:.3f}"
 
     def state_dict(self) -> dict[str, Any]:
         return {key: vars(self)[key] for key in ("best", "best_iteration", "since_best", "pending")}

@@ -21,15 +21,18 @@ from detectron2.structures import BoxMode
 from detectron2.utils import comm
 from omegaconf import DictConfig, OmegaConf
 
+from ..config.edits import class_node
 from ..config.overrides import apply_lazy
 from ..config.plugins import modules_of
 from ..data.mapper import read_rgb
 from ..data.synthetic import generate
 from ..errors import FcosError
 from ..evaluation.evaluate import data_class_names
+from ..evaluation.proposals import shares_of
 from ..evaluation.scores import scores, true_boxes
 from ..files import write_json
-from ..visualize import Drawable, draw_comparison
+from ..modeling.proposals import first_stage
+from ..visualize import Drawable, draw_comparison, draw_recall
 from ..weights.fetch import fetch
 from ..weights.read import load
 from ..words import duration
@@ -89,7 +92,18 @@ def _scores(results: dict[str, Any], dataset: str | None) -> dict[str, Any]:
     """`scores`, of the first data set where there are several; all None where nothing is evaluated."""
     if dataset is None:
         return {**dict.fromkeys(("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large")), "per_class": {}}
-    return scores(results.get(dataset, results), dataset)
+    found = results.get(dataset, results)
+    recall = {"proposals": shares_of(found["box_proposals"])} if "box_proposals" in found else {}
+    return {**scores(found, dataset), **recall}
+
+
+def _recall(trainer: LazyTrainer, folder: Path, title: str) -> dict[str, Any]:
+    """The recall over the number of proposals, where there are any, and its picture."""
+    if trainer.recall is None:
+        return {}
+    curve = trainer.recall.curve()
+    guarded("recall.png", lambda: draw_recall({title: curve}, folder / "recall.png"))
+    return {"recall": curve}
 
 
 def _draw(trainer: LazyTrainer, folder: Path, dataset: str | None) -> None:
@@ -107,11 +121,13 @@ def _draw(trainer: LazyTrainer, folder: Path, dataset: str | None) -> None:
     averaged = nullcontext() if trainer.average is None else trainer.average.in_place()
     with averaged, inference_context(model), torch.inference_mode():
         for record in (records[i * len(records) // count] for i in range(count)):
-            found = model([mapper(copy.deepcopy(record))])[0]["instances"].to("cpu")
+            found = model([mapper(copy.deepcopy(record))])[0].get("instances")
+            if found is None:  # regions are proposed, and nothing is detected
+                return
             truth = true_boxes(record)
             boxes = [BoxMode.convert(box["bbox"], box["bbox_mode"], BoxMode.XYXY_ABS) for box in truth]
             drawn = Drawable(boxes, [box["category_id"] for box in truth])
-            rows.append((np.asarray(read_rgb(record["file_name"])), drawn, found))
+            rows.append((np.asarray(read_rgb(record["file_name"])), drawn, found.to("cpu")))
     if rows:
         draw_comparison(rows, trainer.class_names or [], folder / "detections.png", trainer.title)
 
@@ -214,17 +230,19 @@ def _take_classes(cfg: DictConfig, data: str) -> None:
         if start := cfg.train.init_checkpoint:
             remedy = "evaluate it on data of its classes, or learn these with `fcos train --new-classes`"
             own_data.check_classes(start, names, data, remedy, some=True)
-        if "num_classes" in cfg.model:
-            cfg.model.num_classes = len(names)
+        if (node := class_node(cfg.model)) is not None:
+            node.num_classes = len(names)
 
 
 def evaluate_job(
     workspace: Workspace, audience: Audience, *, weights: str | None, data: Path | None, model: str | None, split: str,
     val_fraction: float | None, workers: int | None, device: str | None, format: str | None = None,
     overrides: Sequence[str] = (), allow_py: bool = True, force_recipe: bool = False,
-    thresholds: operating_points.Wanted | None = None, errors: mistakes.Asked | None = None,
+    thresholds: operating_points.Wanted | None = None, errors: mistakes.Asked | None = None, proposals: bool = False,
 ) -> dict[str, Any]:  # fmt: skip
     """What was asked of `fcos eval`, the options by their names: leave summary.json, and return what it says.
+
+    With `proposals`, it is the first stage of a two-stage detector that is evaluated.
 
     Raises FcosError as `TrainingJob.config` does.
     """
@@ -256,6 +274,8 @@ def evaluate_job(
         _take_classes(cfg, f"the data set {data or dataset}")
     with workspace.writing() as folder:
         trainer = LazyTrainer(cfg, eval_only=True, console=False, folder=str(folder))
+        if proposals:
+            trainer.model = trainer.bare_model = first_stage(trainer.bare_model)
         wanted, evaluated = thresholds or operating_points.Wanted(), str(cfg.train.init_checkpoint)
         operating_points.require_copyable(wanted, evaluated, trainer.class_names)
         watched = mistakes.watched(errors, trainer, dataset)
@@ -268,8 +288,11 @@ def evaluate_job(
             workspace.remove(("thresholds.json", "thresholds.png"))
         if ledger is None:
             workspace.remove(mistakes.FILES)
+        if trainer.recall is None:
+            workspace.remove(("recall.png",))
         summary = {
-            **_scores(results, dataset), "thresholds": found, "dataset": dataset,
+            **_scores(results, dataset), **_recall(trainer, folder, Path(evaluated).stem), "thresholds": found,
+            "dataset": dataset,
             "errors": None if ledger is None else mistakes.write(ledger, folder, Path(evaluated).stem),
             "images": len(DatasetCatalog.get(dataset)), "weights": weights, "output": workspace.target,
         }  # fmt: skip

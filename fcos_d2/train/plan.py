@@ -78,7 +78,8 @@ class Plan:
         """Sentences for the user: the data, what the weights know of its classes, and the recipe."""
         if self.data is not None and self.start is not None:
             yield self.data.described()
-            if not resumes and (kept := classes_kept(self.start, self.data.class_names, new_classes)):
+            one_stage = "proposal_generator" not in self.cfg.model  # the classes of a second stage start anew
+            if not resumes and one_stage and (kept := classes_kept(self.start, self.data.class_names, new_classes)):
                 yield kept
             yield self._recipe(self.data.images["train"], self.start)
 

@@ -39,7 +39,7 @@ __all__ = ["Start", "choose_start", "classes_kept", "model_of"]
 
 _PATIENCE = 3.0  # seconds in which a host must answer
 # ImageNet weights that suit backbones whose published rows start from scratch.
-_FOR_SCRATCH = {"R_18_FPN": "torchvision://resnet18"}
+_FOR_SCRATCH = dict.fromkeys(("R_18_FPN", "R_18_FPN_6l"), "torchvision://resnet18")
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from detectron2.utils import comm
 from detectron2.utils.events import EventStorage
 from torch import nn
 
+from ..config.edits import class_node
 from ..config.stored import Config, check_complete
 from ..config.translate import class_key, model_of_yacs
 from ..data.random_state import generators_kept, seed_generators, seeded
@@ -28,6 +29,7 @@ from ..data.stream import SampleStream
 from ..devices import find_device
 from ..errors import FcosError
 from ..evaluation.evaluate import data_class_names, data_names, write_results
+from ..evaluation.proposals import Recall
 from ..evaluation.thresholds import choose
 from ..modeling.rewrite import prepare_training
 from ..weights.fit import load_model
@@ -80,6 +82,7 @@ class LazyTrainer(BuildingTrainer):
         evaluated: the last iteration that was evaluated.
         results: of the last evaluation, e.g. {"bbox": {"AP": 31.4, ...}}; empty in processes other than the first.
         tables: of the last evaluation, data set -> detections and objects (`FastCOCOEvaluator.tables`); as `results`.
+        recall: of the proposals of the last evaluation; of the last data set, where there are several.
         title: of pictures; by default the name of the output folder.
         progress: who is told how it goes, see `train.course.Course`; None: the log alone.
         detected: what was found in the first data set of that evaluation, in the first process; `None` if its evaluator
@@ -101,6 +104,7 @@ class LazyTrainer(BuildingTrainer):
         self.is_prepared = self._is_final = False
         self.results: dict[str, Any] = {}
         self.tables: dict[str, Any] = {}
+        self.recall: Recall | None = None
         self.title = Path(self.options.output_dir).expanduser().resolve().name
         self.progress: Any = None
         self.batch_size = 0  # images of the last iteration, all processes together
@@ -131,7 +135,8 @@ class LazyTrainer(BuildingTrainer):
         """Names of the data set's classes, whose number must be the model's."""
         names = data_class_names(self.cfg, ("test", "train") if self._eval_only else ("train", "test"))
         model = model_of_yacs(self.cfg) if self._yacs else self.cfg.model
-        count = model.get("num_classes")
+        node = class_node(model)
+        count = None if node is None else node.num_classes
         if names and count is not None and len(names) != count:
             key = f"{class_key(self.cfg)} " if self._yacs else "model.num_classes="
             raise FcosError(f"The data set has {len(names)} classes, but the model {count}: pass {key}{len(names)}.")
@@ -250,6 +255,7 @@ class LazyTrainer(BuildingTrainer):
         """Keep what an evaluator of boxes has found."""
         if getattr(evaluator, "tables", None) is not None:
             self.tables[evaluator.dataset_name] = evaluator.tables
+        self.recall = getattr(evaluator, "recall", self.recall)
 
     def train(self) -> dict[str, Any]:
         """Train to the last iteration; returns the results of the last evaluation.

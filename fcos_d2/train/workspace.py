@@ -56,7 +56,7 @@ DEMO_IMAGES = (
 )  # fmt: skip
 EVALUATION = Kind("evaluation", "fcos eval", (
     "summary.json", "evaluation.json", "config.yaml", "log.txt", "thresholds.json", "thresholds.png", "errors.json",
-    "errors.jpg",
+    "errors.jpg", "recall.png",
 ))  # fmt: skip
 
 

@@ -19,6 +19,12 @@ if TYPE_CHECKING:
 __all__ = ["draw_curves", "loss_name"]
 
 
+_SHARES = {
+    "bbox/AP": "AP", "bbox/AP50": "AP50", "bbox/AP75": "AP75", "box_proposals/AR@100": "AR@100",
+    "box_proposals/AR@1000": "AR@1000",
+}  # fmt: skip
+
+
 def draw_curves(metrics: str | Path | Iterable[Mapping[str, Any]], path: str | Path, title: str = "Training") -> Path:
     """Write a PNG with losses, learning rate and AP over the iterations.
 
@@ -41,7 +47,7 @@ def draw_curves(metrics: str | Path | Iterable[Mapping[str, Any]], path: str | P
     panels = (
         ("loss", {"total_loss": "total", **{key: loss_name(key) for key in losses}}, None),
         ("learning rate", {"lr": "learning rate"}, None),
-        ("AP on the validation images, 0 to 1", {"bbox/AP": "AP", "bbox/AP50": "AP50", "bbox/AP75": "AP75"}, 100.0),
+        ("AP (AR of proposals) on the validation images, 0 to 1", _SHARES, 100.0),
     )
     figure = Figure(figsize=(13.5, 4.3), dpi=110, layout="constrained", facecolor="white")
     FigureCanvasAgg(figure)

@@ -110,11 +110,15 @@ def _cannot(row: Family, traits: Traits | None, state: Mapping[str, Tensor]) -> 
     known = " or ".join(f"{a} in {unit}s" for a, unit in row.activations)
     checks = {
         f"its raw ltrb is {activation} in {unit}s, and it knows {known} only": traits.activation in row.activations,
-        f"its quality branch is on the {traits.quality_on} tower": traits.quality_on in row.quality_on,
+        f"its quality branch is on {_tower(traits.quality_on)}": traits.quality_on in row.quality_on,
         f"its locations have the origin {traits.origin!r} instead of {row.origin!r}": traits.origin == row.origin,
         "its bottlenecks stride in their 1x1": traits.stride_in_1x1 in (None, *row.stride_in_1x1),
     }
     return reasons + [sentence for sentence, fine in checks.items() if not fine]
+
+
+def _tower(quality_on: str) -> str:
+    return "no tower, for it has none" if quality_on == "none" else f"the {quality_on} tower"
 
 
 def convert(

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from .. import zoo
 from ..config.compose import compose
+from ..config.edits import class_node
 from ..config.load import is_code, load_config
 from ..config.stored import build
 from ..modeling.backbone import BACKBONES
@@ -38,7 +39,7 @@ class Traits:
 
     Attributes:
         activation: (activation, unit) of `LTRBCoder`.
-        quality_on: tower that feeds the quality branch.
+        quality_on: tower that feeds the quality branch; "none" without one.
         origin: of the locations, as in `LocationGrid`.
         stride_in_1x1: where bottlenecks stride; `None` without bottlenecks.
         inclusive_far_corner: whether boxes end at x + w - 1.
@@ -56,7 +57,7 @@ class Traits:
         begin = "bottlenecks stride in their"
         strides = {None: "", True: f"{begin} 1x1 (caffe style)", False: f"{begin} 3x3"}
         ltrb = "ltrb by {} in {}s".format(*self.activation)
-        quality = f"quality beside the {self.quality_on} tower"
+        quality = f"quality beside the {self.quality_on} tower" if self.quality_on != "none" else "no quality branch"
         boxes = f"boxes that end at x + w{' - 1' * self.inclusive_far_corner}"
         return (f"locations at cell {where}", ltrb, quality, strides[self.stride_in_1x1], boxes)
 
@@ -111,8 +112,10 @@ def target_of(config: Any, num_classes: int | None = None, *, origin: str = "") 
         order, mean, std = node.INPUT.FORMAT, node.MODEL.PIXEL_MEAN, node.MODEL.PIXEL_STD
     else:
         node = OmegaConf.create({"model": config.get("model", config)}, flags={"allow_objects": True}).model
-        if num_classes:
+        if num_classes and "proposal_generator" not in node:
             node.num_classes = num_classes
+        elif num_classes and (second := class_node(node)) is not None:
+            second.num_classes = num_classes
         order, mean, std = (node.get(key) for key in ("input_format", "pixel_mean", "pixel_std"))
     with torch.device("meta"):
         is_data = origin or isinstance(node, CfgNode)
@@ -124,6 +127,8 @@ def _named(name: str, num_classes: int | None) -> Target:
     if Path(name).suffix and Path(name).is_file():
         return replace(target_of(load_config(name), num_classes, origin="" if is_code(name) else name), title=name)
     variant = zoo.find(name)
+    if isinstance(variant, zoo.ProposalVariant):
+        return replace(target_of(zoo.get_config(variant.full_name), num_classes), title=variant.full_name)
     return variant_target(variant, num_classes or zoo.get_config(variant.full_name).model.num_classes)
 
 
@@ -155,7 +160,7 @@ def _with_classes(target: Target, num_classes: int | None) -> Target:
 
 def _traits_of(model: Any) -> Traits | None:
     try:
-        dense = model.dense
+        dense = model.dense if hasattr(model, "dense") else model.proposal_generator.dense
         return Traits(
             (dense.coder.activation, dense.coder.unit),
             dense.head.quality_on,

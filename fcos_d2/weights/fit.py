@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -21,6 +21,7 @@ from .published import imported, num_classes_of, stored_targets
 from .read import Weights, read
 from .report import Report
 from .rules import some
+from .stages import is_first_stage_only, of_one_stage
 
 __all__ = ["Policy", "fit", "load_model"]
 
@@ -81,7 +82,13 @@ def fit(model: nn.Module, weights: Weights, policy: Policy | None = None) -> Rep
     model = getattr(model, "module", model)
     own = {name: value for name, value in model.state_dict().items() if isinstance(value, Tensor)}
     report = Report(weights.path, weights.kind or "names of the model itself", class_names=weights.class_names)
-    state = _translate(model, own, weights, policy, report)
+    if is_first_stage_only(model, weights):
+        if not policy.allow_backbone:
+            raise FcosError(f"{weights.path} holds a one-stage detector, which a two-stage one can only start from.")
+        state = of_one_stage(model, own, weights, policy.averaged, report)
+        policy = replace(policy, classes="keep")
+    else:
+        state = _translate(model, own, weights, policy, report)
     _check_recipe(weights, policy, report)
     if unused := tuple(f"{name}." for name, part in model.named_modules() if getattr(part, "weights_unused", False)):
         report.ignored += [name for name in state if name.startswith(unused)]

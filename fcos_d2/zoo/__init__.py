@@ -12,11 +12,12 @@ from typing import Any
 
 from ..paths import config_root
 from .checkpoints import DEFAULT, DETECTORS, published
+from .proposals import PROPOSALS, ProposalVariant
 from .variants import FAMILIES, VARIANTS, Family, Variant, find, is_name, names
 
 __all__ = [
-    "DEFAULT", "DETECTORS", "FAMILIES", "VARIANTS", "Family", "Variant", "config_file", "costs", "find", "get",
-    "get_config", "is_name", "names", "published",
+    "DEFAULT", "DETECTORS", "FAMILIES", "PROPOSALS", "VARIANTS", "Family", "ProposalVariant", "Variant", "config_file",
+    "costs", "find", "get", "get_config", "is_name", "names", "published",
 ]  # fmt: skip
 
 

@@ -21,6 +21,7 @@ class Recipe:
         source: repository and file that the choices were read from.
         grid, assigner, coder, head, loss, selector: arguments of `LocationGrid`, `PointAssigner`, `LTRBCoder`,
             `FCOSHead`, `FCOSLoss` and `Selector`.
+        train_selector: what selects proposals while training, as its difference from `selector`.
         detector: conventions of boxes, arguments of `FCOS`.
         head_name: class of the head, by its name in `FCOS_HEAD_REGISTRY`.
         features: names of the feature maps, finest first.
@@ -47,6 +48,7 @@ class Recipe:
     pixel_std: tuple[float, float, float] = (1.0, 1.0, 1.0)
     input_format: str = "BGR"
     solver: Mapping[str, Any] = field(default_factory=dict)
+    train_selector: Mapping[str, Any] = field(default_factory=dict)
 
     def derived(self, name: str, source: str, **changes: Any) -> Recipe:
         """A recipe that differs from this one in some choices; mappings are merged into those of this recipe."""

@@ -7,79 +7,12 @@ the bare name then means the first in the table, the original FCOS.
 from __future__ import annotations
 
 import difflib
-from dataclasses import dataclass
-from pathlib import Path
 
 from ..errors import FcosError
+from .proposals import PROPOSALS
+from .rows import FAMILIES, Family, Variant
 
-
-@dataclass(frozen=True)
-class Variant:
-    """A row of the zoo.
-
-    Attributes:
-        name: of the published config or model.
-        family: who published it; also the folder of its config.
-        recipe, backbone, schedule: what `compose` puts together.
-        ap: box AP on COCO minival / val2017 as published, in percent; `None` if there is none.
-        ap_test_dev: the same on test-dev.
-        source: where name and numbers come from.
-        aliases: other published names of the same, such as that of its config file.
-    """
-
-    name: str
-    family: str
-    recipe: str
-    backbone: str
-    schedule: str
-    ap: float | None = None
-    ap_test_dev: float | None = None
-    source: str = ""
-    aliases: tuple[str, ...] = ()
-
-    @property
-    def full_name(self) -> str:
-        return f"{self.family}/{self.name}"
-
-    @property
-    def config(self) -> Path:
-        """Its LazyConfig file, relative to the config folder."""
-        return Path(self.family, f"{self.name}.py")
-
-    @property
-    def yaml(self) -> Path:
-        """Its yacs twin, relative to the config folder."""
-        return Path("yaml", self.family, f"{self.name}.yaml")
-
-
-@dataclass(frozen=True)
-class Family:
-    """Who published a group of variants.
-
-    Attributes:
-        title: how to call it.
-        repository: where it is, or "" for this project.
-        licence: of the publisher's code; no weights are part of this project, and those you download are under their
-            publisher's terms.
-    """
-
-    title: str
-    repository: str
-    licence: str
-
-
-FAMILIES: dict[str, Family] = {
-    "fcos": Family("FCOS, original and improved", "tianzhi0549/FCOS", "BSD 2-clause, non-commercial"),
-    "fcos_plus": Family("FCOS_PLUS", "yqyao/FCOS_PLUS", "BSD 2-clause, non-commercial"),
-    "adelaidet": Family("AdelaiDet", "aim-uofa/AdelaiDet", "BSD 2-clause, non-commercial"),
-    "detectron2": Family("Detectron2", "facebookresearch/detectron2", "Apache-2.0"),
-    "torchvision": Family("torchvision", "pytorch/vision", "BSD 3-clause"),
-    "mmdet": Family("MMDetection", "open-mmlab/mmdetection", "Apache-2.0"),
-    "vovnet": Family("VoVNet-FCOS", "vov-net/VoVNet-FCOS", "BSD 2-clause, non-commercial"),
-    "hrnet": Family("HRNet-FCOS", "HRNet/HRNet-FCOS", "BSD 2-clause, non-commercial"),
-    "nas_fcos": Family("NAS-FCOS", "Lausannen/NAS-FCOS", "BSD 2-clause; academic use, says its README"),
-    "small": Family("Small networks, from scratch", "", "Apache-2.0"),
-}
+__all__ = ["FAMILIES", "VARIANTS", "Family", "Variant", "find", "is_name", "names"]
 
 _T = "tianzhi0549/FCOS, README.md and configs/fcos"
 _P = "yqyao/FCOS_PLUS, README.md and configs/fcos"
@@ -270,13 +203,13 @@ VARIANTS: tuple[Variant, ...] = (
 
 
 def names() -> list[str]:
-    """Names of all variants, as `get_config` takes them: bare where that is clear, else `family/name`."""
+    """Names of all one-stage variants, as `get_config` takes them: bare where that is clear, else `family/name`."""
     first = {v.name: v for v in reversed(VARIANTS)}
     return [v.name if first[v.name] is v else v.full_name for v in VARIANTS]
 
 
 def find(name: str) -> Variant:
-    """The row of a variant.
+    """The row of a variant, or of one of `PROPOSALS`.
 
     Args:
         name: bare or with its family, as in "fcos_plus/fcos_R_50_FPN_1x"; a trailing ".py" or ".yaml" is ignored.
@@ -284,14 +217,14 @@ def find(name: str) -> Variant:
         FcosError: there is none; the message suggests the nearest.
     """
     wanted = name.removesuffix(".py").removesuffix(".yaml")
-    for variant in VARIANTS:
+    for variant in (*VARIANTS, *PROPOSALS):
         if wanted in (variant.name, variant.full_name, *variant.aliases):
             return variant
-    near = difflib.get_close_matches(wanted, names(), n=3, cutoff=0.4)
+    near = difflib.get_close_matches(wanted, [*names(), *(v.name for v in PROPOSALS)], n=3, cutoff=0.4)
     hint = f" Did you mean {' or '.join(near)}?" if near else ""
-    raise FcosError(f"There is no variant {name!r}.{hint} `fcos zoo` lists all {len(VARIANTS)}.")
+    raise FcosError(f"There is no variant {name!r}.{hint} `fcos zoo` lists all {len(VARIANTS) + len(PROPOSALS)}.")
 
 
 def is_name(name: str) -> bool:
     """Whether a word is the name of a variant."""
-    return any(name in (variant.name, variant.full_name, *variant.aliases) for variant in VARIANTS)
+    return any(name in (v.name, v.full_name, *v.aliases) for v in (*VARIANTS, *PROPOSALS))

@@ -175,5 +175,6 @@ def test_zoo_never_cuts_a_name(width: int, tmp_path: Path) -> None:
         return
     run = subprocess.run([*command, "zoo"], env={**own, "COLUMNS": str(width)}, text=True, capture_output=True)
     rows = [line.split("\t") for line in run.stdout.splitlines()]
-    assert [row[0] for row in rows] == zoo.names() and {len(row) for row in rows} == {8}
+    listed = [*zoo.names(), *(row.name for row in zoo.PROPOSALS)]
+    assert [row[0] for row in rows] == listed and {len(row) for row in rows} == {8}
     assert dict(zip(zoo.names(), rows))["fcos_imprv_R_50_FPN_1x"][1:4] == ["fcos", "38.7", "-"]

@@ -67,7 +67,7 @@ def test_command_wins_over_a_folder_of_its_name(fcos, tmp_path):
 
 def test_zoo_lists_all_variants(fcos, monkeypatch):
     rows = json.loads(fcos("zoo", "--json").out)["variants"]
-    assert [row["name"] for row in rows] == zoo.names()
+    assert [row["name"] for row in rows] == [*zoo.names(), *(row.name for row in zoo.PROPOSALS)]
     row = next(row for row in rows if row["name"] == "fcos_imprv_R_50_FPN_1x")
     assert row["ap"] == 38.7 and row["backbone"] == "R_50_FPN" and row["recipe"] == "improved" and row["licence"]
     assert 32e6 < row["parameters"] < 33e6

@@ -229,6 +229,7 @@ KEYS: list[tuple[str, Any, str, str, Any]] = [
 
 
 DETECTOR_KEYS = ("INCLUSIVE_FAR_CORNER", "KEEP_EMPTY", "BATCH_INVARIANT")
+PROPOSAL_KEYS = ("CLASS_AGNOSTIC",)
 
 
 @pytest.mark.parametrize("key", DETECTOR_KEYS)
@@ -249,7 +250,7 @@ def test_every_key_reaches_its_part(key: str, value: Any, part: str, field: str,
 
 def test_no_key_without_effect_is_forgotten_here() -> None:
     """All keys of the plain parts are in the table above, but for those that other tests turn."""
-    elsewhere = {"IN_FEATURES", "FPN_STRIDES", "TOP_LEVELS", "USE_RELU", "USE_DEFORMABLE", *DETECTOR_KEYS}
+    elsewhere = {"IN_FEATURES", "FPN_STRIDES", "TOP_LEVELS", "USE_RELU", "USE_DEFORMABLE", *DETECTOR_KEYS, *PROPOSAL_KEYS}
     in_training = {"INFERENCE_TH_TRAIN", "PRE_NMS_TOPK_TRAIN", "POST_NMS_TOPK_TRAIN"}
     names = {key for key in config().MODEL.FCOS if key.endswith("_NAME") or key.startswith(("NAS_", "YIELD_"))}
     assert set(config().MODEL.FCOS) == {key for key, *_ in KEYS} | elsewhere | in_training | names
@@ -266,6 +267,26 @@ def test_training_has_keys_of_its_own() -> None:
     assert (train.score_threshold, train.topk, train.max_detections) == (0.1, 20, 3)
     assert (test.score_threshold, test.topk, test.max_detections) == (0.05, 1000, 100)
     assert train.nms_threshold == test.nms_threshold
+
+
+def test_proposals_without_classes() -> None:
+    cfg = config(CLASS_AGNOSTIC=True, NUM_CLASSES=7)
+    cfg.MODEL.META_ARCHITECTURE = "ProposalNetwork"
+    cfg.MODEL.PROPOSAL_GENERATOR.NAME = "FCOSProposals"
+    with torch.device("meta"):
+        generator = build_model(cfg).proposal_generator
+    assert generator.class_agnostic and (generator.num_classes, generator.dense.head.num_classes) == (1, 1)
+    with pytest.raises(ValueError, match=r"CLASS_AGNOSTIC is True, which only FCOSProposals knows"):
+        build(CLASS_AGNOSTIC=True)
+
+
+def test_without_a_quality_branch() -> None:
+    """One key, and head, box weights and normalizer follow."""
+    dense = dense_from(BOX_QUALITY="none")
+    assert (dense.head.quality_on, dense.loss.quality) == ("none", "none")
+    assert (dense.loss.box_weight, dense.loss.box_normalizer) == ("none", "mean_positives")
+    with pytest.raises(ValueError, match="both are 'none'"):
+        dense_from(QUALITY_ON="none")
 
 
 def test_pixel_statistics_and_format() -> None:

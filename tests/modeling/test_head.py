@@ -197,6 +197,7 @@ OPTIONS: list[dict[str, Any]] = [
     {"norm": "none"},
     {"conv_bias": False},
     {"quality_on": "class"},
+    {"quality_on": "none"},
     {"level_scale": False},
     {"num_shared_convs": 2, "num_class_convs": 0, "num_box_convs": 0},
     {"points_per_cell": 5},
@@ -213,7 +214,7 @@ def test_every_parameter_gets_a_gradient(options: dict[str, Any]) -> None:
     assert all(p.grad.abs().sum() > 0 for name, p in head.named_parameters() if name.endswith("weight"))
 
 
-@pytest.mark.parametrize("options", OPTIONS[:10], ids=str)
+@pytest.mark.parametrize("options", OPTIONS[:11], ids=str)
 def test_the_state_is_all_there_is(options: dict[str, Any]) -> None:
     """Another head with the same state answers the same."""
     head = head_of(**options)
@@ -223,6 +224,17 @@ def test_the_state_is_all_there_is(options: dict[str, Any]) -> None:
     maps = features()
     pairs = zip(everything(head.eval()(maps)), everything(other.eval()(maps)))
     assert all(torch.equal(a, b) for a, b in pairs)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_without_a_quality_branch_every_location_is_sure(dtype: torch.dtype) -> None:
+    """No weights for it, and a quality that is 1, not nearly 1: then the score is that of the class alone."""
+    head = head_of(quality_on="none", points_per_cell=2)
+    assert not any("quality" in name for name in head.state_dict())
+    with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
+        logits, _, quality = head(features())
+    assert [q.shape[2:] for q in quality] == [x.shape[2:] for x in logits] and quality[0].shape[1] == 2
+    assert all(bool((q.float().sigmoid() == 1).all()) for q in quality)
 
 
 def test_distances_are_float32_under_autocast() -> None:
@@ -245,7 +257,7 @@ def test_channels_last_features_give_the_same() -> None:
     ("options", "message"),
     [
         ({"norm": "LN"}, "FCOSHead.norm is 'LN', but it must be one of: 'GN', 'BN', 'SyncBN', 'none'."),
-        ({"quality_on": "cls"}, "FCOSHead.quality_on is 'cls', but it must be one of: 'class', 'box'."),
+        ({"quality_on": "cls"}, "FCOSHead.quality_on is 'cls', but it must be one of: 'class', 'box', 'none'."),
         ({"num_classes": 0}, "FCOSHead.num_classes is 0, but it must be 1 or more."),
         ({"in_channels": 48}, "FCOSHead.in_channels is 48, but GroupNorm needs a multiple of 32."),
     ],

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import reference
 import torch
-from scenes import Scene, distinct, maps_of, relative, scene_of, total
+from scenes import Scene, dense_of, distinct, maps_of, relative, scene_of, total
 from torch import Tensor
 
 from fcos_d2.modeling import BOX_LOSS_REGISTRY, NORMALIZER_REGISTRY, FCOSLoss
@@ -279,6 +279,21 @@ def test_published_names(kind: str, name: str) -> None:
     assert list(losses) == ["loss_fcos_cls", "loss_fcos_loc", name]
 
 
+def test_without_a_quality_branch() -> None:
+    """The other two losses are those of a head whose branch nobody asks."""
+    options = {"box_weight": "none", "box_normalizer": "mean_positives"}
+    with_branch = RECIPES["adelaidet"].derived("trial", "this test", loss=options)
+    without = with_branch.derived("trial", "this test", head={"quality_on": "none"}, loss={"quality": "none"})
+    scene = scene_of(with_branch, counts=(3, 0, 4))
+    expected = scene.dense.losses(scene.predictions, scene.ground_truth)
+    scene.dense = dense_of(without)
+    found = scene.dense.losses(scene.predictions, scene.ground_truth)
+    assert list(found) == ["loss_fcos_cls", "loss_fcos_loc"]
+    assert all(torch.equal(found[name], expected[name]) for name in found)
+    with pytest.raises(ValueError, match="both are 'none'"):
+        dense_of(with_branch.derived("trial", "this test", loss={"quality": "none"}))
+
+
 def test_quality_and_weights_get_no_gradient_through_their_targets() -> None:
     """The IoU target follows the prediction, but the prediction is not drawn towards a target that suits it."""
     scene = scene_of("adelaidet_iou", counts=(5,))
@@ -310,7 +325,7 @@ def test_targets_by_hand() -> None:
         ("box_loss", "l1", "'iou', 'linear_iou', 'giou', 'diou', 'ciou'"),
         ("iou_rule", "plus_two", "'plus_one', 'plus_one_exact', 'eps', 'floor'"),
         ("box_weight", "iou", "'centerness', 'none'"),
-        ("quality", "ctrness", "'centerness', 'iou'"),
+        ("quality", "ctrness", "'centerness', 'iou', 'none'"),
         ("class_normalizer", "sum", "'positives', 'positives_and_images'"),
         ("box_normalizer", "fg", "'positives', 'positives_and_images'"),
         ("quality_normalizer", "", "'positives', 'positives_and_images'"),

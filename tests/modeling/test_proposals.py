@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import pytest
 import torch
+from detectron2.config import instantiate
 from detectron2.modeling.proposal_generator import PROPOSAL_GENERATOR_REGISTRY
-from detectron2.structures import ImageList
-from scenes import STRIDES, dense_of, feature_sizes, instances, random_boxes, total
+from detectron2.structures import ImageList, Instances
+from scenes import STRIDES, dense_of, detector, feature_sizes, image_inputs, instances, random_boxes, total
 from torch import Tensor
 
 import fcos_d2
+from fcos_d2 import zoo
+from fcos_d2.errors import FcosError
 from fcos_d2.modeling import FCOSProposals, Selector
+from fcos_d2.modeling.proposals import first_stage
+from fcos_d2.zoo.proposals import PROPOSAL_RECIPES
 
 SIZES = [(64, 96), (50, 70)]
 NAMES = ["p3", "p4", "p5", "p6", "p7"]
@@ -93,3 +98,50 @@ def test_a_class_that_the_generator_does_not_know(
     truth = [instances(size, random_boxes(1, size), torch.tensor([3])) for size in SIZES]
     with pytest.raises(ValueError, match=r"^image 0 of the batch has the class index 3, but the model knows 3 classes"):
         generator.train()(images, features, truth)
+
+
+def test_every_object_is_one_of_one_class(images: ImageList, features: dict[str, Tensor]) -> None:
+    """Whatever the classes of the data are, losses are those of objects of class 0, and the data stay as they are."""
+    options = {"train_selector": Selector(max_detections=5), "in_features": NAMES, "strides": STRIDES}
+    agnostic = FCOSProposals(dense=dense_of("improved", 1), num_classes=1, class_agnostic=True, **options).train()
+    boxes = [random_boxes(n, size) for n, size in zip((3, 2), SIZES)]
+    truth = [instances(size, own, torch.arange(len(own)) + 40) for size, own in zip(SIZES, boxes)]
+    plain = [instances(size, own) for size, own in zip(SIZES, boxes)]
+    losses = [agnostic(images, features, given)[1] for given in (truth, plain)]
+    assert losses[0] == losses[1] and truth[0].gt_classes.tolist() == [40, 41, 42]
+    with pytest.raises(ValueError, match="class_agnostic=True and num_classes=3"):
+        FCOSProposals(dense=dense_of("improved"), num_classes=3, class_agnostic=True, **options)
+
+
+def test_objectness_without_centerness_is_the_class_logit(images: ImageList, features: dict[str, Tensor]) -> None:
+    recipe = PROPOSAL_RECIPES["proposals_no_centerness"]
+    dense = dense_of(recipe, 1)
+    names = list(recipe.features)
+    maps = {name: features["p3"].detach()[:, :, : 16 // 2**i, : 24 // 2**i] for i, name in enumerate(names)}
+    generator = FCOSProposals(
+        dense=dense, train_selector=dense.selector, in_features=names, strides=(4, 8, 16, 32, 64), num_classes=1
+    ).eval()
+    with torch.no_grad():
+        dense.head.cls_logits.weight.normal_(std=0.3)
+        found, _ = generator(images, maps)
+        logits = torch.cat([x.flatten() for x in dense.head([maps[name] for name in names])[0]])
+    assert len(found[0]) > 20
+    assert all((logits - value).abs().min() < 1e-3 for value in found[0].objectness_logits if value.abs() < 8)
+
+
+def test_the_first_stage_of_a_two_stage_detector() -> None:
+    """It proposes what the second stage is given, and shares the weights."""
+    cfg = zoo.get_config("faster_rcnn_fcos_R_18_slim_FPN_small")
+    model = instantiate(cfg.model).eval()
+    alone = first_stage(model)
+    given: list[list[Instances]] = []
+    model.roi_heads.register_forward_pre_hook(lambda _, arguments: given.append(arguments[2]))
+    inputs = [image_inputs((64, 96), height=64, width=96)]
+    with torch.no_grad():
+        model(inputs)
+        found = alone(inputs)[0]["proposals"]
+    assert 0 < len(found) == len(given[0][0]) <= 1000
+    assert torch.equal(found.objectness_logits, given[0][0].objectness_logits)
+    assert {p.data_ptr() for p in alone.parameters()} < {p.data_ptr() for p in model.parameters()}
+    with pytest.raises(FcosError, match=r"The model is FCOS, which proposes nothing: .*faster_rcnn_fcos_R_50_FPN_1x"):
+        first_stage(detector())

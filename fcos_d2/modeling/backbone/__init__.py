@@ -183,6 +183,9 @@ BACKBONES |= {
     "X_101_32x8d_NASFPN": replace(BACKBONES["X_101_32x8d_FPN"], source=f"{_N}R_101_X_32x8d_NAS_densebox.yaml", **_NAS),
     "MNV2_NASFPN": replace(_MNV2, arguments={**_MNV2.arguments, "freeze_at": 2}, pyramid=nas_fpn, builder="build_fcos_mnv2_nas_fpn_backbone", source=f"{_N}Mobile_NAS_densebox.yaml"),
     "R_50_NASFPN_nearest": replace(BACKBONES["R_50_FPN"], pyramid=nas_fpn_nearest, builder="build_fcos_resnet_nas_fpn_nearest_backbone", source=f"{_M}nas_fcos/nas-fcos_r50-caffe_fpn_nashead-gn-head_4xb4-1x_coco.py"),
+    # For proposals from p2 on.
+    "R_18_FPN_6l": replace(BACKBONES["R_18_FPN"], features=_ALSO_RES2),
+    "R_18_slim_FPN_6l": replace(BACKBONES["R_18_slim_FPN"], features=_ALSO_RES2),
 }
 # fmt: on
 

@@ -74,7 +74,8 @@ def lower(model: Any, precision: str | Mapping[str, str], compile: bool) -> str:
 
 
 def _lower(top: str, module: nn.Module, dtype: torch.dtype, pack: bool) -> None:
-    exact = {id(x.get_submodule(name)) for x in module.modules() for name in traits_of(x).exact}
+    there = ((x, name) for x in module.modules() for name in traits_of(x).exact if getattr(x, name, True) is not None)
+    exact = {id(x.get_submodule(name)) for x, name in there}
     for name, part in module.named_modules():
         if isinstance(part, FusedConv2d):
             part.prepare(torch.float32 if id(part) in exact else dtype, pack)
