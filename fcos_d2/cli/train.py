@@ -133,7 +133,10 @@ def _view(summary: dict[str, Any], job: TrainingJob, output: Path) -> Any:
 
     best, checkpoint = summary["best"], views.best_checkpoint(summary, output)
     files = {"model_final.pth": "the detector, with its class names and config"}
-    if best["AP"] is not None and best["AP"] > (summary["AP"] or 0):
+    detects = "proposals" not in summary
+    if not detects:
+        files["model_best.pth"] = f"the weights of iteration {best['iteration'] + 1}, of the best AR@1000"
+    elif best["AP"] is not None and best["AP"] > (summary["AP"] or 0):
         files["model_best.pth"] = f"the weights of iteration {best['iteration'] + 1}, of the best AP, {best['AP']:.3f}"
     else:
         files["model_best.pth"] = "the same weights alone, without what --resume needs"
@@ -152,7 +155,8 @@ def _view(summary: dict[str, Any], job: TrainingJob, output: Path) -> Any:
     plugins = [word for name in summary["plugins"] for word in ("--plugin", name)]
     model = ["--model", str(job.model)]
     needed = [*plugins, *([] if summary["holds_config"] else model)]  # of classes that the config file defines
-    following = [["fcos", "detect", summary.get("image") or "IMAGE", "--weights", checkpoint, *needed]]
+    detect = ["fcos", "detect", summary.get("image") or "IMAGE", "--weights", checkpoint, *needed]
+    following = [detect] if detects else []
     if job.data:
         share = [] if job.val_fraction is None else ["--val-fraction", f"{job.val_fraction:g}"]
         share += ["--format", job.format] if job.format else []

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from detectron2.config import CfgNode, instantiate
 from detectron2.data import MetadataCatalog
+from detectron2.modeling import ProposalNetwork
 from detectron2.structures import Instances
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
@@ -103,6 +104,8 @@ class Predictor:
             _set_classes(self.cfg, weights_read)
         most = 2 * _numbers_in(weights_read.tensors.values()) + 2**24 if weights_read else 2**31
         model, resizes, self._input_format, data_sets = _parts(self.cfg, str(source), self.device, most)
+        if isinstance(model, ProposalNetwork):
+            raise FcosError(f"{source} only proposes regions, and detects nothing: `fcos eval` tells their recall.")
         self.model = model.to(self.device)
         self._resize = T.AugmentationList(resizes)
         if weights_read is not None:

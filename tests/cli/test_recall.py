@@ -54,15 +54,18 @@ def test_a_network_that_only_proposes(fcos, shapes, trained, tmp_path):
     words = ("--model", "fcos_rpn_R_18_slim_FPN_small", "--weights", trained[0], "-o", tmp_path / "net")
     done = fcos("train", "--data", shapes, *words, *SHORT)
     assert done.code == 0, done.err
-    assert "class layer" not in done.out + done.err and "AR@1000 " in done.out
+    assert "class layer" not in done.out + done.err and "AR@1000 " in done.out and "fcos detect" not in done.out
     best = load(tmp_path / "net" / "model_best.pth")
     assert set(best["metrics"]) == {"box_proposals/AR@1000"}
     summary = json.loads((tmp_path / "net" / "summary.json").read_text())
     assert summary["AP"] is None and summary["proposals"]["AR@1000"] * 100 == pytest.approx(
         best["metrics"]["box_proposals/AR@1000"], abs=1e-3
     )
-    done = fcos("eval", "--weights", tmp_path / "net" / "model_best.pth", "--data", shapes, "-o", tmp_path / "out")
+    checkpoint = tmp_path / "net" / "model_best.pth"
+    done = fcos("eval", "--weights", checkpoint, "--data", shapes, "-o", tmp_path / "out")
     assert done.code == 0 and "AR@1000 " in done.out
+    done = fcos("detect", next((shapes / "images").glob("val*")), "--weights", checkpoint)
+    assert done.code == 1 and "only proposes regions, and detects nothing" in done.err
 
 
 @pytest.mark.parametrize(
