@@ -13,7 +13,7 @@ from .overrides import parameters_of
 from .plain import nodes
 from .yacs import read_yacs
 
-__all__ = ["class_node", "freeze", "has_frozen_norms", "resize", "thaw"]
+__all__ = ["class_node", "freeze", "has_frozen_norms", "only_proposes", "resize", "thaw"]
 
 _FROZEN = ("FrozenBN", "EvalBN")
 
@@ -24,6 +24,12 @@ def class_node(model: DictConfig) -> DictConfig | None:
         return model
     second = model.get("roi_heads")
     return second if isinstance(second, DictConfig) and "num_classes" in second else None
+
+
+def only_proposes(model: DictConfig) -> bool:
+    """Whether a model proposes regions and detects nothing, so that it knows no classes."""
+    translated = OmegaConf.select(model, "keys.MODEL.META_ARCHITECTURE")
+    return translated == "ProposalNetwork" or ("proposal_generator" in model and "roi_heads" not in model)
 
 
 def thaw(model: DictConfig) -> None:

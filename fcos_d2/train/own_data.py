@@ -22,7 +22,7 @@ from detectron2.solver.build import get_default_optimizer_params
 from fvcore.common.param_scheduler import CosineParamScheduler
 from omegaconf import DictConfig, OmegaConf
 
-from ..config.edits import class_node, freeze, has_frozen_norms, resize, thaw
+from ..config.edits import class_node, freeze, has_frozen_norms, only_proposes, resize, thaw
 from ..config.load import load_config
 from ..config.translate import lazy_of_yacs
 from ..data import DatasetNames, class_names, find_dataset, register
@@ -166,7 +166,7 @@ def default_workers() -> int:
 def _edit_model(model: DictConfig, num_classes: int, preset: Preset, from_scratch: bool) -> None:
     if (node := class_node(model)) is not None:
         node.num_classes = num_classes
-    elif "proposal_generator" not in model:  # to which every object is one
+    elif not only_proposes(model):
         raise FcosError("The config's model has no 'num_classes', so it is not one of fcos_d2's.")
     if preset.pixel_std is not None and "pixel_std" in model:
         std = preset.pixel_std if model.get("input_format", "BGR") == "BGR" else preset.pixel_std[::-1]

@@ -76,7 +76,8 @@ def _draw_panel(axes: Axes, curves: Mapping[str, Sequence[Mapping[str, Any]]], k
     axes.grid(True, color=_rgb(EDGE), linewidth=0.7)
     axes.spines[["top", "right"]].set_visible(False)
     axes.tick_params(colors=_rgb(FAINT), labelsize=9)
-    axes.legend(frameon=False, fontsize=9, loc="lower right")
+    for entry in axes.legend(frameon=False, fontsize=9, loc="lower right").get_texts():
+        entry.set_parse_math(False)
 
 
 def _rgb(color: tuple[int, int, int]) -> Any:

@@ -7,7 +7,8 @@ import json
 import pytest
 from PIL import Image
 
-from fcos_d2 import LazyTrainer, Predictor, configure
+from fcos_d2 import LazyTrainer, Predictor, configure, zoo
+from fcos_d2.train.ground_truth import rule_of
 from fcos_d2.weights.read import load
 
 SHORT = ("--image-size", 64, "--batch-size", 2, "--workers", 0, "--iterations", 2)
@@ -79,6 +80,11 @@ def test_a_network_that_only_proposes(fcos, shapes, trained, tmp_path):
 def test_what_does_not_go_together(fcos, shapes, trained, tmp_path, which, words, message):
     done = fcos("eval", "--weights", trained[which], "--data", shapes, "-o", tmp_path / "out", *words)
     assert done.code in (1, 2) and message in done.err and "Traceback" not in done.err
+
+
+def test_labels_are_checked_by_the_rule_of_the_first_stage():
+    rule = rule_of(zoo.get_config("faster_rcnn_fcos_R_18_slim_FPN_small"))
+    assert rule.strides == (4, 8, 16, 32, 64) and [high for _, high in rule.size_ranges[:-1]] == [32, 64, 128, 256]
 
 
 def test_the_zoo_tells_of_them(fcos):
