@@ -2,9 +2,9 @@
 
     python -m projects_tools.proposal_recall DATA OUT --iterations 800
 
-By default FCOS with and without centerness, and Detectron2's RPN: the same backbone, data, seed, optimizer and number of
-iterations. The recall of the last weights is measured on the val images. OUT gets recall.json, recall.png and a folder
-for each training.
+By default FCOS with and without centerness, and Detectron2's RPN: the same backbone, data, seed, optimizer and number
+of iterations. The recall of the last weights is measured on the val images. OUT gets recall.json, recall.png and a
+folder for each training.
 """
 
 from __future__ import annotations

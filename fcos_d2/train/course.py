@@ -122,9 +122,6 @@ def evaluation_text(results: Mapping[str, Any]) -> str:
         named = {name: found for name, found in results.items() if isinstance(found, Mapping) and _KINDS & found.keys()}
         return "; ".join(f"{name}: {evaluation_text(found)}" for name, found in named.items()) or "no boxes"
     found = {name: results["bbox"].get(key, math.nan) for key, name in _SCORES.items()}
-    if not any(map(math.isfinite, found.values())):
-        return "no AP, for nothing was found or nothing is there"
-    shown = {name: f"{value / 100:.3f}" if math.isfinite(value) else "-" for name, value in found.items()}
     return _shown(found) or "no AP, for nothing was found or nothing is there"
 
 

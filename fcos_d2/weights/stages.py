@@ -54,7 +54,7 @@ def of_one_stage(
     network = [name for name in own if name.startswith(backbone_prefix(own)) and not name.endswith(COUNTER)]
     if not set(network) <= kept.keys():
         raise FcosError(
-            f"{weights.path} is a one-stage detector with another backbone than the model: give one with the model's own."
+            f"{weights.path} is a one-stage detector with another backbone than the model: give one with the same."
         )
     if whole:
         report.other_recipe = other_recipe(known, target_of(model))

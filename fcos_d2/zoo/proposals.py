@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 from .recipes import RECIPES, Recipe
 from .rows import Variant
@@ -74,10 +75,8 @@ def _rows(size: str, backbone: str, schedule: str, **more: int) -> tuple[Proposa
             ("" if start else "rpn", "proposals", "RPN"),
         ):
             name = f"{start}{middle}_{size}".replace("__", "_")
-            found.append(ProposalVariant(
-                name, "proposals", recipe, backbone, schedule, source=_SOURCE, architecture=architecture,
-                generator=generator, **more,
-            ))  # fmt: skip
+            given: dict[str, Any] = {"architecture": architecture, "generator": generator, "source": _SOURCE, **more}
+            found.append(ProposalVariant(name, "proposals", recipe, backbone, schedule, **given))
     return tuple(found)
 
 
@@ -85,9 +84,14 @@ PROPOSALS: tuple[ProposalVariant, ...] = (
     *_rows("R_50_FPN_1x", "R_50_FPN_6l", "1x_choice"),
     # The levels and the head of a one-stage FCOS, whose weights start it whole, the class layer aside.
     ProposalVariant(
-        "faster_rcnn_fcos_towers_R_50_FPN_1x", "proposals", "proposals_towers", "R_50_FPN", "1x_choice",
-        source=_SOURCE, architecture="GeneralizedRCNN",
-    ),  # fmt: skip
+        "faster_rcnn_fcos_towers_R_50_FPN_1x",
+        "proposals",
+        "proposals_towers",
+        "R_50_FPN",
+        "1x_choice",
+        source=_SOURCE,
+        architecture="GeneralizedRCNN",
+    ),
     *_rows("R_18_FPN_small", "R_18_FPN_6l", "small", fc_dim=256, rois=128),
     *_rows("R_18_slim_FPN_small", "R_18_slim_FPN_6l", "small", fc_dim=256, rois=128),
 )

@@ -250,7 +250,15 @@ def test_every_key_reaches_its_part(key: str, value: Any, part: str, field: str,
 
 def test_no_key_without_effect_is_forgotten_here() -> None:
     """All keys of the plain parts are in the table above, but for those that other tests turn."""
-    elsewhere = {"IN_FEATURES", "FPN_STRIDES", "TOP_LEVELS", "USE_RELU", "USE_DEFORMABLE", *DETECTOR_KEYS, *PROPOSAL_KEYS}
+    elsewhere = {
+        "IN_FEATURES",
+        "FPN_STRIDES",
+        "TOP_LEVELS",
+        "USE_RELU",
+        "USE_DEFORMABLE",
+        *DETECTOR_KEYS,
+        *PROPOSAL_KEYS,
+    }
     in_training = {"INFERENCE_TH_TRAIN", "PRE_NMS_TOPK_TRAIN", "POST_NMS_TOPK_TRAIN"}
     names = {key for key in config().MODEL.FCOS if key.endswith("_NAME") or key.startswith(("NAS_", "YIELD_"))}
     assert set(config().MODEL.FCOS) == {key for key, *_ in KEYS} | elsewhere | in_training | names

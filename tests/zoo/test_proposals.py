@@ -49,7 +49,7 @@ def facts(model: Any) -> dict[str, Any]:
         own = generator.in_features, generator.strides, generator.num_classes, generator.class_agnostic
         found["generator"] = (parts, keyed, dense.loss.quality, dense.loss.box_weight, generator.train_selector, own)
     else:
-        plain = "batch_size_per_image positive_fraction nms_thresh min_box_size box_reg_loss_type".split()
+        plain = ["batch_size_per_image", "positive_fraction", "nms_thresh", "min_box_size", "box_reg_loss_type"]
         found["generator"] = [getattr(generator, name) for name in plain]
         found["numbers"] = [dict(x) for x in (generator.pre_nms_topk, generator.post_nms_topk, generator.loss_weight)]
         found["matcher"] = vars(generator.anchor_matcher)
