@@ -134,8 +134,10 @@ def _is_finite(value: object) -> bool:
 
 
 def loss_name(key: str) -> str:
-    """What a loss of the model is called in texts and pictures."""
-    short = key.removeprefix("loss_").removeprefix("fcos_")
+    """What a loss of the model is called in texts and pictures; those of other models keep their names."""
+    if not key.startswith("loss_fcos_"):
+        return key.removeprefix("loss_")
+    short = key.removeprefix("loss_fcos_")
     return {"cls": "classification", "loc": "box", "ctr": "centerness", "iou": "IoU quality"}.get(short, short)
 
 
