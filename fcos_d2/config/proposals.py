@@ -96,7 +96,7 @@ def _numbers(recipe: Recipe) -> dict[str, tuple[int, int]]:
     """Proposals before and after suppression, (training, inference), as `RPN` takes them."""
     phases = {**recipe.selector, **recipe.train_selector}, recipe.selector
     before, after = (tuple(phase[key] for phase in phases) for key in ("topk", "max_detections"))
-    return {"pre_nms_topk": before, "post_nms_topk": after}  # type: ignore[dict-item]
+    return {"pre_nms_topk": before, "post_nms_topk": after}
 
 
 def _rpn(recipe: Recipe) -> DictConfig:
