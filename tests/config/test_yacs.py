@@ -364,7 +364,7 @@ def test_another_part_by_its_name() -> None:
         ({"SELECTOR_NAME": "S"}, "MODEL.FCOS.SELECTOR_NAME is 'S', but it must be one of: 'Selector'"),
         (
             {"BOX_QUALITY": "area"},
-            "MODEL.FCOS.BOX_QUALITY is 'area', but it must be one of: 'ctrness', 'centerness', 'iou'.",
+            "MODEL.FCOS.BOX_QUALITY is 'area', but it must be one of: 'ctrness', 'centerness', 'iou', 'none'.",
         ),
         (
             {"LOSS_NORMALIZER_CLS": "sum"},
