@@ -65,8 +65,8 @@ def command(
         raise click.UsageError("--save goes with --thresholds, for example --thresholds f1.")
     if threshold is not None and not errors:
         raise click.UsageError("--threshold goes with --errors; AP is of all detections.")
-    if goal is not None and options["proposals"]:
-        raise click.UsageError("--thresholds are of detections: leave out --proposals.")
+    if (goal is not None or errors) and options["proposals"]:
+        raise click.UsageError("--thresholds and --errors are of detections: leave out --proposals.")
     check(**given, need=(options["split"],), detects=True)
     from ..train.workspace import EVALUATION, Workspace
 

@@ -284,15 +284,11 @@ def evaluate_job(
         found, told = operating_points.of_evaluation(trainer.detected, evaluated, wanted, folder, Path(evaluated).stem)
         for sentence in told:
             audience.say(sentence)
-        if found is None:  # those of an earlier evaluation are of something else
-            workspace.remove(("thresholds.json", "thresholds.png"))
-        if ledger is None:
-            workspace.remove(mistakes.FILES)
-        if trainer.recall is None:
-            workspace.remove(("recall.png",))
+        kept = {("thresholds.json", "thresholds.png"): found, mistakes.FILES: ledger, ("recall.png",): trainer.recall}
+        workspace.remove([name for names, there in kept.items() if there is None for name in names])
         summary = {
-            **_scores(results, dataset), **_recall(trainer, folder, Path(evaluated).stem), "thresholds": found,
-            "dataset": dataset,
+            **_scores(results, dataset), **_recall(trainer, folder, Path(evaluated).stem), "dataset": dataset,
+            "thresholds": found,
             "errors": None if ledger is None else mistakes.write(ledger, folder, Path(evaluated).stem),
             "images": len(DatasetCatalog.get(dataset)), "weights": weights, "output": workspace.target,
         }  # fmt: skip
