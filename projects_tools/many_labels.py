@@ -17,10 +17,10 @@ from fcos_d2.data import FORMATS, find_dataset
 from fcos_d2.data.audit import audit
 
 
-def write(folder: Path, images: int, boxes: int) -> None:
-    """A train.json of pictures of COCO's usual size, each with so many boxes of 80 classes."""
+def write(folder: Path, images: int, boxes: float) -> None:
+    """A train.json of pictures of COCO's usual size, with so many boxes of 80 classes in each on average."""
     rng = np.random.default_rng(0)
-    side = np.exp(rng.uniform(np.log(8), np.log(300), (images * boxes, 2)))
+    side = np.exp(rng.uniform(np.log(8), np.log(300), (round(images * boxes), 2)))
     low = rng.uniform(0, 1, side.shape) * ((640, 480) - side)
     rows = np.concatenate((low, side), 1).round(2).tolist()
     coco = {
@@ -28,7 +28,7 @@ def write(folder: Path, images: int, boxes: int) -> None:
             {"id": n, "file_name": f"{n:012}.jpg", "width": 640, "height": 480} for n in range(1, images + 1)
         ],
         "annotations": [
-            {"id": n + 1, "image_id": n // boxes + 1, "category_id": n % 80 + 1, "bbox": box,
+            {"id": n + 1, "image_id": int(n // boxes) + 1, "category_id": n % 80 + 1, "bbox": box,
              "area": round(box[2] * box[3], 2), "iscrowd": 0}
             for n, box in enumerate(rows)
         ],

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
+from ..analysis.rules import rule_of
 from ..data import DatasetNames
-from ..data.audit import KINDS, Rule, brief
+from ..data.audit import KINDS, brief
 from ..data.audit.columns import Table
 
 __all__ = ["check_labels", "rule_of"]
@@ -67,28 +68,3 @@ def _table(part: str, name: str) -> Table:
         ],
         "categories": [{"id": number, "name": title} for number, title in enumerate(classes)],
     })  # fmt: skip
-
-
-def rule_of(cfg: DictConfig) -> Rule:
-    """What a config assigns, at the size that it evaluates; what it does not say is FCOS's usual."""
-    found: dict[str, Any] = {}
-    nodes = OmegaConf.select(cfg, "dataloader.test.mapper.augmentations") or []
-    for node in nodes:
-        if "short_edge_length" in node:
-            size = node.short_edge_length
-            found["image_size"] = int(size if isinstance(size, int) else max(size))
-            found["max_size"] = int(node.get("max_size", 1 << 30))
-    model = "model.proposal_generator" if OmegaConf.select(cfg, "model.proposal_generator") else "model"
-    features = OmegaConf.select(cfg, f"{model}.in_features") or OmegaConf.select(cfg, "model.head_in_features") or ()
-    if features and all(name[:1] == "p" and name[1:].isdigit() for name in features):
-        found["strides"] = tuple(2 ** int(name[1:]) for name in features)
-    assigner = OmegaConf.select(cfg, f"{model}.dense.assigner") or {}
-    if "size_ranges" in assigner:
-        found["size_ranges"] = tuple((float(low), float(high)) for low, high in assigner["size_ranges"])
-    for key in ("range_ends", "center_radius", "area"):
-        if key in assigner:
-            found[key] = assigner[key]
-    if (origin := OmegaConf.select(cfg, f"{model}.dense.grid.origin")) is not None:
-        found["origin"] = origin
-    rule = Rule(**found)
-    return rule if len(rule.strides) == len(rule.size_ranges) else Rule(rule.image_size, rule.max_size)

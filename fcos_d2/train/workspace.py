@@ -26,7 +26,7 @@ try:
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["DEMO", "DEMO_IMAGES", "EVALUATION", "TRAINING", "Kind", "Workspace", "default_folder"]
+__all__ = ["ANALYSIS", "DEMO", "DEMO_IMAGES", "EVALUATION", "TRAINING", "Kind", "Workspace", "default_folder"]
 
 _MARKER = ".fcos_d2.json"
 
@@ -58,6 +58,7 @@ EVALUATION = Kind("evaluation", "fcos eval", (
     "summary.json", "evaluation.json", "config.yaml", "log.txt", "thresholds.json", "thresholds.png", "errors.json",
     "errors.jpg", "recall.png",
 ))  # fmt: skip
+ANALYSIS = Kind("analysis", "fcos analyze", ("analysis.json", "suggested.py", "unlearnable-*.jpg"))
 
 
 @dataclass
@@ -230,7 +231,7 @@ def _matching(folder: Path, patterns: Sequence[str]) -> set[str]:
 
 def _holds(folder: Path) -> Kind | None:
     """What is in a folder; for one without a marker, what its files say."""
-    kinds = {kind.name: kind for kind in (DEMO, TRAINING, EVALUATION)}
+    kinds = {kind.name: kind for kind in (DEMO, TRAINING, EVALUATION, ANALYSIS)}
     kind = kinds.get(str(_marker(folder).get("holds")))
     if kind is None:
         alone = (folder / "training.jsonl").is_file() or _names(folder) - _matching(folder, DEMO.files) == {"data"}

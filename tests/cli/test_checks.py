@@ -91,6 +91,10 @@ WRONG = (
     ("check set --fix other", "other is there already and not an empty folder"),
     ("check set --fix set/mended", "lies in the data set set, which stays as it is"),
     ("check set --html file.txt", "file.txt is there already and not a page of `fcos check`"),
+    ("analyze nowhere", "The data set folder nowhere does not exist."),
+    ("analyze set --model no_such", "There is no variant 'no_such'."),
+    ("analyze set --split test", "no test part"),
+    ("analyze set -o file.txt", "is a file: choose another --output"),
     ("zoo no_such", "There is no variant 'no_such'."),
 )
 

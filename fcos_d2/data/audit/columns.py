@@ -81,6 +81,11 @@ class Table:
         return known[self.image]
 
     @property
+    def corners(self) -> np.ndarray:
+        """(M, 4) x1, y1, x2, y2 of the boxes."""
+        return np.concatenate((self.box[:, :2], self.box[:, :2] + self.box[:, 2:]), 1)
+
+    @property
     def class_names(self) -> list[str]:
         return [str(row.get("name")) for row in self.categories]
 

@@ -13,7 +13,7 @@ from ..ledger import BEYOND
 from ..meant import LARGEST_ID, identity, shown
 from .columns import LARGEST_SIDE, Table
 from .kinds import Finding
-from .reach import Rule, input_sizes, taken
+from .reach import Rule, input_boxes, taken
 
 __all__ = ["boxes", "classes", "duplicates", "entries", "fits", "off_by_one"]
 
@@ -254,11 +254,7 @@ _LADDER = (320, 480, 640, 800, 1000, 1333)
 
 
 def _taken(table: Table, rows: np.ndarray, rule: Rule) -> tuple[np.ndarray, np.ndarray]:
-    frame, image = table.frame[rows], table.image[rows]
-    size = input_sizes(frame, rule)
-    corners = np.concatenate((table.box[rows, :2], table.box[rows, :2] + table.box[rows, 2:]), 1)
-    corners = np.clip(corners * np.tile(size / frame, 2), 0, np.tile(size, 2))
-    return taken(corners, image, rule)
+    return taken(input_boxes(table.corners[rows], table.frame[rows], rule), table.image[rows], rule)
 
 
 def _share(table: Table, rows: np.ndarray, rule: Rule, size: int) -> float:
