@@ -3,7 +3,7 @@
 `read_objects` reads them, `assign` says what becomes of each under a `Rule`, `lost` why some are never learned, and
 `search` looks for a rule under which more are. None of these imports PyTorch; what edits and prices configs does.
 
-What may be changed here: what is counted, and what is suggested. What is assigned to what is the business of `modeling`.
+What may be changed here: what is counted, and what is suggested. What is assigned is the business of `modeling`.
 """
 
 from __future__ import annotations

@@ -90,6 +90,5 @@ def told(objects: Objects, one: Lost, rule: Rule) -> dict[str, Any]:
     found = example(objects.table, int(objects.row[one.object]), part=objects.table.name)
     found |= {"input_size": [round(width, 2), round(height, 2)], "reason": one.reason, "why": sentence}
     if one.by:
-        rows = [objects.table.rows[int(objects.row[row])] for row in one.by]
-        found["covered_by"] = [row.get("id") for row in rows]
+        found["covered_by"] = [example(objects.table, int(objects.row[row]))["annotation"] for row in one.by]
     return found

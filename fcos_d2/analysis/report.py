@@ -1,4 +1,4 @@
-"""All of an analysis: the boxes of a data set, the paper's quantities, a detector's, what is lost, and what would help."""
+"""All of an analysis: the paper's quantities for a data set, those of a detector, what is lost, and what would help."""
 
 from __future__ import annotations
 
@@ -90,10 +90,10 @@ class Analysis:
         line = ["fcos", "train", "--data", str(data), "--config", str(path), "--image-size", str(rule.image_size)]
         before, after = self._numbers(self.found[self.trained], Change()), self._numbers(self.after, change)
         said = [
-            f"{name}, changed so that more objects of {data.name} can be learned: {'; '.join(change.words(self.rule))}.",
-            "", "Written by fcos analyze.",
+            f"{name}, changed so that more objects of {data.name} can be learned.",
+            "", f"What is changed: {'; '.join(change.words(self.rule))}.",
             *(f"{key}: {before[key]} before, {after[key]} after." for key in ("best_possible_recall", "gflops")),
-            "", f"    {shlex.join(line)}", "",
+            "", "Written by fcos analyze; trained by", "", f"    {shlex.join(line)}", "",
         ]  # fmt: skip
         size = rule.image_size if self.asked_size or change.image_size else None
         text = source_of(self.cfg, change, self.rule, size=size, origin=name, layout=layout, data=data, said=said)

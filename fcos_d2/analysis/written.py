@@ -47,7 +47,7 @@ def source_of(
     lines = [
         '"""' + "\n".join(_harmless(line) for line in said), '"""', "", *imports, "",
         f"_cfg = {reader[1]}({where})",
-        f"{_NODES} = (", f"    _cfg[key] for key in {ascii(tuple(_NODES.split(', ')))}", ")", "",
+        f"{_NODES} = (", f"    _cfg[key] for key in {tuple(_NODES.split(', '))!a}", ")", "",
         *(f"{key} = {_python(value)}" for key, value in values_of(cfg, change, rule).items()),
     ]  # fmt: skip
     if size is not None:
@@ -58,7 +58,7 @@ def source_of(
     lines += [
         "", "# The data; `fcos train --data` puts its own here.",
         f"_layout = find_dataset({folder}, {layout.format!r})",
-        f'_names = register(_layout, {ascii(prefix)}, need=("train",))',
+        f'_names = register(_layout, {prefix!a}, need=("train",))',
         "dataloader.train.dataset.names = _names.train",
         "dataloader.test.dataset.names = _names.val or _names.train",
         "model.num_classes = len(class_names(_names.train))", "",

@@ -124,9 +124,7 @@ def test_a_thousand_scenes_are_those_of_the_transcription(number: int) -> None:
     rule, count = RULES[number], 170
     boxes, image, label, width, height = scenes(count, number)
     found = assign(boxes, image, label, rule)
-    expected = [
-        transcription(boxes[image == one], label[image == one], rule, width, height) for one in range(count)
-    ]
+    expected = [transcription(boxes[image == one], label[image == one], rule, width, height) for one in range(count)]
     assert found.won.tolist() == np.concatenate([one[0] for one in expected]).tolist()
     assert found.alone.tolist() == np.concatenate([one[1] for one in expected]).tolist()
     counts = sum(one[2] for one in expected)

@@ -58,10 +58,10 @@ def test_each_reason(made: Callable[..., Objects], boxes: list, rule: Rule, reas
 def test_what_is_told_of_one(made: Callable[..., Objects]) -> None:
     objects = made([1, 10, 10, 300], [100, 100, 16, 16], [100, 100, 16, 15.5])
     one, covered = (told(objects, each, AT_320) for each in lost(objects, objects.assign(AT_320)))
-    assert one["annotation"] == 10 and one["image"] == "1.jpg" and one["class"] == "cat" and one["part"] == "train"
+    assert one["annotation"] == "10" and one["image"] == "1.jpg" and one["class"] == "cat" and one["part"] == "train"
     assert one["input_size"] == [10, 300] and one["bbox"] == [1, 10, 10, 300] and "covered_by" not in one
     assert "its 300 px ask for p5 or above, its 10.0 px lie between locations 32 px apart" in one["why"]
-    assert covered["covered_by"] == [12] and covered["why"] == LOST["covered"]
+    assert covered["covered_by"] == ["12"] and covered["why"] == LOST["covered"]
 
 
 def test_crowds_and_what_training_leaves_out_do_not_count(made: Callable[..., Objects]) -> None:

@@ -62,7 +62,9 @@ def test_every_lost_object_has_a_reason_and_a_picture(fcos, tiny: Path) -> None:
     done = fcos("analyze", tiny, "--no-suggest", "--split", "val", "-o", "out", "--pictures", 2, "--image-size", 120)
     assert done.code == 0 and "2 of" in done.err, done.err
     found = json.loads(Path("out", "analysis.json").read_text(encoding="utf-8"))
-    assert found["parts"].keys() == {"val"} and sum(bool(one["picture"]) for one in found["unlearnable"]["objects"]) == 2
+    assert (
+        found["parts"].keys() == {"val"} and sum(bool(one["picture"]) for one in found["unlearnable"]["objects"]) == 2
+    )
     names = {path.name for path in Path("out").iterdir() if not path.name.startswith(".")}
     assert names == {"analysis.json", "mine.txt", "unlearnable-val-001.jpg"}
 
