@@ -64,11 +64,15 @@ class Change:
         if self.range_factor != 1:
             yield f"size ranges times {self.range_factor:g}"
         if self.center_radius is not None:
-            region = f"center radius {self.center_radius:g}" if self.center_radius else "the whole box positive"
-            yield f"{region} instead of {rule.center_radius:g}"
+            yield f"{region_words(self.center_radius)} instead of {region_words(rule.center_radius)}"
 
     def __len__(self) -> int:
         return len(list(self.words(Rule())))
+
+
+def region_words(center_radius: float) -> str:
+    """What of a box is positive."""
+    return f"center radius {center_radius:g}" if center_radius else "the whole box"
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ __all__ = ["LOST", "Lost", "lost", "told"]
 LOST: Mapping[str, str] = {
     "covered": "smaller boxes take every location in its region",
     "between locations": "it lies between the locations: none of the finest level is inside of it",
-    "off centre": "no location inside of it is near enough to its middle (center radius)",
+    "off centre": "no location inside of it lies within the center radius of its middle",
     "no level": "no level that answers for its size has a location inside of it",
 }
 

@@ -120,6 +120,7 @@ class Analysis:
                 "part": self.trained, "target": self.suggestion.target, "goal": self.suggestion.goal,
                 "before": self._numbers(self.found[self.trained], Change()), "after": self._numbers(self.after, change),
                 "changes": list(change.words(self.rule)), "rule": plain_rule(self.after.rule), "alone": list(trials),
+                "picture": [] if self.prices is None else self.prices.frame[0].tolist(),  # size that GFLOPs are for
                 "left": _counts(lost(self.parts[self.trained], self.after)),
             }  # fmt: skip
         return data

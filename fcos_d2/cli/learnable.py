@@ -109,7 +109,8 @@ def _lost(found: Mapping[str, Any], parts: Mapping[str, Mapping[str, Any]]) -> I
 
 
 def _suggestion(found: Mapping[str, Any], output: Path | None) -> Iterator[RenderableType]:
-    yield Text(f"\nWhat would help ({found['part']})", "bold")
+    width, height = found["picture"]
+    yield Text(f"\nWhat would help ({found['part']}; GFLOPs for a picture of {width:g} x {height:g})", "bold")
     table = _table("", "recall, %", "ambiguous, %", "positives of an object", "GFLOPs")
     _row(table, "as it is", found["before"])
     for one in found["alone"]:
