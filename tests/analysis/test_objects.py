@@ -29,8 +29,7 @@ def test_faulty_files_are_read_as_training_reads_them_or_refused(tmp_path: Path)
         try:
             objects = read_objects(layout)["train"]
         except FcosError as error:
-            assert "\n" not in str(error)
-            ends["refused"] += 1
+            ends["several lines" if "\n" in str(error) else "refused"] += 1
             continue
         found = objects.assign(Rule())
         assert len(lost(objects, found)) == len(objects) - found.recalled.sum()
@@ -41,7 +40,7 @@ def test_faulty_files_are_read_as_training_reads_them_or_refused(tmp_path: Path)
             continue
         ends["read"] += 1
         assert report.objects == len(objects)
-    assert min(ends[key] for key in ("refused", "read")) > 10, ends
+    assert min(ends[key] for key in ("refused", "read")) > 10 and not ends["several lines"], ends
 
 
 @pytest.mark.parametrize("format", ["yolo", "voc"])
