@@ -30,8 +30,11 @@ def main() -> None:
         done = subprocess.run(command, stdout=subprocess.PIPE, check=True)
         seconds = time.perf_counter() - started
     found = json.loads(done.stdout)["parts"]["train"]
-    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
-    print(f"{found['images']} pictures, {found['boxes']} boxes: {seconds:.1f} s, {peak:.0f} MiB at most")
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    busy, peak = used.ru_utime + used.ru_stime, used.ru_maxrss / 1024
+    print(
+        f"{found['images']} pictures, {found['boxes']} boxes: {seconds:.1f} s, {busy:.1f} s of CPU, {peak:.0f} MiB at most"
+    )
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from ..data.audit.reach import Rule, by_area, claims
 
 __all__ = ["Assignment", "assign"]
 
-_CLAIMS = 1 << 20  # of boxes on locations, held at a time, about
+_CLAIMS = 1 << 18  # of boxes on locations, held at a time, about
 
 
 @dataclass(frozen=True)

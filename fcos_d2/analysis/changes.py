@@ -107,7 +107,7 @@ def values_of(cfg: DictConfig, change: Change, rule: Rule) -> dict[str, Any]:
     if change.finer:
         features = list(cfg.model.in_features)
         begins = list(cfg.model.backbone.in_features)
-        if other := _PYRAMIDS[_name(cfg.model.backbone._target_)]:
+        if other := _PYRAMIDS[_name(OmegaConf.select(cfg, "model.backbone._target_"))]:
             found["model.backbone._target_"] = other
         else:
             found["model.backbone.in_features"] = [_FINER[begins[0]], *begins]

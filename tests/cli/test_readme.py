@@ -235,9 +235,9 @@ def test_data_sets_are_converted_divided_and_shown(run: Callable, home: Path) ->
     assert (home / "sheet.jpg").is_file()
 
 
-def test_an_analysis_in_python(run: Callable, capsys: pytest.CaptureFixture) -> None:
+def test_an_analysis_in_python(run: Callable, capfd: pytest.CaptureFixture) -> None:
     run(block("docs/analyzing.md", "read_objects").text)
-    assert "best possible recall P3 to P7 0.0 0.984 1.0" in capsys.readouterr().out
+    assert "best possible recall P3 to P7 0.0 0.984 1.0" in capfd.readouterr().out
 
 
 # What cannot be run here, and what of it is checked.
