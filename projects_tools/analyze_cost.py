@@ -32,9 +32,8 @@ def main() -> None:
     found = json.loads(done.stdout)["parts"]["train"]
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     busy, peak = used.ru_utime + used.ru_stime, used.ru_maxrss / 1024
-    print(
-        f"{found['images']} pictures, {found['boxes']} boxes: {seconds:.1f} s, {busy:.1f} s of CPU, {peak:.0f} MiB at most"
-    )
+    told = f"{found['images']} pictures, {found['boxes']} boxes"
+    print(f"{told}: {seconds:.1f} s, {busy:.1f} s of CPU, {peak:.0f} MiB at most")
 
 
 if __name__ == "__main__":

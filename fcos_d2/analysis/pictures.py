@@ -76,7 +76,8 @@ def _crops(objects: Objects, those: Sequence[Lost]) -> Iterator[tuple[Lost, Crop
         boxes = objects.corners[drawn] * scale
         width, height = one.sides
         name = str(objects.table.images[row].get("file_name"))
-        lines = [f"{width:.1f} x {height:.1f} px at the input", Path(name).name]
+        label = objects.table.class_names[int(objects.label[one.object])]
+        lines = [f"{label}, {width:.1f} x {height:.1f} px at the input", Path(name).name]
         yield one, _cut(image, boxes, objects.label[drawn], lines)
 
 
