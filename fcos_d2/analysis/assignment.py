@@ -43,7 +43,7 @@ class Assignment:
     @property
     def recalled(self) -> np.ndarray:
         """(M,) bool, whether the box is assigned to at least one location."""
-        return self.won.any(1)
+        return self.won.max(1, initial=0) > 0
 
     @property
     def best_possible_recall(self) -> float:

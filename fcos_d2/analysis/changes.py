@@ -98,7 +98,7 @@ def possible(cfg: DictConfig) -> Possible:
 
 def _name(target: Any) -> str:
     """Where a node's `_target_` lives."""
-    return target if isinstance(target, str) or target is None else f"{target.__module__}.{target.__qualname__}"
+    return target if isinstance(target, str) else "" if target is None else f"{target.__module__}.{target.__qualname__}"
 
 
 def values_of(cfg: DictConfig, change: Change, rule: Rule) -> dict[str, Any]:

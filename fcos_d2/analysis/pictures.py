@@ -38,7 +38,8 @@ def draw_lost(
     """
     ordered = sorted(those, key=lambda one: (list(LOST).index(one.reason), int(objects.image[one.object])))
     pages: dict[int, str] = {}
-    page, failed = [], 0
+    page: list[tuple[Lost, Crop]] = []
+    failed = 0
     names, part = objects.table.class_names, objects.table.name
 
     def write() -> None:
