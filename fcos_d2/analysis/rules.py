@@ -24,16 +24,17 @@ def rule_of(cfg: DictConfig) -> Rule:
             size = node.short_edge_length
             found["image_size"] = int(size if isinstance(size, int) else max(size))
             found["max_size"] = int(node.get("max_size", 1 << 30))
-    features = OmegaConf.select(cfg, "model.in_features") or OmegaConf.select(cfg, "model.head_in_features") or ()
+    model = "model.proposal_generator" if OmegaConf.select(cfg, "model.proposal_generator") else "model"
+    features = OmegaConf.select(cfg, f"{model}.in_features") or OmegaConf.select(cfg, "model.head_in_features") or ()
     if features and all(name[:1] == "p" and name[1:].isdigit() for name in features):
         found["strides"] = tuple(2 ** int(name[1:]) for name in features)
-    assigner = OmegaConf.select(cfg, "model.dense.assigner") or {}
+    assigner = OmegaConf.select(cfg, f"{model}.dense.assigner") or {}
     if "size_ranges" in assigner:
         found["size_ranges"] = tuple((float(low), float(high)) for low, high in assigner["size_ranges"])
     for key in ("range_ends", "center_radius", "area"):
         if key in assigner:
             found[key] = assigner[key]
-    for key, name in (("origin", "model.dense.grid.origin"), ("inclusive_far_corner", "model.inclusive_far_corner")):
+    for key, name in (("origin", f"{model}.dense.grid.origin"), ("inclusive_far_corner", "model.inclusive_far_corner")):
         if (value := OmegaConf.select(cfg, name)) is not None:
             found[key] = value
     rule = Rule(**found)
