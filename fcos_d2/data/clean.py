@@ -17,7 +17,7 @@ from typing import Any
 
 from ..errors import FcosError
 from .layout import PLACE, UNREADABLE
-from .ledger import Report, clipped
+from .ledger import Report
 from .masks import PLAIN, finite_numbers, usable_masks
 from .meant import LARGEST_ID, flag, identity, number, shown
 
@@ -169,7 +169,6 @@ def _annotations(rows: list[dict], images: Mapping, categories: Mapping, source:
             _warn_once(f"{source}: {len(those)} of {len(rows)} {_TOLD[kind]}; {which}: {some}.")
     report.crowds = sum(row["iscrowd"] for row in kept)
     report.objects = len(kept) - report.crowds
-    report.clipped = clipped(kept, {image["id"]: image for image in images.values()})
     numbers = [row.get("id") for row in kept]
     if not all(type(one) is int and 0 < one <= LARGEST_ID for one in numbers) or len(set(numbers)) < len(numbers):
         for one, row in enumerate(kept, start=1):

@@ -83,7 +83,7 @@ class Prepared:
         def share(side: str, ids: set) -> Prepared:
             images = [row for row in self.coco["images"] if row["id"] in ids]
             rows = [row for row in self.coco["annotations"] if row["image_id"] in ids]
-            report = self.report.share(rows, {row["id"]: row for row in images}, everywhere - ids)
+            report = self.report.share(rows, everywhere - ids)
             coco = {**self.coco, "images": images, "annotations": rows}
             return replace(self, coco=coco, report=report, as_read=False, share=f"{side} share {val_fraction}")
 

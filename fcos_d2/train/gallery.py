@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data import DatasetCatalog
 from detectron2.utils.events import EventWriter
 
 from ..data.mapper import read_rgb
 from ..evaluation import confusion
 from ..files import write_json
 from ..visualize import Crop, Drawable, draw_confusion, draw_crops, draw_curves
+from .operating_points import Detected
 
 __all__ = ["Gallery", "draw_findings"]
 
@@ -35,7 +36,7 @@ class Gallery(EventWriter):
     where they would take more than a hundredth of the time; in the end they are drawn in any case.
 
     Args:
-        trainer: with `output_dir`, `title`, `evaluated` and `tables`.
+        trainer: with `output_dir`, `title`, `evaluated` and `detected`.
     """
 
     def __init__(self, trainer: Any) -> None:
@@ -58,7 +59,8 @@ class Gallery(EventWriter):
             guarded("curves.png", lambda: draw_curves(folder / "metrics.json", folder / "curves.png", trainer.title))
         if trainer.evaluated != self._drawn:
             self._drawn = trainer.evaluated
-            guarded("confusion.png", lambda: draw_findings(trainer.tables, folder, trainer.title, self._drawn))
+            if (detected := trainer.detected) is not None:
+                guarded("confusion.png", lambda: draw_findings(detected, folder, trainer.title, self._drawn))
         self._last = time.monotonic() - started
         self._spent += self._last
 
@@ -72,20 +74,16 @@ def guarded(name: str, draw: Callable[[], Any]) -> None:
         logger.warning("%s is not drawn (%s); training goes on.", name, reason)
 
 
-def draw_findings(tables: Mapping[str, Any], folder: Path, title: str, iteration: int | None = None) -> None:
-    """Write confusion.png, confusion.json, misses.jpg and hits.jpg of the first data set that was evaluated.
+def draw_findings(detected: Detected, folder: Path, title: str, iteration: int | None = None) -> None:
+    """Write confusion.png, confusion.json, misses.jpg and hits.jpg of a data set that was evaluated.
 
     Args:
-        tables: name in Detectron2's catalog -> its detections and objects, `FastCOCOEvaluator.tables`; without any,
-            nothing is written.
+        detected: what was found there, and what is there.
         folder: where they are written.
         title: heading of the pictures.
         iteration: of the weights, from 0; None if it is not known.
     """
-    name = next(iter(tables), None)
-    if name is None or not (names := MetadataCatalog.get(name).get("thing_classes")):
-        return
-    found, truth = tables[name]
+    found, truth, names, name = detected.found, detected.truth, detected.class_names, detected.dataset
     pairs = confusion.pairs(found, truth, DatasetCatalog.get(name), IOU, MIN_SCORE)
     matrix = confusion.confusion(pairs, len(names))
     told = {"dataset": name, "iteration": iteration, **confusion.report(matrix, names, IOU, MIN_SCORE)}

@@ -81,7 +81,6 @@ class LazyTrainer(BuildingTrainer):
         done: the last iteration that is done; -1: none.
         evaluated: the last iteration that was evaluated.
         results: of the last evaluation, e.g. {"bbox": {"AP": 31.4, ...}}; empty in processes other than the first.
-        tables: of the last evaluation, data set -> detections and objects (`FastCOCOEvaluator.tables`); as `results`.
         recall: of the proposals of the last evaluation; of the last data set, where there are several.
         title: of pictures; by default the name of the output folder.
         progress: who is told how it goes, see `train.course.Course`; None: the log alone.
@@ -103,7 +102,6 @@ class LazyTrainer(BuildingTrainer):
         self.done = self.evaluated = -1
         self.is_prepared = self._is_final = False
         self.results: dict[str, Any] = {}
-        self.tables: dict[str, Any] = {}
         self.recall: Recall | None = None
         self.title = Path(self.options.output_dir).expanduser().resolve().name
         self.progress: Any = None
@@ -241,21 +239,13 @@ class LazyTrainer(BuildingTrainer):
             evaluators: list[Any] = []
             more = {"done": evaluators.append} if self.tests_as_usual else {}
             self.results = type(self).test(self._here(), self.bare_model, **more)
-            self.tables = {}
-            for evaluator in evaluators:
-                self._keep(evaluator)
         self.evaluated = self.done
         self.detected = detected_by(evaluators)
+        self.recall = getattr(evaluators[-1], "recall", None) if evaluators else None
         validates = self.detected and not self._eval_only and self.detected.dataset not in data_names(self.cfg, "train")
         self.thresholds = choose(self.detected.scored()) if self.detected and validates else None
         write_results(self.results, self.output_dir, self.done if self.done >= 0 else None)
         return self.results
-
-    def _keep(self, evaluator: Any) -> None:
-        """Keep what an evaluator of boxes has found."""
-        if getattr(evaluator, "tables", None) is not None:
-            self.tables[evaluator.dataset_name] = evaluator.tables
-        self.recall = getattr(evaluator, "recall", self.recall)
 
     def train(self) -> dict[str, Any]:
         """Train to the last iteration; returns the results of the last evaluation.

@@ -9,8 +9,11 @@ import shutil
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+from made_set import balance
+from made_set import check as looked_at
 from PIL import Image
 
 from fcos_d2.data import find_dataset, format_named, read_parts
@@ -135,11 +138,12 @@ def refusal(base: Path, end: Path, other: str, count: Callable[[], int]) -> str:
 def check(base: Path, end: Path, other: str, count: Callable[[], int]) -> None:
     """Every label of a set is accounted for; training finds the same ones after conversion; raises FcosError."""
     layout = find_dataset(base)
-    before = reports(layout)
+    before, ledger = reports(layout), looked_at(base).ledger
     listed = sum(report.annotations for report in before.values())
     assert listed == count() if layout.format == "coco" else listed <= count()
-    for report in before.values():
+    for part, report in before.items():
         assert_conserved(report)
+        assert_trained(report, ledger[part])
     accounts = write_set(open_parts(layout), end, other, "link", source=base)
     after = reports(find_dataset(end))
     assert accounts.keys() == before.keys() == after.keys()
@@ -160,3 +164,10 @@ def reports(layout) -> dict[str, Report]:
 def assert_conserved(report: Report) -> None:
     assert report.annotations == report.objects + report.crowds + sum(report.left_out.values())
     assert min(report.objects, report.crowds, *report.left_out.values()) >= 0
+
+
+def assert_trained(report: Report, counts: dict[str, Any]) -> None:
+    """What `fcos check` says of a part is what training reads: in = used + clipped + dropped + unassignable."""
+    assert balance(counts) == 0 and counts["in"] == report.annotations
+    assert counts["dropped"] == {**report.left_out, "crowd": report.crowds}
+    assert counts["used"] + counts["clipped"] + counts["unassignable"] == report.objects
