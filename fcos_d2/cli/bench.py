@@ -29,6 +29,7 @@ def _size(context: click.Context, parameter: click.Parameter, value: str) -> tup
 @fcos_command("bench", epilog=_OTHERS)
 @shared.model("Variant, config or checkpoint; by default what --weights holds, else fcos_imprv_R_50_FPN_1x.")
 @shared.weights("Checkpoint of the detector; without one its weights are random.")
+@shared.offline
 @click.option("--size", callback=_size, default="800x1216", show_default=True, metavar="HxW", help="Of the images.")
 @click.option("--batch", type=click.IntRange(1), default=1, show_default=True, help="Images of a run.")
 @click.option(

@@ -26,6 +26,7 @@ FAMILIES = (
 @shared.path("-o", "--output", required=True, help="The file to write.")
 @click.option("--overwrite", is_flag=True, help="Replace the file if it is there.")
 @click.option("--family", help="Where CHECKPOINT comes from; by default recognised from the names of its weights.")
+@shared.offline
 @click.option("--variant", metavar="NAME|FILE", help="Variant or config it belongs to, where nothing else tells.")
 @click.option("--to", "target", metavar="FAMILY", help="Write it for this family instead of for fcos_d2.")
 @click.option("--num-classes", type=click.IntRange(1), help="80 or 91, for torchvision's numbering of COCO's classes.")

@@ -9,9 +9,11 @@ import sys
 import tempfile
 from pathlib import Path
 
+import click
 import pytest
 from console import environment, install
 
+from fcos_d2.cli import COMMANDS, cli
 from fcos_d2.cli import data as data_commands
 from fcos_d2.cli.convert import FAMILIES
 from fcos_d2.data import exports, transfer
@@ -131,6 +133,15 @@ def test_a_wrong_path_or_name_is_told_without_pytorch(said, number) -> None:
 
 def test_families_of_checkpoints_are_those_that_can_be_read() -> None:
     assert set(FAMILIES) == {*families.FAMILIES, *families._ALIASES, families.OURS.name}
+
+
+def test_every_command_that_reads_weights_can_be_kept_from_the_network() -> None:
+    context = click.Context(cli)
+    taken = {row.name: {name for one in cli.get_command(context, row.name).params for name in (one.name, *one.opts)}
+             for row in COMMANDS}  # fmt: skip
+    takes = {name for name, names in taken.items() if names & {"weights", "checkpoint"}}
+    assert {"train", "eval", "detect", "bench", "convert"} <= takes
+    assert all("--offline" in taken[name] for name in takes)
 
 
 def test_formats_that_are_written_and_ways_of_images_are_those_of_the_tables() -> None:
