@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 
 from fcos_d2.errors import FcosError
+from fcos_d2.files import require_writable
 from projects_tools.bench import report as reports
 from projects_tools.bench import speed, sync
 from projects_tools.bench.peers import SUITES
@@ -55,6 +56,8 @@ def command(
         if not suites:
             return
     folder = str(data.expanduser()) if data else ""
+    for path in filter(None, (markdown, json_file, chart)):  # not when all is measured
+        require_writable(path.parent)
     found = speed.run(suites or SUITES, peers or speed.KNOWN_PEERS, threads, quick, folder, seconds, device, tell=_tell)
     line = f"python -m projects_tools.bench {shlex.join(sys.argv[1:])}".strip()
     if markdown is not None:

@@ -311,6 +311,8 @@ def run(
         budget: seconds for a pair in a setting, roughly; the slowest take longer.
         device: "cpu" or "cuda".
         tell: called with rows done, rows in all, and what comes next.
+    Raises:
+        FcosError: the device is missing, or the folder holds no data set; before anything is measured.
     """
     if torch.device(device).type == "cuda" and not torch.cuda.is_available():
         raise FcosError(f"device is {device!r}, but PyTorch finds no CUDA device here: leave --device out.")
@@ -323,6 +325,8 @@ def run(
             report.skipped.append("data: no data set was given (--data DIR)")
             continue
         for case in cases(suite, quick, data, device):
+            if suite == "data":
+                workload.records(case.setting)  # what is wrong with it is told now
             taking_part = [name for name in names if not case.peers or name in case.peers or name not in KNOWN_PEERS]
             work += [(case, name) for name in taking_part if hasattr(get_peer(names[name]), suite)]
     bandwidth = copy_bandwidth(1 << 26 if quick else 1 << 28, device=device)

@@ -278,3 +278,14 @@ def test_the_command_in_a_process_of_its_own() -> None:
     line = [sys.executable, "-m", "projects_tools.bench", "--quick", "--peer", "mmdet"]
     done = subprocess.run(line, capture_output=True, text=True, cwd=ROOT, check=False)
     assert done.returncode == 1 and "NAME=module:Class" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_what_is_wrong_is_told_before_anything_is_measured(tmp_path):
+    told = []
+    with pytest.raises(FcosError, match="nowhere does not exist"):
+        speed.run(["assign", "data"], data=str(tmp_path / "nowhere"), tell=lambda *progress: told.append(progress))
+    (tmp_path / "file").touch()
+    words = ["--suite", "assign", "--quick", "--json-file", str(tmp_path / "file" / "bench.json")]
+    done = CliRunner().invoke(command, words)
+    assert isinstance(done.exception, FcosError) and "file" in str(done.exception)
+    assert not told and not done.output
