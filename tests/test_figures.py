@@ -34,7 +34,7 @@ def test_ratios_of_the_readme_are_those_of_the_tables() -> None:
     for line in PERFORMANCE.splitlines():
         ratios = re.findall(rf"\| (?:\*\*)?({NUMBER}x)(?:\*\*)? (?=\|)", line)
         found |= {(ratios[0], ratios[1] if len(ratios) > 1 else ""), (ratios[0], "")} if ratios else set()
-    assert len(cells) == 18
+    assert len(cells) == 16
     for cell in cells:
         match = re.fullmatch(rf"({NUMBER}x)(?:, memory ({NUMBER}x))?", cell)
         assert match and (match[1], match[2] or "") in found, f"{cell!r} is not in docs/performance.md"

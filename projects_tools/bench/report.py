@@ -156,7 +156,7 @@ def draw_bars(path: Path, bars: Sequence[tuple[str, str, str, float]], machine: 
     axes.set_xscale("log")
     highest = max((ratio for *_, ratio in bars), default=1.0)
     lowest = min((ratio for *_, ratio in bars), default=1.0)
-    ends = min(0.9, 0.8 * lowest), 2 * highest
+    ends = min(0.8, 0.6 * lowest), 2 * highest  # with room for the numbers
     axes.set_xlim(*ends)
     ticks = [tick for tick in (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000) if ends[0] <= tick <= ends[1]]
     axes.set_xticks(ticks, [f"{tick:g}x" for tick in ticks], fontsize=8)
@@ -171,9 +171,10 @@ def draw_bars(path: Path, bars: Sequence[tuple[str, str, str, float]], machine: 
     axes.tick_params(left=False)
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.set_xlabel("the peer's time over ours, logarithmic; 1x: as fast", fontsize=9)
-    known = ", ".join(machine[key] for key in ("processor", "versions", "date") if key in machine)
-    threads = f", {machine['threads']} threads" if "threads" in machine else ""
-    notes = [f"{known}{threads}", "settings: height x width in pixels, images of a batch, boxes of an image"]
+    threads = [f"{machine['threads']} threads"] if "threads" in machine else []
+    known = [*(machine[key] for key in ("date", "processor") if key in machine), *threads]
+    notes = [", ".join(known), machine.get("versions", "")]
+    notes.append("settings: height x width in pixels, images of a batch, boxes of an image")
     notes += [f"{name}: {text}" for name, text in SCORES.items() if any(name in label for _, label, *_ in bars)]
     axes.set_title("\n".join(notes), fontsize=8, loc="left")
     figure.suptitle("How many times faster fcos_d2 is", fontsize=13, fontweight="bold", x=0.01, ha="left")
