@@ -17,6 +17,7 @@ __all__ = ["Regions"]
 
 Box = tuple[float, float, float, float]  # left, top, right, bottom in pixels
 
+_BAND, _MARGIN = 256, 2  # rows of a reduced image that are made together, and those beside them that they are made of
 _BYTES_OF_A_PIXEL = 4  # of Pillow, which keeps RGB with an empty byte
 
 
@@ -73,13 +74,21 @@ class Regions:
             return self._upright(self._image.crop((x0, y0, x1, y1)))
         colours = self._image.mode if self._image.mode in ("RGB", "L") else ""
         image, at = (self._image, stored) if colours else self._cut(stored)
-        return self._upright(image.resize((width, height), Image.Resampling.BILINEAR, box=at, reducing_gap=2.0))
+        return self._upright(image.resize((width, height), Image.Resampling.BILINEAR, box=at))
 
     def reduced(self, longest: int) -> np.ndarray:
-        """The whole, with at most so many pixels on its longer side."""
+        """The whole, with at most so many pixels on its longer side; it takes little memory besides, made in bands."""
         factor = min(1.0, longest / max(self.width, self.height))
-        size = (max(round(self.width * factor), 1), max(round(self.height * factor), 1))
-        return self.part((0, 0, self.width, self.height), size)
+        width, height = max(round(self.width * factor), 1), max(round(self.height * factor), 1)
+        if (width, height) == (self.width, self.height):
+            return self.part((0, 0, width, height))
+        out, each = np.empty((height, width, 3), np.uint8), self.height / height
+        for top in range(0, height, _BAND):
+            bottom = min(top + _BAND, height)
+            above, below = max(top - _MARGIN, 0), min(bottom + _MARGIN, height)
+            band = self.part((0, above * each, self.width, below * each), (width, below - above))
+            out[top:bottom] = band[top - above : bottom - above]
+        return out
 
     def _cut(self, box: Box) -> tuple[Image.Image, Box]:
         """A part in RGB, since palettes cannot be averaged, and where in it the box lies."""

@@ -20,6 +20,7 @@ from .tiles import Memory, Tiling, bytes_of_a_pixel, detect, fitted
 __all__ = ["InTiles", "Look", "Whole"]
 
 _DRAWN = 4096  # pixels of the longer side of a picture of an image that was looked at in tiles
+_LEAST_DRAWN, _BYTES_OF_DRAWING = 1024, 14  # the same at least; bytes of each pixel in all copies of the picture
 _ROOMY, _LABELLED, _THINNEST = 50, 400, 0.15  # objects of usual strokes, and with labels; share of usual strokes
 
 
@@ -114,7 +115,7 @@ class InTiles:
         return found
 
     def draw(self, image: Regions, found: Instances) -> np.ndarray:
-        picture = image.reduced(_DRAWN)
+        picture = image.reduced(self._drawn(image))
         boxes = Boxes(found.pred_boxes.tensor.clone())
         boxes.scale(picture.shape[1] / image.width, picture.shape[0] / image.height)
         small = Instances(picture.shape[:2], **{**found.get_fields(), "pred_boxes": boxes})
@@ -122,6 +123,15 @@ class InTiles:
         return self.predictor.draw(
             picture, small, "RGB", tags=_tags(found), labels=len(small) <= _LABELLED, size=max(size, _THINNEST)
         )
+
+    def _drawn(self, image: Regions) -> int:
+        """Pixels of the longer side of a picture that the memory holds while it is drawn."""
+        longest = max(image.width, image.height)
+        if not self.memory or self.predictor.device.type != "cpu":
+            return _DRAWN
+        pixels = max(self.memory.limit - self.memory.used(), 0) / _BYTES_OF_DRAWING
+        held = int(longest * math.sqrt(pixels / (image.width * image.height)))
+        return min(max(held, _LEAST_DRAWN), _DRAWN)
 
 
 def _tags(found: Instances) -> list[str] | None:

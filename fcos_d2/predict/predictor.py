@@ -171,6 +171,11 @@ class Predictor:
             results += [found[row] for row in range(len(waiting))]
         return [self._above_threshold(result) for result in results]
 
+    def input_size(self, image: ImageLike, image_format: str = "BGR") -> tuple[int, int]:
+        """(height, width) in which the network sees an image, pixels before padding."""
+        height, width = self._input(image, image_format)["image"].shape[1:]
+        return height, width
+
     def draw(self, image: ImageLike, instances: Instances, image_format: str = "BGR", **options: Any) -> np.ndarray:
         """Draw detections on a copy of an image.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
@@ -31,6 +32,7 @@ class Tiling:
     overlap: int = 256  # of neighbours, at least
     scale: float = 1.0  # pixels of the network input for one of the image
     batch: int = 1  # tiles that go through the network together
+    whole: float = math.inf  # pixels of the input that the reduced image may have
 
     def __post_init__(self) -> None:
         if self.size < _SMALLEST:
@@ -90,7 +92,7 @@ def detect(
         pixels = image.reduced(max(image.width, image.height))
         return predictor(pixels, image_format="RGB")["instances"].to("cpu")
     pixel = np.array([image.width / width, image.height / height] * 2)
-    found = [_reduced(predictor, image)]
+    found = [_reduced(predictor, image, tiling.whole)]
     for start in range(0, len(tiles), tiling.batch):
         rows = range(start, min(start + tiling.batch, len(tiles)))
         boxes = [np.array(tiles[row]) * pixel for row in rows]
@@ -108,11 +110,16 @@ def detect(
     )  # fmt: skip
 
 
-def _reduced(predictor: Predictor, image: Regions) -> Found:
-    """What the whole image shows when it is as small as images usually are."""
+def _reduced(predictor: Predictor, image: Regions, most: float) -> Found:
+    """What the whole image shows when it is as small as images usually are, or has `most` pixels if those are fewer."""
     pixels = image.reduced(_REDUCED)
+    height, width = predictor.input_size(pixels, "RGB")
+    usual = height * width <= most
+    if not usual:
+        pixels = image.reduced(max(int(max(height, width) * math.sqrt(most / (height * width))), 1))
     scale = np.array([image.width / pixels.shape[1], image.height / pixels.shape[0]] * 2)
-    return _moved(predictor(pixels, image_format="RGB")["instances"], WHOLE, scale, np.zeros(4))
+    found = predictor.predict([pixels], image_format="RGB", resize=usual)[0]
+    return _moved(found["instances"], WHOLE, scale, np.zeros(4))
 
 
 def _moved(found: Instances, part: int, pixel: np.ndarray, box: np.ndarray) -> Found:
@@ -152,4 +159,5 @@ def fitted(image: Regions, tiling: Tiling, memory: Memory, pixel: float, on_gpu:
         )
     size = min(int((free / pixel) ** 0.5) // _COARSEST * _COARSEST, tiling.size)
     batch = max(int(free / (pixel * size**2)), 1)
-    return replace(tiling, size=size, overlap=min(tiling.overlap, size // 2), batch=min(tiling.batch, batch))
+    batch = min(tiling.batch, batch)
+    return replace(tiling, size=size, overlap=min(tiling.overlap, size // 2), batch=batch, whole=free / pixel)

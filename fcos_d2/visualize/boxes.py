@@ -96,7 +96,7 @@ def draw_boxes(
     font = load_font(round(scale * max(9.0, length / 42 * size)))
 
     picture = Image.fromarray(np.ascontiguousarray(image))
-    overlay = Image.new("RGBA", (width * scale, height * scale), (0, 0, 0, 0)) if scale > 1 else picture.copy()
+    overlay = Image.new("RGBA", (width * scale, height * scale), (0, 0, 0, 0)) if scale > 1 else picture
     pen = ImageDraw.Draw(overlay, "RGBA")
     areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
     ranks = np.argsort(scores if scores is not None else -areas, kind="stable")

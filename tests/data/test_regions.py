@@ -43,6 +43,18 @@ def test_orientations(picture, tmp_path, suffix, orientation):
     assert np.abs(small.astype(int) - expected).mean() < 12
 
 
+@pytest.mark.parametrize("orientation", [1, 6, 8])
+def test_bands_of_a_reduced_image_have_no_seams(tmp_path, orientation):
+    noise = np.random.default_rng(0).integers(0, 255, (1300, 1470, 3), dtype=np.uint8)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(noise).save(tmp_path / "x.png", exif=exif)
+    whole, small = read_image(tmp_path / "x.png"), opened(tmp_path / "x.png").reduced(700)
+    assert small.shape[0] > 2 * 256  # three bands
+    expected = np.asarray(Image.fromarray(whole).resize(small.shape[1::-1], Image.Resampling.BILINEAR))
+    assert np.abs(small.astype(int) - expected).max() <= 1
+
+
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "I;16"])
 def test_modes(picture, tmp_path, mode):
     path = tmp_path / ("x.tif" if mode == "CMYK" else "x.png")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import cv2
@@ -12,6 +13,7 @@ from detectron2.structures import Boxes, Instances
 
 from fcos_d2.data.regions import Regions
 from fcos_d2.errors import FcosError
+from fcos_d2.predict.look import InTiles
 from fcos_d2.predict.tiles import Memory, Tiling, bytes_of_a_pixel, detect, fitted
 
 COLOURS = ((250, 20, 20), (20, 250, 20))
@@ -29,7 +31,13 @@ class Rectangles:
     def __call__(self, image, image_format):
         return self.predict([image], 1, image_format)[0]
 
-    def predict(self, images, batch_size, image_format, resize=True):
+    def input_size(self, image, image_format):
+        return image.shape[:2]
+
+    def draw(self, image, found, image_format, **options):
+        return image
+
+    def predict(self, images, batch_size=1, image_format="BGR", resize=True):
         assert image_format == "RGB"
         self.shapes.append([image.shape[:2] for image in images])
         return [{"instances": self.found(image)} for image in images]
@@ -113,6 +121,28 @@ def test_memory_decides_on_size_and_number(scene, megabytes, size, batch):
     tiling = fitted(image, Tiling(batch=4), memory, pixel, on_gpu=False)
     assert (tiling.size, tiling.batch) == (size, batch) and tiling.overlap <= tiling.size // 2
     assert used + image.bytes + tiling.batch * tiling.size**2 * 200 <= memory.limit
+
+
+def test_the_reduced_image_stays_within_the_memory(scene):
+    """As large as usual where that fits, else as large as fits; what is found there lies where it is all the same."""
+    picture, boxes = scene[:2]
+    predictor = Rectangles()
+    limited = Tiling(512, 128, whole=100_000)
+    found = detect(predictor, Regions.of(picture), limited)
+    height, width = predictor.shapes[0][0]
+    assert 80_000 < height * width <= 100_000 and width / height == pytest.approx(WIDTH / HEIGHT, rel=0.01)
+    assert len(found) == len(detect(Rectangles(), Regions.of(picture), replace(limited, whole=math.inf)))
+    memory = Memory(300_000_000, lambda: 70_000_000, lambda run: None)
+    pixels = fitted(Regions.of(picture), Tiling(), memory, 200.0, on_gpu=False).whole
+    assert 70_000_000 + Regions.of(picture).bytes + 200 * pixels == pytest.approx(memory.limit)
+
+
+@pytest.mark.parametrize(("free", "longest"), [(14 * 2048 * 1024, 2048), (1 << 40, 4096), (1000, 1024)])
+def test_a_picture_is_drawn_as_large_as_the_memory_holds(free, longest):
+    image = Regions.of(np.zeros((2500, 5000, 3), np.uint8))
+    nothing = Instances((2500, 5000), pred_boxes=Boxes(torch.zeros(0, 4)))
+    look = InTiles(Rectangles(), Tiling(), Memory(70_000_000 + free, lambda: 70_000_000, lambda run: None))
+    assert look.draw(image, nothing).shape == (longest // 2, longest, 3)
 
 
 def test_too_little_memory_is_said_and_unknown_is_left(scene):
