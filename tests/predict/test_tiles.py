@@ -125,7 +125,7 @@ def test_memory_decides_on_size_and_number(scene, megabytes, size, batch):
 
 def test_the_reduced_image_stays_within_the_memory(scene):
     """As large as usual where that fits, else as large as fits; what is found there lies where it is all the same."""
-    picture, boxes = scene[:2]
+    picture = scene[0]
     predictor = Rectangles()
     limited = Tiling(512, 128, whole=100_000)
     found = detect(predictor, Regions.of(picture), limited)
