@@ -20,7 +20,7 @@ from .tiles import Memory, Tiling, bytes_of_a_pixel, detect, fitted
 __all__ = ["InTiles", "Look", "Whole"]
 
 _DRAWN = 4096  # pixels of the longer side of a picture of an image that was looked at in tiles
-_LEAST_DRAWN, _BYTES_OF_DRAWING = 1024, 14  # the same at least; bytes of each pixel in all copies of the picture
+_LEAST_DRAWN, _BYTES_OF_DRAWING = 1024, 18  # the same at least; bytes of each pixel in all copies of the picture
 _ROOMY, _LABELLED, _THINNEST = 50, 400, 0.15  # objects of usual strokes, and with labels; share of usual strokes
 
 
@@ -121,8 +121,9 @@ class InTiles:
         small = Instances(picture.shape[:2], **{**found.get_fields(), "pred_boxes": boxes})
         size = min(1.0, math.sqrt(_ROOMY / max(len(small), 1)))  # the more there are, the thinner
         return self.predictor.draw(
-            picture, small, "RGB", tags=_tags(found), labels=len(small) <= _LABELLED, size=max(size, _THINNEST)
-        )
+            picture, small, "RGB", tags=_tags(found), labels=len(small) <= _LABELLED, size=max(size, _THINNEST),
+            smooth=self.memory is None,
+        )  # fmt: skip
 
     def _drawn(self, image: Regions) -> int:
         """Pixels of the longer side of a picture that the memory holds while it is drawn."""

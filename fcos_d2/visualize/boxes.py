@@ -18,7 +18,7 @@ __all__ = ["Drawable", "draw_boxes"]
 
 Place = tuple[float, float, float, float]  # xyxy in pixels of the overlay
 _OVERSAMPLING = 2  # strokes are drawn this much larger and reduced, which smooths them
-_SMOOTHED = 1 << 23  # pixels up to which lines are smoothed, which takes 20 bytes for each
+_SMOOTHED = 1 << 23  # pixels up to which lines are smoothed, which takes 40 bytes for each
 
 
 @dataclass(frozen=True)
@@ -67,6 +67,7 @@ def draw_boxes(
     labels: bool = True,
     size: float = 1.0,
     tags: Sequence[str] | None = None,
+    smooth: bool = True,
 ) -> np.ndarray:
     """Draw boxes with labelled chips on a copy of an image.
 
@@ -80,6 +81,7 @@ def draw_boxes(
         labels: whether chips are drawn.
         size: factor on the thickness of strokes and the height of text.
         tags: what is written before each score, such as the number of a track.
+        smooth: whether lines of images that are not large are smoothed, which takes more memory.
     Returns:
         (H, W, 3) uint8 RGB.
     Raises:
@@ -92,7 +94,7 @@ def draw_boxes(
     height, width = image.shape[:2]
     length = math.sqrt(height * width)
     stroke = max(1.6, length / 200 * size)
-    scale = _OVERSAMPLING if height * width <= _SMOOTHED else 1
+    scale = _OVERSAMPLING if smooth and height * width <= _SMOOTHED else 1
     font = load_font(round(scale * max(9.0, length / 42 * size)))
 
     picture = Image.fromarray(np.ascontiguousarray(image))
