@@ -26,7 +26,6 @@ class Regions:
 
     Attributes:
         width, height: in pixels, upright.
-        bytes: that it takes once a part was asked for.
 
     Raises:
         FcosError: there is no such image, or it cannot be read; names it.
@@ -35,8 +34,12 @@ class Regions:
     def __init__(self, image: Image.Image, name: str) -> None:
         self._image, self._name, self._loaded = image, name, False
         self.width, self.height = frame_sizes(image)[1]
-        self.bytes = self.width * self.height * _BYTES_OF_A_PIXEL
         self._turn = 1
+
+    @property
+    def bytes_to_come(self) -> int:
+        """What it will take when a part is asked for first; 0 of one that lies in memory, as a PNG's does early."""
+        return self.width * self.height * _BYTES_OF_A_PIXEL if getattr(self._image, "tile", None) else 0
 
     @classmethod
     def from_source(cls, source: Source, limit: int, timeout: float) -> Regions:

@@ -150,7 +150,7 @@ def fitted(image: Regions, tiling: Tiling, memory: Memory, pixel: float, on_gpu:
     Raises:
         FcosError: it does not even hold the image and the smallest tile; says what would do.
     """
-    free = memory.limit - memory.used() - (0 if on_gpu else image.bytes)
+    free = memory.limit - memory.used() - (0 if on_gpu else image.bytes_to_come)
     if free < pixel * _SMALLEST**2:
         least = memory.limit - free + pixel * _SMALLEST**2
         raise FcosError(

@@ -65,6 +65,16 @@ def test_modes(picture, tmp_path, mode):
     assert regions.part((5, 3, 47, 39), (21, 18)).shape == (18, 21, 3)
 
 
+@pytest.mark.parametrize("suffix", ["png", "tif", "jpg", "bmp"])
+def test_what_an_image_will_take_counts_once(picture, tmp_path, suffix):
+    picture.save(tmp_path / f"x.{suffix}")
+    regions = opened(tmp_path / f"x.{suffix}")
+    assert regions.bytes_to_come in (0, 60 * 40 * 4)  # a PNG's orientation may stand after its pixels
+    assert regions.bytes_to_come or suffix == "png"
+    regions.part((0, 0, 5, 5))
+    assert regions.bytes_to_come == 0
+
+
 def test_a_scaled_part_begins_between_pixels():
     """A ramp stays a ramp: half a pixel further is half a step more."""
     ramp = np.tile(np.arange(0, 240, 4, dtype=np.uint8)[None, :, None], (40, 1, 3))

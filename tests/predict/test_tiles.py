@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 import torch
 from detectron2.structures import Boxes, Instances
+from PIL import Image
 
 from fcos_d2.data.regions import Regions
+from fcos_d2.data.sources import Source
 from fcos_d2.errors import FcosError
 from fcos_d2.predict.look import InTiles
 from fcos_d2.predict.tiles import Memory, Tiling, bytes_of_a_pixel, detect, fitted
@@ -53,6 +55,12 @@ class Rectangles:
             image.shape[:2], pred_boxes=Boxes(torch.tensor(boxes, dtype=torch.float).reshape(-1, 4)),
             scores=torch.full((len(boxes),), 0.9), pred_classes=torch.tensor(classes, dtype=torch.long),
         )  # fmt: skip
+
+
+def unread(picture, folder):
+    """An image whose head alone is in memory."""
+    Image.fromarray(picture).save(folder / "x.bmp")
+    return Regions.from_source(Source(str(folder / "x.bmp")), 1, 1.0)
 
 
 @pytest.fixture(scope="module")
@@ -112,18 +120,19 @@ def test_tilings_that_make_no_sense(size, overlap, scale):
 @pytest.mark.parametrize(
     ("megabytes", "size", "batch"), [(2000, 1024, 4), (500, 1024, 2), (300, 1024, 1), (150, 512, 1), (90, 256, 1)]
 )
-def test_memory_decides_on_size_and_number(scene, megabytes, size, batch):
+def test_memory_decides_on_size_and_number(scene, tmp_path, megabytes, size, batch):
     """A pixel of the network's input takes 160 bytes here, with a quarter in reserve 200."""
-    used, image = 70_000_000, Regions.of(scene[0])
+    used, image = 70_000_000, unread(scene[0], tmp_path)
     memory = Memory(megabytes * 1_000_000, lambda: used, lambda run: run() and 512 * 512 * 160)
     pixel = bytes_of_a_pixel(Rectangles(), memory)
     assert pixel == 200
     tiling = fitted(image, Tiling(batch=4), memory, pixel, on_gpu=False)
     assert (tiling.size, tiling.batch) == (size, batch) and tiling.overlap <= tiling.size // 2
-    assert used + image.bytes + tiling.batch * tiling.size**2 * 200 <= memory.limit
+    assert image.bytes_to_come == 4 * WIDTH * HEIGHT
+    assert used + image.bytes_to_come + tiling.batch * tiling.size**2 * 200 <= memory.limit
 
 
-def test_the_reduced_image_stays_within_the_memory(scene):
+def test_the_reduced_image_stays_within_the_memory(scene, tmp_path):
     """As large as usual where that fits, else as large as fits; what is found there lies where it is all the same."""
     picture = scene[0]
     predictor = Rectangles()
@@ -133,8 +142,9 @@ def test_the_reduced_image_stays_within_the_memory(scene):
     assert 80_000 < height * width <= 100_000 and width / height == pytest.approx(WIDTH / HEIGHT, rel=0.01)
     assert len(found) == len(detect(Rectangles(), Regions.of(picture), replace(limited, whole=math.inf)))
     memory = Memory(300_000_000, lambda: 70_000_000, lambda run: None)
-    pixels = fitted(Regions.of(picture), Tiling(), memory, 200.0, on_gpu=False).whole
-    assert 70_000_000 + Regions.of(picture).bytes + 200 * pixels == pytest.approx(memory.limit)
+    image = unread(picture, tmp_path)
+    pixels = fitted(image, Tiling(), memory, 200.0, on_gpu=False).whole
+    assert 70_000_000 + image.bytes_to_come + 200 * pixels == pytest.approx(memory.limit)
 
 
 @pytest.mark.parametrize(("free", "longest"), [(18 * 2048 * 1024, 2048), (1 << 40, 4096), (1000, 1024)])
@@ -145,8 +155,8 @@ def test_a_picture_is_drawn_as_large_as_the_memory_holds(free, longest):
     assert look.draw(image, nothing).shape == (longest // 2, longest, 3)
 
 
-def test_too_little_memory_is_said_and_unknown_is_left(scene):
-    image = Regions.of(scene[0])
+def test_too_little_memory_is_said_and_unknown_is_left(scene, tmp_path):
+    image = unread(scene[0], tmp_path)
     memory = Memory(75_000_000, lambda: 70_000_000, lambda run: None)
     with pytest.raises(FcosError, match=r"1500x1130 pixels needs 0\.09 GB .* --max-memory gives 0\.07 GB"):
         fitted(image, Tiling(), memory, 200.0, on_gpu=False)
