@@ -220,4 +220,4 @@ def test_two_processes_train_as_one(home):
     )  # fmt: skip
     assert run.returncode == 0, run.stderr
     assert "Trained 20 iterations" in run.stdout
-    assert run.stderr.count("training: 20/20") == run.stderr.count("It will take about") == 1
+    assert run.stderr.count("training: 20/20, loss") == run.stderr.count("It will take about") == 1
