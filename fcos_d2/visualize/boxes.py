@@ -100,8 +100,7 @@ def draw_boxes(
     picture = Image.fromarray(np.ascontiguousarray(image))
     overlay = Image.new("RGBA", (width * scale, height * scale), (0, 0, 0, 0)) if scale > 1 else picture
     pen = ImageDraw.Draw(overlay, "RGBA")
-    areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
-    ranks = np.argsort(scores if scores is not None else -areas, kind="stable")
+    ranks = np.argsort(scores if scores is not None else -(boxes[:, 2:] - boxes[:, :2]).prod(1), kind="stable")
     order = [row for row in ranks if np.isfinite(boxes[row]).all()]
     for row in order:
         _outline(pen, boxes[row], class_color(int(classes[row])), stroke, width, height, scale)
