@@ -40,7 +40,7 @@ from .matching import Found, Truth
 from .proposals import Recall, best_first
 from .scores import distinct
 
-__all__ = ["FastCOCOEvaluator", "evaluate_boxes"]
+__all__ = ["FastCOCOEvaluator", "evaluate_any", "evaluate_boxes"]
 
 logger = logging.getLogger("fcos_d2")
 
@@ -185,16 +185,7 @@ class FastCOCOEvaluator(DatasetEvaluator):
         if not rows:
             logger.info("Nothing was detected in %s.", self.dataset_name)
             return {"bbox": dict.fromkeys(_METRICS, float("nan"))}
-        found = evaluate_boxes(truth, rows, img_ids, self.limits)
-        if found is None:
-            try:
-                found = _by_pycocotools(truth, rows, img_ids, self.limits)
-            except Exception as error:  # anything, down to OverflowError
-                raise FcosError(
-                    f"The annotations of the data set {self.dataset_name} cannot be evaluated "
-                    f"({type(error).__name__}: {str(error)[:200]}): register them with fcos_d2.data.register_coco, "
-                    "which mends what can be mended."
-                ) from error
+        found = evaluate_any(truth, rows, self.dataset_name, img_ids, self.limits)
         return {"bbox": self._derive(found.eval)}
 
     def _tables(self, rows: list[dict[str, Any]], truth: Mapping[str, Any]) -> tuple[Found, Truth] | None:
@@ -310,6 +301,30 @@ def evaluate_boxes(
         logger.warning("hotcoco refuses the data (%s), so pycocotools evaluates them.", error)
         return None
     return found
+
+
+def evaluate_any(
+    truth: Mapping[str, Any], results: list[dict[str, Any]], dataset: str, img_ids: Sequence[int] | None = None,
+    limits: Sequence[int] = _LIMITS,
+) -> Any:  # fmt: skip
+    """`evaluate_boxes`, and by pycocotools where that returns none.
+
+    Args:
+        dataset: name of the data set, for the error.
+    Raises:
+        FcosError: the annotations cannot be evaluated.
+    """
+    found = evaluate_boxes(truth, results, img_ids, limits)
+    if found is not None:
+        return found
+    try:
+        return _by_pycocotools(truth, results, img_ids, limits)
+    except Exception as error:  # anything, down to OverflowError
+        raise FcosError(
+            f"The annotations of the data set {dataset} cannot be evaluated "
+            f"({type(error).__name__}: {str(error)[:200]}): register them with fcos_d2.data.register_coco, "
+            "which mends what can be mended."
+        ) from error
 
 
 def _by_pycocotools(

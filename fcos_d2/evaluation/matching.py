@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["LEAST_GAP", "Found", "Matches", "Truth", "match", "overlaps"]
+__all__ = ["LEAST_GAP", "Found", "Matches", "Truth", "best_overlaps", "match", "object_overlaps", "overlaps"]
 
 _PAIRS = 1 << 22  # pairs of a detection and an object whose overlaps are computed at once
 LEAST_GAP = 1e-10  # COCO's largest IoU threshold is 1 less this
@@ -123,6 +123,33 @@ def overlaps(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
     """(n, m) IoU of all pairs of two lists of boxes, (n, 4) and (m, 4) float64 left, top, width, height."""
     pairs = np.repeat(boxes, len(others), axis=0), np.tile(others, (len(boxes), 1))
     return _iou(*pairs, np.zeros(len(pairs[0]), bool)).reshape(len(boxes), len(others))
+
+
+def best_overlaps(found: Found, truth: Truth) -> np.ndarray:
+    """(D,) float64: the largest IoU of each detection with an object of its class and image, found already or not."""
+    there = np.flatnonzero(~truth.crowd)
+    objects = Truth(truth.image[there], truth.label[there], truth.boxes[there], truth.crowd[there])
+    ours, theirs = _groups(found, objects, across_classes=False)
+    det, _, share = _pairs(found, objects, np.arange(len(ours)), ours, theirs, LEAST_GAP)
+    best = np.zeros(len(ours))
+    np.maximum.at(best, det, share)
+    return best
+
+
+def object_overlaps(truth: Truth) -> np.ndarray:
+    """(G,) float64: the largest IoU of each object with another one of its image, whatever their classes.
+
+    Crowd regions have 0 and count for no other object.
+    """
+    there = np.flatnonzero(~truth.crowd)
+    objects = Truth(truth.image[there], truth.label[there], truth.boxes[there], truth.crowd[there])
+    others = Found(objects.image, objects.label, objects.boxes, np.zeros(len(there)))
+    ours, theirs = _groups(others, objects, across_classes=True)
+    one, other, share = _pairs(others, objects, np.arange(len(there)), ours, theirs, LEAST_GAP)
+    best = np.zeros(len(truth.crowd))
+    different = one != other
+    np.maximum.at(best, there[one[different]], share[different])
+    return best
 
 
 def _columns(rows: list[Mapping[str, Any]]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -50,7 +50,10 @@ from .state import finished, iterations_done
 from .trainer import LazyTrainer
 from .workspace import DEMO_IMAGES, Workspace
 
-__all__ = ["Audience", "DemoSettings", "TrainingJob", "configure", "evaluate_job", "run_demo", "train_job"]
+__all__ = [
+    "Audience", "DemoSettings", "TrainingJob", "config_to_evaluate", "configure", "evaluate_job", "run_demo",
+    "train_job",
+]  # fmt: skip
 
 
 _WORTH_MEASURING = 50  # iterations; a shorter training is over before its time is known
@@ -234,17 +237,17 @@ def _take_classes(cfg: DictConfig, data: str) -> None:
             node.num_classes = len(names)
 
 
-def evaluate_job(
-    workspace: Workspace, audience: Audience, *, weights: str | None, data: Path | None, model: str | None, split: str,
+def config_to_evaluate(
+    output: Path, *, weights: str | None, data: Path | None, model: str | None, split: str,
     val_fraction: float | None, workers: int | None, device: str | None, format: str | None = None,
     overrides: Sequence[str] = (), allow_py: bool = True, force_recipe: bool = False,
-    thresholds: operating_points.Wanted | None = None, errors: mistakes.Asked | None = None, proposals: bool = False,
-) -> dict[str, Any]:  # fmt: skip
-    """What was asked of `fcos eval`, the options by their names: leave summary.json, and return what it says.
+) -> tuple[DictConfig, str]:  # fmt: skip
+    """The config of an evaluation, and the name of the data set in Detectron2's catalog.
 
-    With `proposals`, it is the first stage of a two-stage detector that is evaluated.
-
-    Raises FcosError as `TrainingJob.config` does.
+    Args:
+        output: the folder of its results; the others are the options of `fcos eval` by their names.
+    Raises:
+        FcosError: as `TrainingJob.config` does.
     """
     cfg = own_data.lazy_config(model or str(weights), overrides, allow_py=allow_py)
     own_data.require_nodes(cfg, ("model", "dataloader", "train"))
@@ -264,7 +267,7 @@ def evaluate_job(
         cfg.train.force_recipe = True
     cfg.dataloader.test.num_workers = own_data.default_workers() if workers is None else workers
     cfg.train.device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    cfg.train.output_dir = str(workspace.target)
+    cfg.train.output_dir = str(output)
     cfg = apply_lazy(cfg, [text for text in overrides if not own_data.is_yacs_key(text)])
     if (dataset := _evaluated_on(cfg)) is None:
         raise FcosError(
@@ -272,6 +275,22 @@ def evaluate_job(
         )
     if not any("num_classes" in text.lower() for text in overrides):
         _take_classes(cfg, f"the data set {data or dataset}")
+    return cfg, dataset
+
+
+def evaluate_job(
+    workspace: Workspace, audience: Audience, *, weights: str | None, model: str | None,
+    thresholds: operating_points.Wanted | None = None, errors: mistakes.Asked | None = None, proposals: bool = False,
+    **options: Any,
+) -> dict[str, Any]:  # fmt: skip
+    """What was asked of `fcos eval`, the options by their names: leave summary.json, and return what it says.
+
+    With `proposals`, it is the first stage of a two-stage detector that is evaluated.
+
+    Raises FcosError as `config_to_evaluate` does.
+    """
+    cfg, dataset = config_to_evaluate(workspace.target, weights=weights, model=model, **options)
+    weights = weights or (model if model and is_name(model) else None)
     with workspace.writing() as folder:
         trainer = LazyTrainer(cfg, eval_only=True, console=False, folder=str(folder))
         if proposals:

@@ -13,7 +13,7 @@ from .boxes import Drawable, draw_boxes
 from .fonts import legible, load_font, text_length, write
 from .style import EDGE, FAINT, INK, PAPER, save
 
-__all__ = ["Crop", "draw_crops"]
+__all__ = ["Crop", "draw_crops", "tile_around"]
 
 _TILE, _GAP, _MARGIN, _COLUMNS = 236, 14, 28, 5  # pixels; the tiles of a line
 _AROUND, _LEAST = 1.9, 48  # sides of a part over those of the box, and pixels that it has at least
@@ -56,7 +56,7 @@ def draw_crops(
             pen.text((_MARGIN, top), "none", fill=FAINT, font=load_font(15))
         for i, crop in enumerate(crops):
             x, y = _MARGIN + i % _COLUMNS * (_TILE + _GAP), top + i // _COLUMNS * height
-            page.paste(_tile(crop, names), (x, y))
+            page.paste(tile_around(crop, names), (x, y))
             pen.rectangle((x, y, x + _TILE - 1, y + _TILE - 1), outline=EDGE)
             for j, line in enumerate(crop.lines):
                 write(pen, (x, y + _TILE + 4 + 20 * j), _shortened(line), load_font(13), INK if j == 0 else FAINT)
@@ -64,7 +64,7 @@ def draw_crops(
     return save(path, lambda file: page.save(file, format="JPEG", quality=90))
 
 
-def _tile(crop: Crop, names: Sequence[str]) -> Image.Image:
+def tile_around(crop: Crop, names: Sequence[str]) -> Image.Image:
     """The square around a box, as far as the image goes, with what is drawn there."""
     height, width = crop.image.shape[:2]
     center, sides = (crop.box[:2] + crop.box[2:]) / 2, crop.box[2:] - crop.box[:2]

@@ -16,7 +16,7 @@ from .style import EDGE, FAINT, INK, class_color, save
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["draw_curves", "loss_name"]
+__all__ = ["course_of", "draw_curves", "loss_name"]
 
 
 _SHARES = {
@@ -42,7 +42,7 @@ def draw_curves(metrics: str | Path | Iterable[Mapping[str, Any]], path: str | P
     from matplotlib.figure import Figure
     from matplotlib.font_manager import FontProperties
 
-    points = _by_iteration(_read_lines(metrics) if isinstance(metrics, (str, Path)) else metrics)
+    points = course_of(metrics)
     losses = sorted({key for row in points.values() for key in row if "/" not in key and key.startswith("loss_")})
     panels = (
         ("loss", {"total_loss": "total", **{key: loss_name(key) for key in losses}}, None),
@@ -57,6 +57,11 @@ def draw_curves(metrics: str | Path | Iterable[Mapping[str, Any]], path: str | P
     for axes, (name, keys, whole) in zip(figure.subplots(1, 3), panels, strict=True):
         _draw_panel(axes, points, name, keys, whole)
     return save(path, lambda file: figure.savefig(file, format="png"))
+
+
+def course_of(metrics: str | Path | Iterable[Mapping[str, Any]]) -> dict[int, dict[str, Any]]:
+    """What is known of each iteration, from 0 on, in order; arguments and errors as of `draw_curves`."""
+    return _by_iteration(_read_lines(metrics) if isinstance(metrics, (str, Path)) else metrics)
 
 
 def _draw_panel(axes: Axes, points: Mapping, name: str, keys: Mapping[str, str], whole: float | None) -> None:

@@ -7,37 +7,17 @@ import os
 import re
 import subprocess
 import sys
-from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
 from console import ROOT, environment, install
 from made_set import WIDTH, Data, balance
 from PIL import Image
+from webpages import Page
 
 from fcos_d2.data.audit import KINDS
 
 SHARED = Path(os.environ.get("FCOS_D2_SHARED", ROOT.parent / "shared")) / "data"
-
-
-class Page(HTMLParser):
-    """What a page would load, and whether its tags are closed."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.loads: list[str] = []
-        self.scripts = 0
-        self.feed(text)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        if tag not in ("meta", "img", "link", "br"):
-            self.open.append(tag)
-        self.scripts += tag == "script" or any(name.startswith("on") for name, _ in attrs)
-        self.loads += [value or "" for name, value in attrs if name in ("src", "href")]
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
 
 
 def test_right_and_wrong_data(fcos, tmp_path: Path) -> None:

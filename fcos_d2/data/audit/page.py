@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import base64
-import html
-import io
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from PIL import Image, ImageDraw
+from PIL import ImageDraw
 
-from ...errors import FcosError
-from ...files import write_atomically
+from ...webpage import escaped, inlined, jpeg, require_own_page, write_page
 from ..images import open_image, rgb
 from ..pictures import Pictures
 from .kinds import KINDS, LEVELS, Finding
@@ -25,19 +20,9 @@ _SIDE = 260  # pixels of a small picture
 _VISIBLE = 6  # pixels; a ring is drawn around boxes that are smaller there
 _COLOURS = {"error": "#c62828", "warning": "#b26a00", "advice": "#1565c0"}
 _STYLE = """
-:root{color-scheme:light dark;--line:#8884;--dim:#8889}
-body{font:15px/1.5 system-ui,sans-serif;max-width:70rem;margin:2rem auto;padding:0 1rem}
-h1{font-size:1.5rem;margin:0}h2{font-size:1.1rem;margin:0}p{margin:.3rem 0}
-table{border-collapse:collapse;margin:1rem 0}
-td,th{padding:.25rem .8rem;border-bottom:1px solid var(--line);text-align:right}
-td:first-child,th:first-child{text-align:left;padding-left:0}
 article{border:1px solid var(--line);
 border-left:.4rem solid var(--level);border-radius:.4rem;padding:.8rem 1rem;margin:1rem 0}
 .level{color:var(--level);font-weight:600;text-transform:uppercase;font-size:.75rem;letter-spacing:.05em}
-.pictures{display:flex;flex-wrap:wrap;gap:.8rem;margin-top:.6rem}
-figure{margin:0;max-width:260px}figure img{display:block;max-width:100%;border-radius:.3rem}
-figcaption,.dim{font-size:.8rem;opacity:.75;overflow-wrap:anywhere}
-code{background:#8882;padding:.1rem .35rem;border-radius:.25rem;overflow-wrap:anywhere}
 """
 
 
@@ -52,19 +37,15 @@ def write(found: Audit, path: Path, names: Mapping[str, str]) -> None:
         FcosError: the file is there and something else, or cannot be written.
     """
     require_own(path)
-    title = _text(f"Check of {found.layout.root}")
+    title = f"Check of {found.layout.root}"
     counts = {level: sum(one.level == level for one in found.findings) for level in LEVELS}
     verdict = "Nothing to mend." if found.clean else "Something is to be mended."
     kinds = ", ".join(f"{counts[level]} {_PLURAL[level][counts[level] != 1]}" for level in LEVELS)
     parts = [
-        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="generator" content="{_GENERATOR}">'
-        f'<meta name="viewport" content="width=device-width"><title>{title}</title>',
-        f"<style>{_STYLE}</style></head><body>",
-        f"<h1>{title}</h1><p>{verdict} {kinds}.</p>", _table(found),
-        *(_article(found, one, names) for one in found.findings), "</body></html>\n",
+        f"<h1>{escaped(title)}</h1><p>{verdict} {kinds}.</p>", _table(found),
+        *(_article(found, one, names) for one in found.findings),
     ]  # fmt: skip
-    text = "\n".join(parts)
-    write_atomically(path, lambda file: file.write(text.encode("utf-8", "replace")))
+    write_page(path, _GENERATOR, title, _STYLE, parts)
 
 
 _GENERATOR = "fcos check"
@@ -73,16 +54,7 @@ _PLURAL = {"error": ("error", "errors"), "warning": ("warning", "warnings"), "ad
 
 def require_own(path: Path) -> None:
     """Raise FcosError if there is a file that no check has written."""
-    ours = not path.exists()
-    with suppress(OSError), path.open("rb") as file:
-        ours = f'content="{_GENERATOR}"'.encode() in file.read(4096)
-    if not ours:
-        raise FcosError(f"{path} is there already and not a page of `fcos check`: choose another name for --html.")
-
-
-def _text(value: Any) -> str:
-    """A value as text of a page; half a character of a file's name becomes a question mark."""
-    return html.escape(str(value).encode("utf-8", "replace").decode(), quote=True)
+    require_own_page(path, _GENERATOR, "--html")
 
 
 def _table(found: Audit) -> str:
@@ -93,7 +65,7 @@ def _table(found: Audit) -> str:
         dropped = ", ".join(f"{count} {reason}" for reason, count in counts["dropped"].items() if count) or "0"
         cells = (name, len(part.table.images), counts["in"], counts["used"], counts["clipped"], dropped,
                  counts["unassignable"])  # fmt: skip
-        rows.append("<tr>" + "".join(f"<td>{_text(cell)}</td>" for cell in cells) + "</tr>")
+        rows.append("<tr>" + "".join(f"<td>{escaped(cell)}</td>" for cell in cells) + "</tr>")
     heads = ("part", "pictures", "annotations", "= used", "+ clipped", "+ dropped", "+ too small or covered")
     line = "".join(f"<th>{head}</th>" for head in heads)
     boxes = "; ".join(
@@ -101,7 +73,7 @@ def _table(found: Audit) -> str:
         for name, part in found.parts.items()
     )
     size = f"Input size: {found.rule.image_size} px for the shorter side."
-    return f"<table><tr>{line}</tr>{''.join(rows)}</table><p class=dim>{size} Boxes are read as {_text(boxes)}.</p>"
+    return f"<table><tr>{line}</tr>{''.join(rows)}</table><p class=dim>{size} Boxes are read as {escaped(boxes)}.</p>"
 
 
 def _article(found: Audit, finding: Finding, names: Mapping[str, str]) -> str:
@@ -110,9 +82,9 @@ def _article(found: Audit, finding: Finding, names: Mapping[str, str]) -> str:
     mend = finding.mend(names)
     lines = [
         f'<article style="--level:{_COLOURS[kind.level]}"><p class=level>{kind.level}</p>',
-        f"<h2>{_text(kind.title)}{_text(where)}: {finding.count} of {finding.of}</h2>",
-        f"<p>{_text(kind.what)}</p>" + (f"<p class=dim>{_text(finding.detail)}</p>" if finding.detail else ""),
-        f"<p>Mend it: <code>{_text(mend)}</code></p>" if mend else "",
+        f"<h2>{escaped(kind.title)}{escaped(where)}: {finding.count} of {finding.of}</h2>",
+        f"<p>{escaped(kind.what)}</p>" + (f"<p class=dim>{escaped(finding.detail)}</p>" if finding.detail else ""),
+        f"<p>Mend it: <code>{escaped(mend)}</code></p>" if mend else "",
         '<div class="pictures">', *(_figure(found, finding, one) for one in finding.examples), "</div></article>",
     ]  # fmt: skip
     return "".join(lines)
@@ -128,8 +100,8 @@ def _figure(found: Audit, finding: Finding, example: Mapping[str, Any]) -> str:
                 folders = [found.parts["train"].split.images]
             picture = _small(folders[0], example[key], example.get("bbox"))
             if picture:
-                pictures.append(f'<img alt="" src="data:image/jpeg;base64,{picture}">')
-    return f"<figure>{''.join(pictures)}<figcaption>{_text(', '.join(words))}</figcaption></figure>"
+                pictures.append(f'<img alt="" src="{picture}">')
+    return f"<figure>{''.join(pictures)}<figcaption>{escaped(', '.join(words))}</figcaption></figure>"
 
 
 def _value(value: Any) -> str:
@@ -139,7 +111,7 @@ def _value(value: Any) -> str:
 
 
 def _small(root: Path, name: Any, box: Any) -> str:
-    """A small JPEG in base 64, with the box drawn where there is one; "" where there is no such picture."""
+    """A small picture as what `src` takes, with the box drawn where there is one; "" where there is no such picture."""
     pictures = Pictures(root)
     files = [name] if isinstance(name, str) and pictures.holds(name) else pictures.find(name) if name else []
     if len(files) != 1:
@@ -162,6 +134,4 @@ def _small(root: Path, name: Any, box: Any) -> str:
         if min(corners[2] - corners[0], corners[3] - corners[1]) < _VISIBLE:
             x, y = (corners[0] + corners[2]) / 2, (corners[1] + corners[3]) / 2
             draw.ellipse((x - 9, y - 9, x + 9, y + 9), outline="red", width=2)
-    data = io.BytesIO()
-    Image.Image.save(small, data, "JPEG", quality=80)
-    return base64.b64encode(data.getvalue()).decode()
+    return inlined(jpeg(small))

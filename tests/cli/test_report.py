@@ -1,0 +1,169 @@
+"""`fcos report`: the page, its numbers, its pictures, and how it looks to a browser."""
+
+from __future__ import annotations
+
+import base64
+import html
+import json
+import re
+import shlex
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from webpages import Page
+
+from fcos_d2.cli import report as command
+from fcos_d2.cli.session import Session
+from fcos_d2.data.synthetic import generate
+from fcos_d2.report import SECTIONS
+from fcos_d2.train.job import TrainingJob, train_job
+from fcos_d2.train.workspace import TRAINING, Workspace
+from fcos_d2.visualize.charts import alone
+
+NAMES = ("circle", "<b>square</b>", "star & 猫")
+BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with data, whose classes have odd names, and a detector of a few iterations; not to be changed."""
+    folder = tmp_path_factory.mktemp("report")
+    generate(folder / "my data", {"train": 8, "val": 5}, (96, 64), min_size=20, classes=("circle", "square", "star"))
+    for name in ("train.json", "val.json"):
+        file = folder / "my data" / name
+        coco = json.loads(file.read_text(encoding="utf-8"))
+        for row in coco["categories"]:
+            row["name"] = NAMES[("circle", "square", "star").index(row["name"])]
+        file.write_text(json.dumps(coco), encoding="utf-8")
+    job = TrainingJob(
+        model="fcos_R_18_slim_FPN_small", data=folder / "my data", iterations=6, image_size=64, batch_size=2, workers=0,
+        device="cpu", overrides=["model.dense.selector.score_threshold=0.0"],
+    )  # fmt: skip
+    train_job(job, Workspace.open(folder / "trained", TRAINING), Session())
+    return folder
+
+
+@pytest.fixture
+def words(made: Path) -> list[str]:
+    weights, data = str(made / "trained" / "model_final.pth"), str(made / "my data")
+    return ["--weights", weights, "--data", data, "--workers", "0", "--device", "cpu"]
+
+
+def test_the_command_knows_the_sections() -> None:
+    assert command.SECTIONS == tuple(row.key for row in SECTIONS)
+
+
+def test_a_page_that_is_whole(fcos: Callable, words: list[str]) -> None:
+    done = fcos("report", *words, "-o", "mine.html")
+    assert done.code == 0 and "mine.html" in done.out and "mine.json" in done.out, done.err
+    text = Path("mine.html").read_text(encoding="utf-8")
+    page, found = Page(text), json.loads(Path("mine.json").read_text(encoding="utf-8"))
+    assert page.open == [] and page.scripts == 0 and len(set(page.ids)) == len(page.ids)
+    assert set(command.SECTIONS) <= set(page.ids) and set(found["sections"]) == set(command.SECTIONS)
+    assert all(one.startswith(("#", "data:image/")) for one in page.loads)
+    assert {one[1:] for one in page.loads if one.startswith("#")} <= set(page.ids)
+    without_pictures = re.sub(r"base64,[^\"]*", "", text)
+    assert "http" not in without_pictures.replace(html.escape(found["sections"]["config"]["config"]), "")
+    assert "<b>square" not in text and "&lt;b&gt;square&lt;/b&gt;" in text
+    for key, section in found["sections"].items():
+        for name, picture in section["pictures"].items():
+            assert name.startswith(f"{key}-") and html.escape(picture["command"]) in text
+    assert text.count("<figure>") == sum(len(section["pictures"]) for section in found["sections"].values()) > 20
+    assert "color-scheme:light dark" in text and "@media print" in text and "prefers-color-scheme:dark" in text
+
+
+def test_its_numbers_are_those_of_the_evaluation(fcos: Callable, words: list[str]) -> None:
+    expected = json.loads(fcos("eval", *words, "--json", "-o", "evaluated").out)
+    found = json.loads(fcos("report", *words, "--json", "-o", "mine.html").out)["sections"]
+    for key in ("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large"):
+        value = found["summary"][key]
+        assert value == (expected[key] and pytest.approx(expected[key], abs=1e-6)), key
+        rank = found["rankings"]["predicted centerness"][key]
+        assert rank == value and found["overlap"]["all"].get(key, value) == value
+    assert found["summary"]["AP50"] > 0
+    per_class = {name: row["AP"] for name, row in found["kinds"]["by_class"].items()}
+    assert per_class == pytest.approx(expected["per_class"], abs=1e-6) and list(per_class) == list(NAMES)
+    assert found["one-class"]["ap"]["mean of the classes"]["AP50"] == found["summary"]["AP50"]
+    assert found["curves"]["iterations"] == 6 and "left_out" not in found["curves"]
+    errors, summary = found["errors"], found["summary"]
+    assert errors["found"] + errors["taken for another class"] + errors["missed"] == summary["objects"]
+    assert sum(errors[key] for key in ("found", "taken for another class", "false alarms")) == summary["kept"]
+    counts = [sum(row) for row in found["confusion"]["matrix"][:-1]]
+    assert counts == list(found["data"]["by_class"].values()) and sum(counts) == summary["objects"]
+    assert set(found["environment"]["versions"]) >= {"torch", "fcos_d2", "detectron2"}
+
+
+def test_each_picture_has_the_command_that_makes_it(fcos: Callable, words: list[str]) -> None:
+    assert fcos("report", *words, "-o", "mine.html", "--only", "kinds", "--only", "errors").code == 0
+    text = Path("mine.html").read_text(encoding="utf-8")
+    found = json.loads(Path("mine.json").read_text(encoding="utf-8"))["sections"]
+    assert set(found) == {"kinds", "errors"}
+    lines = {picture["command"] for section in found.values() for picture in section["pictures"].values()}
+    assert len(lines) == 2
+    for line in sorted(lines):
+        done = fcos(*shlex.split(line)[1:], "-o", "again.html", "--workers", "0")
+        assert done.code == 0, done.err
+        names = found[shlex.split(line)[-3]]["pictures"]
+        assert names and {path.name for path in Path("pictures").iterdir()} == set(names)
+        for name in names:
+            data = Path("pictures", name).read_bytes()
+            if name.endswith(".svg"):
+                assert any(alone(svg).encode() == data for svg in re.findall(r"<svg.*?</svg>", text, re.DOTALL))
+            else:
+                assert base64.b64encode(data).decode() in text
+        shutil.rmtree("pictures")
+
+
+def test_nothing_of_somebody_else_is_replaced(fcos: Callable, words: list[str]) -> None:
+    short = ("report", *words, "--only", "data")
+    assert fcos(*short, "-o", "mine.html").code == fcos(*short, "-o", "mine.html").code == 0
+    before = Path("mine.html").read_bytes()
+    for name, text in (("other.html", "mine"), ("page.json", '{"a": 1}'), ("odd.json", "[")):
+        Path(name).write_text(text, encoding="utf-8")
+        done = fcos(*short, "-o", Path(name).with_suffix(".html"))
+        assert done.code == 1 and done.err.count("\n") == 1 and name in done.err
+        assert Path(name).read_text(encoding="utf-8") == text
+    Path("pictures").mkdir()
+    Path("pictures", "mine.svg").write_text("mine", encoding="utf-8")
+    done = fcos(*short, "-o", "mine.html", "--pictures", "pictures")
+    assert done.code == 1 and "--pictures" in done.err and Path("mine.html").read_bytes() == before
+    assert fcos(*short, "-o", "report.txt").code == 2 and not Path("report.txt").exists()
+    assert fcos("report", "--data", "x").code == 2
+
+
+def test_a_log_that_is_absent_or_damaged_leaves_its_curves_out(fcos: Callable, words: list[str], made: Path) -> None:
+    Path("moved").mkdir()
+    weights = shutil.copy(made / "trained" / "model_final.pth", "moved/w.pth")
+    words = ["--weights", str(weights), *words[2:]]
+    done = fcos("report", *words, "-o", "mine.html", "--only", "curves")
+    assert done.code == 0 and "no training.jsonl or metrics.json lies beside" in done.out
+    assert "no training.jsonl" in Path("mine.html").read_text(encoding="utf-8")
+    Path("moved", "metrics.json").write_bytes(b"\xff\xfe not json")
+    assert fcos("report", *words, "-o", "mine.html", "--only", "curves").code == 0
+
+
+@pytest.mark.skipif(BROWSER is None, reason="needs Chromium")
+@pytest.mark.parametrize("width", [1280, 390])
+def test_a_browser_shows_it_whole(fcos: Callable, words: list[str], width: int, tmp_path: Path) -> None:
+    """No picture is broken, and nothing is wider than the window."""
+    assert fcos("report", *words, "-o", "mine.html").code == 0
+    around = f"""<!doctype html><iframe id="page" src="mine.html" width="{width}" height="900"></iframe><script>
+    onload = () => {{ const at = page.contentDocument, root = at.documentElement;
+    document.body.textContent = JSON.stringify({{width: root.clientWidth, scroll: root.scrollWidth,
+    pictures: at.images.length, broken: [...at.images].filter(x => !x.naturalWidth).length,
+    charts: [...at.querySelectorAll("figure svg")].map(x => x.getBoundingClientRect().height)}}); }}</script>"""
+    Path("around.html").write_text(around, encoding="utf-8")
+    run = subprocess.run(
+        [str(BROWSER), "--headless", "--no-sandbox", "--disable-gpu", "--allow-file-access-from-files",
+         f"--user-data-dir={tmp_path / 'profile'}", "--window-size=1400,1000", "--virtual-time-budget=5000",
+         "--dump-dom", (tmp_path / "around.html").as_uri()],
+        capture_output=True, text=True, encoding="utf-8", timeout=120,
+    )  # fmt: skip
+    told = re.search(r"\{.*\}", html.unescape(run.stdout))
+    assert told, run.stderr[-2000:]
+    found = json.loads(told[0])
+    assert width - 20 <= found["width"] == found["scroll"] <= width
+    assert found["broken"] == 0 < found["pictures"] and len(found["charts"]) > 8 and min(found["charts"]) > 100
