@@ -37,7 +37,7 @@ class Row:
 COMMANDS: tuple[Row, ...] = (
     Row("train", "train", "Train on your own images, or any config on COCO."),
     Row("eval", "evaluate", "COCO's AP of a checkpoint on a data set."),
-    Row("report", "report", "A page of what a detector does on a data set, with pictures."),
+    Row("report", "webreport", "A page of what a detector does on a data set, with pictures."),
     Row("detect", "detect", "Find objects in images, videos, folders, URLs, cameras."),
     Row("explain", "explain", "Why a detector found this and missed that, in one image."),
     Row("demo", "demo", "Make images, train a small FCOS on them, show what it finds."),

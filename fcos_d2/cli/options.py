@@ -13,8 +13,8 @@ import click
 from .session import keep
 
 __all__ = [
-    "MEMORY", "POSITIVE", "data", "data_format", "device", "force_recipe", "max_pixels", "model", "offline", "output",
-    "overrides", "path", "val_fraction", "weights", "workers",
+    "MEMORY", "POSITIVE", "data", "data_format", "device", "evaluated", "force_recipe", "max_pixels", "model",
+    "offline", "output", "overrides", "path", "val_fraction", "weights", "workers",
 ]  # fmt: skip
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
@@ -110,3 +110,14 @@ val_fraction = click.option(
     "--val-fraction", type=click.FloatRange(0, 1, min_open=True, max_open=True),
     help="Where the data has no val part: the share of training images that becomes it.",
 )  # fmt: skip
+
+
+def evaluated(function: Callable[..., Any]) -> Callable[..., Any]:
+    """What is looked at, and with which detector: weights, data, config and the part of the data."""
+    split = click.option(
+        "--split", type=click.Choice(["val", "test", "train"]), default="val", show_default=True, help="Part of --data."
+    )
+    told = "Checkpoint of the detector, or a variant; by default what the config names, or was published for it."
+    for option in (val_fraction, split, force_recipe, offline, model(), data_format, data, weights(told)):
+        function = option(function)
+    return function

@@ -157,7 +157,11 @@ class FCOS(DenseDetector):
         return self.outputs(found, predictions.locations.xy, images.image_sizes, batched_inputs)
 
     def outputs(
-        self, found: Detections, xy: Tensor, image_sizes: Sequence[tuple[int, int]], batched_inputs: list[dict[str, Any]]
+        self,
+        found: Detections,
+        xy: Tensor,
+        image_sizes: Sequence[tuple[int, int]],
+        batched_inputs: list[dict[str, Any]],
     ) -> list[dict[str, Instances]]:
         """What `forward` returns for some detections of a batch.
 

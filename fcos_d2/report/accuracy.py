@@ -38,7 +38,7 @@ def summary(m: Material) -> Section:
         ("classes", str(len(m.names))),
     ]  # fmt: skip
     text = [
-        "AP is COCO's average precision from 0 to 1, the mean over the IoU thresholds 0.5 to 0.95; AP50 is that at 0.5. "
+        "AP is COCO's average precision from 0 to 1, the mean over IoU thresholds from 0.5 to 0.95; AP50 is at 0.5. "
         f"With the score threshold {m.min_score:.3f}, {right} of {m.objects.count} objects "
         f"({percent(right, m.objects.count)}) are found, and {right} of {kept} detections ({percent(right, kept)}) "
         "are right.",
@@ -161,7 +161,10 @@ def one_class(m: Material) -> Section:
     merged = breakdown.class_agnostic(m.objects, m.observed.found)
     pictures, of_iou = [], {}
     for iou in _IOUS:
-        lines = [Line("one class", _RECALL, merged.curve(iou)), Line("mean of the classes", _RECALL, m.numbers.curve(iou))]
+        lines = [
+            Line("one class", _RECALL, merged.curve(iou)),
+            Line("mean of the classes", _RECALL, m.numbers.curve(iou)),
+        ]
         caption = f"IoU {iou:g}: recall reaches {number(merged.most_recall(iou))} for one class."
         svg = line_chart(lines, "recall", "precision", f"Precision and recall at IoU {iou:g}", ylim=(0, 1.02))
         pictures.append(Picture(f"precision-recall-{round(100 * iou)}", caption, svg))

@@ -132,4 +132,3 @@ def _places(objects: Objects) -> list[int]:
     there = [i for i, record in enumerate(objects.records) if true_boxes(record)] or list(range(len(objects.records)))
     count = min(_SHOWN, len(there))
     return [there[i * len(there) // count] for i in range(count)]
-

@@ -1,4 +1,4 @@
-"""What the detector does wrong: misses and false alarms with pictures, classes that it confuses, scores that mislead."""
+"""What the detector does wrong: misses and false alarms with pictures, confused classes, scores that mislead."""
 
 from __future__ import annotations
 
@@ -50,7 +50,10 @@ def _example(pair: confusion.Pair, name: str, group: str, names: Sequence[str]) 
     image, where = np.asarray(read_rgb(pair.record["file_name"])), Path(pair.record["file_name"]).name
     if pair.found is None:
         width, height = pair.box[2:] - pair.box[:2]
-        drawn, told = Drawable([pair.box], [pair.truth_class]), f"{names[pair.truth_class]}, {width:.0f}×{height:.0f} px"
+        drawn, told = (
+            Drawable([pair.box], [pair.truth_class]),
+            f"{names[pair.truth_class]}, {width:.0f}×{height:.0f} px",
+        )
     else:
         drawn = Drawable([pair.box], [pair.found_class], [pair.score])
         told = f"{names[pair.found_class]} {pair.score:.2f}"
@@ -76,7 +79,9 @@ def matrix(m: Material) -> Section:
         shares[-1] = counts[-1] / np.maximum(counts.sum(0), 1)
         names = [*m.names, "background"]
         rows = [(name, *(str(count) if count else "" for count in row)) for name, row in zip(names, counts.tolist())]
-        caption = "Rows are what is there, columns what was found; color: share of the row, in the last row of the column"
+        caption = (
+            "Rows are what is there, columns what was found; color: share of the row, in the last row of the column"
+        )
         tables.insert(0, Table(("", *names), rows, caption, shares))
     else:
         absent.append(f"The matrix of {len(m.names)} classes is in the JSON file; here is what is confused most.")
@@ -110,5 +115,9 @@ def calibration(m: Material) -> Section:
                 zip(m.names, stored.boxes, stored.values, stored.own)]  # fmt: skip
         numbers["thresholds"] = {name: value for name, _, value in zip(m.names, stored.boxes, stored.values)}
     tables = [Table(("class", "objects", "score of the best F1"), rows)] if rows else []
-    numbers["bins"] = {name: {"detections": one[0], "scores": one[1], "right": one[2]} for name, one in zip(names, bins)}
-    return Section(text, tables=tables, pictures=[Picture("calibration", "All classes together.", chart)], numbers=numbers)
+    numbers["bins"] = {
+        name: {"detections": one[0], "scores": one[1], "right": one[2]} for name, one in zip(names, bins)
+    }
+    return Section(
+        text, tables=tables, pictures=[Picture("calibration", "All classes together.", chart)], numbers=numbers
+    )

@@ -1,4 +1,4 @@
-"""Sections as an HTML page: light and dark, for a wide window, a telephone and paper, without anything from elsewhere."""
+"""Sections as an HTML page: light and dark, for a wide window, a telephone and paper; nothing is from elsewhere."""
 
 from __future__ import annotations
 
@@ -22,11 +22,13 @@ _LIGHT, _DARK = (
     }.items())
     for k in (0, 1)
 )  # fmt: skip
-_STYLE = f"""
+_STYLE = (
+    f"""
 :root{{{_LIGHT};--line:var(--grid)}}
 @media (prefers-color-scheme:dark){{:root{{{_DARK}}}}}
 @media print{{:root{{{_LIGHT};color-scheme:light;--page:#fff}}}}
-""" + """
+"""
+    + """
 *{box-sizing:border-box}
 html{scroll-behavior:smooth;-webkit-text-size-adjust:100%}
 body{background:var(--page);color:var(--ink);max-width:none;margin:0;padding:0;overflow-wrap:break-word}
@@ -42,7 +44,7 @@ nav a:hover,nav a:focus-visible{background:var(--soft);color:var(--ink)}
 section{background:var(--card);border:1px solid var(--line);border-radius:.8rem;padding:1.2rem 1.3rem;margin:0 0 1.2rem;
 scroll-margin-top:1rem}
 p{max-width:48rem}
-.tiles{display:grid;grid-template-columns:repeat(auto-fit,minmax(7.2rem,1fr));gap:.6rem;margin:1rem 0}
+.tiles{display:grid;grid-template-columns:repeat(auto-fit,minmax(6rem,1fr));gap:.6rem;margin:1rem 0}
 .tiles div{background:var(--soft);border-radius:.6rem;padding:.7rem .9rem}
 .tiles b{display:block;font-size:1.45rem;line-height:1.2;font-variant-numeric:tabular-nums}
 .tiles span{font-size:.78rem;color:var(--dim)}
@@ -54,7 +56,7 @@ th{color:var(--dim);font-weight:600}td,th{padding:.3rem .7rem}
 background:color-mix(in srgb,var(--s1) calc(var(--share)*70%),transparent)}
 .matrix th:not(:first-child){text-align:center}
 .pictures{gap:1rem;align-items:flex-start}
-.pictures figure{max-width:none;flex:0 1 14.6rem}
+.pictures figure{max-width:none;flex:0 1 13.4rem}
 .charts figure{flex:1 1 19rem;max-width:27rem}
 figure svg,figure img{display:block;width:100%;height:auto}
 figcaption{margin-top:.3rem;line-height:1.4}
@@ -70,11 +72,10 @@ nav{position:sticky;top:1.2rem;align-self:start}nav ul{flex-direction:column}}
 section{border:0;border-radius:0;padding:.6rem 0;margin:0}h2{break-after:avoid}figure,table,.tiles{break-inside:avoid}
 .scroll{overflow:visible}pre{max-height:none}details::details-content{content-visibility:visible;height:auto}}
 """
+)
 
 
-def write(
-    path: Path, title: str, told: str, sections: Mapping[Row, Section], command: Sequence[str]
-) -> None:
+def write(path: Path, title: str, told: str, sections: Mapping[Row, Section], command: Sequence[str]) -> None:
     """Write the page.
 
     Args:
@@ -101,7 +102,9 @@ def _section(row: Row, section: Section, command: Sequence[str]) -> Iterator[str
     yield from (f"<p>{escaped(text)}</p>" for text in section.text)
     yield from (f'<p class="absent">{escaped(text)}</p>' for text in section.absent)
     if section.tiles:
-        tiles = "".join(f"<div><b>{escaped(value)}</b><span>{escaped(what)}</span></div>" for what, value in section.tiles)
+        tiles = "".join(
+            f"<div><b>{escaped(value)}</b><span>{escaped(what)}</span></div>" for what, value in section.tiles
+        )
         yield f'<div class="tiles">{tiles}</div>'
     how = escaped(shlex.join([*command, "--only", row.key, "--pictures", "pictures"]))
     for (group, is_chart), pictures in groupby(section.pictures, lambda one: (one.group, bool(one.svg))):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -35,7 +36,7 @@ def data(m: Material) -> Section:
     in_image = np.bincount(truth.image[real], minlength=len(objects.records))
     sides = np.sqrt(truth.boxes[real, 2] * truth.boxes[real, 3])
     histogram = np.histogram(sides, _SIDES)[0]
-    ranges = [f"{low}+" if high == np.inf else f"{low}–{high}" for low, high in zip(_SIDES, _SIDES[1:])]
+    ranges = [f"{low}+" if high == np.inf else f"{low}–{high}" for low, high in pairwise(_SIDES)]
     area, edges = objects.area[real], (0, 32**2, 96**2, np.inf)
     of_size = {size: int(((area >= low) & (area < high)).sum()) for size, low, high in zip(SIZES, edges, edges[1:])}
     total = int(real.sum())
@@ -58,7 +59,7 @@ def data(m: Material) -> Section:
         "by_side": dict(zip(ranges, histogram.tolist())),
     }  # fmt: skip
     text = [
-        f"{total:,} objects in {len(objects.records):,} images, {numbers['objects_in_an_image']['mean']:.1f} in each and "
+        f"{total:,} objects in {len(objects.records):,} images, {total / max(len(objects.records), 1):.1f} in each and "
         f"{in_image.max(initial=0)} at most; {numbers['images_without_objects']} images have none. "
         + ", ".join(f"{percent(count, total)} are {size}" for size, count in of_size.items()) + ".",
     ]  # fmt: skip
@@ -77,7 +78,9 @@ def _checked(m: Material, numbers: dict[str, Any]) -> tuple[list[Table], list[st
         return [], [f"What `fcos check` finds is left out: {error}"]
     rows = [(KINDS[one.kind].title, one.part or "all", f"{one.count} of {one.of}", KINDS[one.kind].level)
             for one in found.findings]  # fmt: skip
-    numbers["check"] = [{"kind": one.kind, "part": one.part, "count": one.count, "of": one.of} for one in found.findings]
+    numbers["check"] = [
+        {"kind": one.kind, "part": one.part, "count": one.count, "of": one.of} for one in found.findings
+    ]
     heads = ("what fcos check finds in the labels", "part", "how many", "kind")
     return ([Table(heads, rows)], []) if rows else ([], ["A check of the labels finds nothing."])
 

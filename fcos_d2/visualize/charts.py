@@ -79,10 +79,9 @@ def bar_chart(names: Sequence[str], series: Sequence[Bars], y: str, title: str, 
             axes.bar(places, heights, width * 0.92, color=color, label=bars.name)
             for place, height in zip(places, bars.heights):
                 told = "none" if height is None else f"{height:.2f}"
-                small = 7 if len(names) * len(series) > 12 else 8
+                small = 7 if len(names) * len(series) > 11 else 8
                 axes.text(place, (height or 0) + 0.015 * top, told, ha="center", fontsize=small, color=_INK)
         axes.set(ylim=(0, top * 1.08), xlim=(-0.6, len(names) - 0.4))
-        axes.set_xticks(range(len(names)), names)
         _name_ticks(axes, names)
         if len(series) > 1:
             _legend(axes)
@@ -135,7 +134,7 @@ def alone(svg: str) -> str:
 
 def _legend(axes: Axes) -> None:
     """Below the axes, where no curve can be."""
-    handles, labels = axes.get_legend_handles_labels()
+    handles, _ = axes.get_legend_handles_labels()
     if handles:
         axes.legend(
             frameon=False, fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.17),
@@ -148,9 +147,9 @@ def _name_ticks(axes: Axes, names: Sequence[str]) -> None:
     from matplotlib.font_manager import FontProperties
 
     long = sum(len(name) + 2 for name in names) > 44
-    for label, name in zip(axes.get_xticklabels(), names):
-        shown, file = font_for(name if len(name) <= 18 else f"{name[:17]}…")
-        label.set_text(shown)
+    shown = [font_for(name if len(name) <= 18 else f"{name[:17]}…") for name in names]
+    axes.set_xticks(range(len(names)), [text for text, _ in shown])
+    for label, (_, file) in zip(axes.get_xticklabels(), shown):
         label.set_fontproperties(FontProperties(fname=file, size=8))
         label.set(parse_math=False, color=_INK, rotation=40 if long else 0, ha="right" if long else "center")
         label.set_rotation_mode("anchor" if long else "default")
@@ -184,7 +183,7 @@ def _chart(draw: Callable[[Axes], None], x: str, y: str, title: str) -> str:
     data = io.StringIO()
     nothing: dict[str, Any] = dict.fromkeys(("Date", "Creator", "Format", "Type"))
     with rc_context({"svg.fonttype": "path", "svg.hashsalt": "fcos", "svg.image_inline": True}):
-        figure.savefig(data, format="svg", metadata=nothing, dpi=150)
+        figure.savefig(data, format="svg", metadata=nothing, dpi=120)
     return _for_page(data.getvalue(), title)
 
 
@@ -200,4 +199,3 @@ def _for_page(svg: str, title: str) -> str:
         rest = rest.replace(color, f"var(--{name})")
     label = re.sub(r'[<>&"]', " ", title)
     return f'<svg {box[0] if box else ""} role="img" aria-label="{label}">{rest}'
-

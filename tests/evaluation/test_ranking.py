@@ -137,7 +137,7 @@ def test_one_pass_collects_all(small: Callable, data: DatasetNames, recipe: str)
 
     (maps,) = found.maps.values()
     assert set(found.maps) == {1} and maps.quality.shape == maps.class_score.shape == maps.target.shape
-    assert 0 <= maps.quality.min() and maps.quality.max() <= 1 and 0 < maps.target.max() <= 1
+    assert maps.quality.min() >= 0 and maps.quality.max() <= 1 and 0 < maps.target.max() <= 1
     height, width = objects.records[1]["height"], objects.records[1]["width"]
     assert maps.size == (height, width)
     assert abs(maps.quality.shape[1] / maps.quality.shape[0] - width / height) < 0.05

@@ -23,16 +23,7 @@ _SAID = ("weights", "data", "format", "model", "split", "val_fraction", "device"
 
 
 @fcos_command("report")
-@shared.weights("Checkpoint of the detector, or a variant; by default what the config names, or was published for it.")
-@shared.data
-@shared.data_format
-@shared.model()
-@shared.offline
-@shared.force_recipe
-@click.option(
-    "--split", type=click.Choice(["val", "test", "train"]), default="val", show_default=True, help="Part of --data."
-)
-@shared.val_fraction
+@shared.evaluated
 @click.option("--only", multiple=True, type=click.Choice(SECTIONS), help="Make this section, repeatable; else all.")
 @shared.path("--pictures", help="A new folder for each picture as a file.")
 @shared.output(Path("output", "report.html"), "The page; its numbers are written beside it, as .json.")
@@ -40,9 +31,7 @@ _SAID = ("weights", "data", "format", "model", "split", "val_fraction", "device"
 @shared.device
 @shared.max_pixels
 @shared.overrides
-def command(
-    session: Session, output: Path, only: tuple[str, ...], pictures: Path | None, **options: Any
-) -> Result:
+def command(session: Session, output: Path, only: tuple[str, ...], pictures: Path | None, **options: Any) -> Result:
     """Write a page that says what a detector does on a data set: numbers, curves, pictures, errors.
 
     \b
