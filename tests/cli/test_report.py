@@ -34,9 +34,7 @@ BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Data whose classes have odd names, a detector of a few iterations whose boxes are about as large as the shapes, and
-    its report; not to be changed.
-    """
+    """Data whose classes have odd names, a detector of few iterations with boxes as large as the shapes, its report."""
     folder = tmp_path_factory.mktemp("report")
     shapes = ("circle", "square", "star")
     generate(folder / "my data", {"train": 4, "val": 20}, (64, 64), min_size=44, max_size=1.0, max_objects=2,
