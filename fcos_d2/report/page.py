@@ -68,6 +68,8 @@ overflow:auto;white-space:pre-wrap;overflow-wrap:anywhere}
 footer{max-width:76rem;margin:0 auto;padding:0 1rem 2rem;font-size:.8rem;color:var(--dim)}
 @media (min-width:70rem){.body{grid-template-columns:13rem minmax(0,1fr);gap:1.6rem}
 nav{position:sticky;top:1.2rem;align-self:start}nav ul{flex-direction:column}}
+@media (max-width:32rem){.pictures:not(.charts) figure{flex:0 1 calc(50% - .5rem)}td,th{padding:.3rem .45rem}
+section{padding:1rem}}
 @media print{body{font-size:11px}nav,.how{display:none}.body{display:block;padding:0}header{padding:0 0 1rem}
 section{border:0;border-radius:0;padding:.6rem 0;margin:0}h2{break-after:avoid}figure,table,.tiles{break-inside:avoid}
 .scroll{overflow:visible}pre{max-height:none}details::details-content{content-visibility:visible;height:auto}}
