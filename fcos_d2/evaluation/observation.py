@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..modeling.inputs import ground_truth
-from ..modeling.meta_arch import FCOS
+from ..modeling.meta_arch import FCOS, as_instances, with_area
 from ..structures import Detections, GroundTruth, Predictions
 from .breakdown import Objects
 from .matching import Found
@@ -154,7 +154,9 @@ def _instances(model: FCOS, found: Detections, watch: _Watch, inputs: dict[str, 
     assert watch.given is not None
     predictions, sizes = watch.given
     found = replace(found, boxes=found.boxes.clone(), counts=None)
-    return model.outputs(found, predictions.locations.xy, sizes, [inputs])[0]["instances"]
+    (in_input,) = as_instances(found, predictions.locations.xy[found.location], sizes)
+    scaled = model._of_original(in_input, inputs)
+    return scaled if model.keep_empty or model.inclusive_far_corner else with_area([scaled])[0]
 
 
 def _parts(predictions: Predictions, found: Detections) -> tuple[Tensor, Tensor]:

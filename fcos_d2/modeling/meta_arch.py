@@ -154,24 +154,8 @@ class FCOS(DenseDetector):
         if padding is not None:
             hide_padding(padding, predictions.logits)
         found = self.dense.detect(predictions, images.image_sizes)
-        return self.outputs(found, predictions.locations.xy, images.image_sizes, batched_inputs)
-
-    def outputs(
-        self,
-        found: Detections,
-        xy: Tensor,
-        image_sizes: Sequence[tuple[int, int]],
-        batched_inputs: list[dict[str, Any]],
-    ) -> list[dict[str, Instances]]:
-        """What `forward` returns for some detections of a batch.
-
-        Args:
-            found: in pixels of the network input.
-            xy: (R, 2) locations that they were predicted at, pixels.
-            image_sizes: (height, width) of each image before padding.
-            batched_inputs: as of `forward`.
-        """
-        found_in_each = as_instances(found, xy[found.location], image_sizes)
+        xy = predictions.locations.xy[found.location]
+        found_in_each = as_instances(found, xy, images.image_sizes)
         scaled = [self._of_original(x, inputs) for x, inputs in zip(found_in_each, batched_inputs)]
         all_stay = self.keep_empty or self.inclusive_far_corner
         return [{"instances": x} for x in (scaled if all_stay else with_area(scaled))]
