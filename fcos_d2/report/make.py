@@ -22,7 +22,7 @@ from .sections import SECTIONS, Row
 
 __all__ = ["make_report", "require_free", "write_pictures"]
 
-_WITH_MAPS = "centerness"  # the section that shows maps
+_WITH_MAPS, _WITH_ERRORS = "centerness", "errors"  # the sections that show maps, and causes of errors
 
 
 def require_free(output: Path, pictures: Path | None) -> None:
@@ -59,7 +59,8 @@ def make_report(
     """
     require_free(output, pictures)
     rows = [row for row in SECTIONS if not only or row.key in only]
-    material = gather(output.parent, command, options, audience, any(row.key == _WITH_MAPS for row in rows))
+    keys = [row.key for row in rows]
+    material = gather(output.parent, command, options, audience, _WITH_MAPS in keys, _WITH_ERRORS in keys)
     with audience.waiting("writing the report"), audience.no_tables():
         sections = {row: row.make(material) for row in rows}
     found = _numbers(material, sections)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import copy
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from detectron2.evaluation import inference_context
 from omegaconf import DictConfig
 
 from ..config.stored import dump_config
@@ -18,10 +20,14 @@ from ..data.mapper import read_rgb
 from ..evaluation import confusion
 from ..evaluation.breakdown import Numbers, Objects, evaluated
 from ..evaluation.evaluate import build_test_loader
+from ..evaluation.ledger import ErrorLedger
 from ..evaluation.observation import Observed, observe
 from ..evaluation.ranking import RANKINGS
 from ..evaluation.scores import true_boxes
+from ..evaluation.tally import tallying
 from ..evaluation.thresholds import Scored, choose
+from ..modeling.meta_arch import FCOS
+from ..modeling.selector import Selector
 from ..train.job import config_to_evaluate
 from ..train.trainer import LazyTrainer
 from ..weights.thresholds import Thresholds
@@ -41,6 +47,7 @@ class Material:
         command: words of the command line that makes the report, without those that choose sections.
         weights: the checkpoint.
         split: part of the data; "" for that of a config.
+        ledger: what became of each object and detection; `None` where nobody asks, or the model is not FCOS.
     """
 
     objects: Objects
@@ -51,6 +58,7 @@ class Material:
     split: str
     format: str | None
     command: Sequence[str]
+    ledger: ErrorLedger | None = None
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -98,8 +106,9 @@ class Material:
 
 
 def gather(
-    output: Path, command: Sequence[str], options: Mapping[str, Any], audience: Any, keep_maps: bool = True
-) -> Material:
+    output: Path, command: Sequence[str], options: Mapping[str, Any], audience: Any, keep_maps: bool = True,
+    keep_errors: bool = False,
+) -> Material:  # fmt: skip
     """Run the detector.
 
     Args:
@@ -107,6 +116,7 @@ def gather(
         options: those of `config_to_evaluate` by their names.
         audience: see `train.job.Audience`.
         keep_maps: whether maps of some images are needed.
+        keep_errors: whether the ledger of errors is, for which the detector is run once more.
     Raises:
         FcosError: as `config_to_evaluate` does.
     """
@@ -121,10 +131,28 @@ def gather(
             tell: Callable[[int], Any] = progress.update
             loader = build_test_loader(cfg, dataset)
             observed = observe(trainer.bare_model, loader, objects, RANKINGS, places, tell)
-    return Material(
-        objects, observed, shown, str(cfg.train.init_checkpoint), options["data"],
-        options["split"] if options["data"] else "", options["format"], command,
-    )  # fmt: skip
+        made = Material(
+            objects, observed, shown, str(cfg.train.init_checkpoint), options["data"],
+            options["split"] if options["data"] else "", options["format"], command,
+        )  # fmt: skip
+        model = trainer.bare_model
+        if keep_errors and isinstance(model, FCOS) and isinstance(model.dense.selector, Selector):
+            made = replace(made, ledger=_ledger(made, model, build_test_loader(cfg, dataset), audience))
+    return made
+
+
+@torch.inference_mode()
+def _ledger(m: Material, model: FCOS, loader: Any, audience: Any) -> ErrorLedger:
+    """What became of each object and detection above `min_score`."""
+    with (
+        audience.progress("looking for the causes of errors", len(m.objects.records)) as progress,
+        inference_context(model),
+        tallying(model, m.objects.dataset, [m.min_score] * len(m.names), IOU) as ledger,
+    ):
+        for done, inputs in enumerate(one for batch in loader for one in batch):
+            model([inputs])
+            progress.update(done + 1)
+    return ledger
 
 
 def _places(objects: Objects) -> list[int]:

@@ -10,6 +10,8 @@ import numpy as np
 from ..data.mapper import read_rgb
 from ..evaluation import confusion
 from ..evaluation.calibration import calibration_error, reliability
+from ..evaluation.ledger import FALSE_ALARMS, MISSES
+from ..train.mistakes import by_cause, labels_of
 from ..visualize.boxes import Drawable
 from ..visualize.charts import calibration_chart
 from ..visualize.crops import Crop, tile_around
@@ -23,6 +25,36 @@ _MOST = 24  # classes that a matrix has room for
 
 
 def errors(m: Material) -> Section:
+    """What became of every object and of every detection, each with one cause."""
+    if m.ledger is None:
+        return _without_causes(m)
+    told, labels = m.ledger.summary(), labels_of(m.names)
+    text = [
+        f"With the score threshold {m.min_score:.3f} and an IoU of {IOU:g}, {told['found']} of {told['objects']} "
+        f"objects are found, and {told['wrong']} of {told['detections']} detections are wrong. Each miss and each false "
+        "alarm has one cause: the first of the table that holds.",
+    ]
+    tables = [
+        Table((what, "how many", "share", "what it means"), [
+            (cause, str(count), f"{told[f'{key}_percent'][cause]:.1f} %", meanings[cause])
+            for cause, count in told[key].items()
+        ])
+        for what, key, meanings in (("missed", "misses", MISSES), ("wrongly found", "false_alarms", FALSE_ALARMS))
+    ]  # fmt: skip
+    pictures = [
+        photo(f"{nth}-{i}", ", ".join(filter(None, crop.lines)), tile_around(crop, labels), heading)
+        for nth, (heading, crops) in enumerate(by_cause(m.ledger), 1)
+        for i, crop in enumerate(crops[: _EXAMPLES // 2], 1)
+    ]  # fmt: skip
+    hits = [
+        _example(pair, f"hit-{nth}", "Found as what they are, the best first", m.names)
+        for nth, pair in enumerate(confusion.best_hits(m.pairs, _EXAMPLES // 2), 1)
+    ]
+    return Section(text, tables=tables, pictures=[*pictures, *hits], numbers=told)
+
+
+def _without_causes(m: Material) -> Section:
+    """The same of a model whose selection cannot be followed."""
     counts = {
         "found": sum(pair.is_hit for pair in m.pairs),
         "taken for another class": sum(not pair.is_hit and -1 not in (pair.found_class, pair.truth_class)
@@ -43,7 +75,8 @@ def errors(m: Material) -> Section:
         f"With the score threshold {m.min_score:.3f} and an IoU of {IOU:g}: "
         + ", ".join(f"{count} {name}" for name, count in counts.items()) + ".",
     ]  # fmt: skip
-    return Section(text, pictures=pictures, numbers={"iou": IOU, "score": m.min_score, **counts})
+    absent = ["The causes of errors are left out: they are told of FCOS alone."]
+    return Section(text, pictures=pictures, numbers={"iou": IOU, "score": m.min_score, **counts}, absent=absent)
 
 
 def _example(pair: confusion.Pair, name: str, group: str, names: Sequence[str]) -> Picture:

@@ -24,7 +24,7 @@ from ..weights.read import read
 from ..weights.thresholds import stored_thresholds
 from .operating_points import for_classes
 
-__all__ = ["FILES", "Asked", "watched", "write"]
+__all__ = ["FILES", "Asked", "by_cause", "labels_of", "watched", "write"]
 
 FILES = ("errors.json", "errors.jpg")
 OTHERWISE = 0.5  # score that a detection must exceed where neither the user nor the checkpoint says one
@@ -68,15 +68,23 @@ def watched(asked: Asked | None, trainer: Any, dataset: str) -> Iterator[ErrorLe
 def write(ledger: ErrorLedger, folder: Path, title: str) -> dict[str, Any]:
     """Write errors.json and errors.jpg; returns the summary."""
     write_json(folder / "errors.json", ledger.plain())
-    sections = [
+    heading = f"{title}: {len(ledger.misses)} of {ledger.objects} objects missed, "
+    heading += f"{len(ledger.false_alarms)} of {ledger.detections} detections wrong"
+    draw_crops(by_cause(ledger), labels_of(ledger.class_names), folder / "errors.jpg", heading)
+    return ledger.summary()
+
+
+def labels_of(class_names: Sequence[str]) -> list[str]:
+    """Of the boxes in the crops of `by_cause`: those of detections, then those of objects."""
+    return [*class_names, *(f"marked {name}" for name in class_names)]
+
+
+def by_cause(ledger: ErrorLedger) -> list[tuple[str, list[Crop]]]:
+    """For each cause that there is a heading and examples: misses first, the largest, then the highest false alarms."""
+    return [
         *_sections("Missed", MISSES, ledger.misses_by_cause(), ledger.misses, ledger.class_names),
         *_sections("Wrong", FALSE_ALARMS, ledger.false_alarms_by_cause(), ledger.false_alarms, ledger.class_names),
     ]
-    heading = f"{title}: {len(ledger.misses)} of {ledger.objects} objects missed, "
-    heading += f"{len(ledger.false_alarms)} of {ledger.detections} detections wrong"
-    labels = [*ledger.class_names, *(f"marked {name}" for name in ledger.class_names)]  # of detections, of objects
-    draw_crops(sections, labels, folder / "errors.jpg", heading)
-    return ledger.summary()
 
 
 def _sections(

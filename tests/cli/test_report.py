@@ -106,8 +106,9 @@ def test_its_numbers_are_those_of_the_evaluation(fcos: Callable, words: list[str
     assert found["one-class"]["ap"]["mean of the classes"]["AP50"] == found["summary"]["AP50"]
     assert found["curves"]["iterations"] == 4 and "left_out" not in found["curves"]
     errors, summary = found["errors"], found["summary"]
-    assert errors["found"] + errors["taken for another class"] + errors["missed"] == summary["objects"]
-    assert sum(errors[key] for key in ("found", "taken for another class", "false alarms")) == summary["kept"]
+    assert errors["found"] + sum(errors["misses"].values()) == errors["objects"] == summary["objects"]
+    assert errors["right"] + errors["in_crowds"] + sum(errors["false_alarms"].values()) == errors["detections"]
+    assert errors["detections"] >= summary["kept"] and sum(errors["misses_percent"].values()) == pytest.approx(100)
     counts = [sum(row) for row in found["confusion"]["matrix"][:-1]]
     assert counts == list(found["data"]["by_class"].values()) and sum(counts) == summary["objects"]
     assert set(found["environment"]["versions"]) >= {"torch", "fcos_d2", "detectron2"}
