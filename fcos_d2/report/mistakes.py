@@ -31,8 +31,8 @@ def errors(m: Material) -> Section:
     told, labels = m.ledger.summary(), labels_of(m.names)
     text = [
         f"With the score threshold {m.min_score:.3f} and an IoU of {IOU:g}, {told['found']} of {told['objects']} "
-        f"objects are found, and {told['wrong']} of {told['detections']} detections are wrong. Each miss and each false "
-        "alarm has one cause: the first of the table that holds.",
+        f"objects are found, and {told['wrong']} of {told['detections']} detections are wrong. Each miss and each "
+        "false alarm has one cause: the first of the table that holds.",
     ]
     tables = [
         Table((what, "how many", "share", "what it means"), [
