@@ -118,6 +118,9 @@ def evaluated(function: Callable[..., Any]) -> Callable[..., Any]:
         "--split", type=click.Choice(["val", "test", "train"]), default="val", show_default=True, help="Part of --data."
     )
     told = "Checkpoint of the detector, or a variant; by default what the config names, or was published for it."
-    for option in (val_fraction, split, force_recipe, offline, model(), data_format, data, weights(told)):
+    found: tuple[Decorator, ...] = (
+        val_fraction, split, force_recipe, offline, model(), data_format, data, weights(told),
+    )  # fmt: skip
+    for option in found:
         function = option(function)
     return function

@@ -127,7 +127,8 @@ def observe(
                 progress(done + 1)
         return Observed(columns.table())
     own, class_scores, quality = _Columns(), _Columns(), _Columns()
-    others, maps = {one.name: _Columns() for one in rankings}, {}
+    others = {one.name: _Columns() for one in rankings}
+    maps: dict[int, QualityMaps] = {}
     with inference_context(model), _watched(model) as watch:
         for done, inputs in enumerate(one for batch in loader for one in batch):
             i = place[inputs["image_id"]]

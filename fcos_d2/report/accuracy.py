@@ -59,7 +59,8 @@ def curves(m: Material) -> Section:
     """The course of the training, if its log lies beside the weights, and what the score threshold does."""
     scored = m.scored
     curve = Curve.of(scored.scores, scored.right, m.objects.count)
-    pictures, absent = [], []
+    pictures: list[Picture] = []
+    absent: list[str] = []
     if len(curve.scores):
         x = np.linspace(0, 1, 101)
         kept, right = np.array([curve.above(score) for score in x], float).T
@@ -91,7 +92,7 @@ def curves(m: Material) -> Section:
 def _course(points: Mapping[int, Mapping[str, Any]]) -> list[Picture]:
     losses = sorted({key for row in points.values() for key in row if key.startswith("loss_") and "/" not in key})
     pictures = []
-    panels = (
+    panels: tuple[tuple[str, str, dict[str, str], float, tuple[float, float] | None], ...] = (
         ("losses", "Losses", {"total_loss": "total", **{key: loss_name(key) for key in losses}}, 1.0, None),
         ("ap-while-training", "AP while training", {"bbox/AP": "AP", "bbox/AP50": "AP50", "bbox/AP75": "AP75"}, 100.0,
          (0.0, 1.0)),
@@ -159,7 +160,8 @@ def by_kind(m: Material) -> Section:
 def one_class(m: Material) -> Section:
     """Precision and recall where all classes are taken for one (Figs. 4 to 6, Table 9)."""
     merged = breakdown.class_agnostic(m.objects, m.observed.found)
-    pictures, of_iou = [], {}
+    pictures: list[Picture] = []
+    of_iou: dict[str, Any] = {}
     for iou in _IOUS:
         lines = [
             Line("one class", _RECALL, merged.curve(iou)),
@@ -193,7 +195,8 @@ def overlap(m: Material) -> Section:
     rest = np.setdiff1d(np.arange(len(m.objects.records)), some)
     truth, shares = m.objects.truth, breakdown.object_overlaps(m.objects.truth)
     kinds = {"all": None, "with overlapping objects": some, "without": rest}
-    rows, told = [], {}
+    rows: list[tuple[str, ...]] = []
+    told: dict[str, dict[str, Any]] = {}
     for name, images in kinds.items():
         count = len(m.objects.records) if images is None else len(images)
         there = ~truth.crowd if images is None else ~truth.crowd & np.isin(truth.image, images)

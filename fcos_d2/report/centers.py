@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from ..evaluation import breakdown
@@ -24,7 +26,8 @@ def maps(m: Material) -> Section:
     """Centerness over pictures (Fig. 3)."""
     if not m.observed.maps:
         return Section(absent=[_NONE])
-    kind, pictures = m.observed.kind, []
+    kind = m.observed.kind
+    pictures: list[Picture] = []
     for nth, (place, found) in enumerate(sorted(m.observed.maps.items()), 1):
         image, group = m.image(place), m.name(place)
         rows = (m.observed.found.image == place) & (m.observed.found.scores > m.min_score)
@@ -60,7 +63,9 @@ def scatter(m: Material) -> Section:
         return Section(absent=[_NONE if alone is None else "Nothing was detected, so there is nothing to compare."])
     iou, kind = best_overlaps(m.observed.found, m.objects.truth), m.observed.kind
     some = np.random.default_rng(0).permutation(len(iou))[:_POINTS]
-    rows, pictures, told = [], [], {}
+    rows: list[tuple[str, ...]] = []
+    pictures: list[Picture] = []
+    told: dict[str, dict[str, Any]] = {}
     for name, title, scores in (
         ("without", "class score", alone), ("with", f"class score × {kind}", alone * quality),
     ):  # fmt: skip
@@ -91,7 +96,7 @@ def _rank_correlation(x: np.ndarray, y: np.ndarray) -> float | None:
         ranks.append((np.cumsum(counts) - (counts - 1) / 2)[inverse])  # equal values share their mean rank
     if min(np.ptp(row) for row in ranks) == 0:
         return None
-    return float(np.corrcoef(*ranks)[0, 1])
+    return float(np.corrcoef(np.stack(ranks))[0, 1])
 
 
 def rankings(m: Material) -> Section:

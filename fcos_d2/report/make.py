@@ -83,7 +83,7 @@ def _told(m: Material, found: Mapping[str, Any]) -> str:
 
 def _numbers(m: Material, sections: Mapping[Row, Section]) -> dict[str, Any]:
     """All numbers, and of each picture the command that makes it."""
-    told = {}
+    told: dict[str, dict[str, Any]] = {}
     for row, section in sections.items():
         how = shlex.join([*m.command, "--only", row.key, "--pictures", "pictures"])
         told[row.key] = {

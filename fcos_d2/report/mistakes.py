@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -127,7 +128,8 @@ def calibration(m: Material) -> Section:
     """Whether a score of 0.8 means that four of five are right."""
     scored, stored = m.scored, m.thresholds
     bins = [reliability(scored.scores, scored.right)]
-    names, numbers = ["scores"], {"error": calibration_error(bins[0])}
+    names = ["scores"]
+    numbers: dict[str, Any] = {"error": calibration_error(bins[0])}
     temperature = stored.temperature if stored else None
     if temperature is not None:
         bins.append(reliability(scored.scores, scored.right, temperature))
