@@ -96,7 +96,8 @@ def _rank_correlation(x: np.ndarray, y: np.ndarray) -> float | None:
         ranks.append((np.cumsum(counts) - (counts - 1) / 2)[inverse])  # equal values share their mean rank
     if min(np.ptp(row) for row in ranks) == 0:
         return None
-    return float(np.corrcoef(np.stack(ranks))[0, 1])
+    one, other = (row - row.mean() for row in ranks)
+    return float((one * other).sum() / np.sqrt((one * one).sum() * (other * other).sum()))
 
 
 def rankings(m: Material) -> Section:
