@@ -49,6 +49,7 @@ def draw_recall(
 def _draw_panel(axes: Axes, curves: Mapping[str, Sequence[Mapping[str, Any]]], key: str, name: str) -> None:
     """The curves of one number; the two numbers that papers give stand beside their points."""
     counts: list[int] = []
+    told: dict[int, list[tuple[float, Any]]] = {}
     for place, (label, rows) in enumerate(curves.items()):
         known = [(row["proposals"], row[key]) for row in rows if row[key] is not None]
         if not known:
@@ -57,12 +58,9 @@ def _draw_panel(axes: Axes, curves: Mapping[str, Sequence[Mapping[str, Any]]], k
         axes.plot(*zip(*known), color=color, label=label, linewidth=1.8, marker="o", markersize=4)
         counts = [count for count, _ in known]
         for count, value in known:
-            if count in (100, 1000):
-                offset = (0, 6 + 11 * place) if place == 0 else (0, -4 - 11 * place)
-                axes.annotate(
-                    f"{value:.3f}", (count, value), xytext=offset, textcoords="offset points", color=color, fontsize=9,
-                    ha="center", annotation_clip=False,
-                )  # fmt: skip
+            told.setdefault(count, []).append((value, color))
+    for count in (100, 1000):
+        _tell(axes, count, sorted(told.get(count, ()), reverse=True))
     axes.set_title(name, fontsize=11, color=_rgb(INK), loc="left")
     axes.set_xlabel("proposals of an image", color=_rgb(FAINT))
     if not counts:
@@ -78,6 +76,16 @@ def _draw_panel(axes: Axes, curves: Mapping[str, Sequence[Mapping[str, Any]]], k
     axes.tick_params(colors=_rgb(FAINT), labelsize=9)
     for entry in axes.legend(frameon=False, fontsize=9, loc="lower right").get_texts():
         entry.set_parse_math(False)
+
+
+def _tell(axes: Axes, count: int, values: Sequence[tuple[float, Any]]) -> None:
+    """Numbers beside their points, with their colors: the highest above the curves, the others below the lowest one."""
+    for place, (value, color) in enumerate(values):
+        at, down = (value, -6) if place == 0 else (values[-1][0], 4 + 11 * place)
+        axes.annotate(
+            f"{value:.3f}", (count, at), xytext=(0, -down), textcoords="offset points", color=color, fontsize=9,
+            ha="center", annotation_clip=False,
+        )  # fmt: skip
 
 
 def _rgb(color: tuple[int, int, int]) -> Any:
