@@ -19,6 +19,7 @@ from click.core import ParameterSource
 
 from .. import zoo
 from ..errors import FcosError
+from ..zoo.tta import NONE
 from . import options as shared
 from . import thresholds
 from .checks import check, require_package
@@ -94,6 +95,7 @@ class Wanted:
 @click.option("--tile-overlap", type=click.IntRange(0), help="Pixels that neighbours share.  [default: a quarter]")
 @click.option("--tile-scale", type=shared.POSITIVE, help="Enlarge images by this factor first.  [default: 1]")
 @click.option("--max-memory", type=shared.MEMORY, help="Memory that the process may need: tiles are chosen by it.")
+@shared.tta
 @click.option("--show", is_flag=True, help="Open a window with what is found; q or Esc ends.")
 @shared.device
 @shared.max_pixels
@@ -105,7 +107,7 @@ class Wanted:
 @click.option("--timeout", type=shared.POSITIVE, default=20, show_default=True, help="Seconds to wait for an address.")
 def command(
     session: Session, images: tuple[str, ...], weights: str | None, model: str | None, force_recipe: bool,
-    threshold: Any, calibrate: bool, device: str | None, optimize: str | None, **options: Any,
+    threshold: Any, calibrate: bool, device: str | None, optimize: str | None, tta: str | None, **options: Any,
 ) -> Result:  # fmt: skip
     """Find objects in images and videos.
 
@@ -123,6 +125,8 @@ def command(
     if weights is None and model is None:
         model = zoo.DEFAULT
     wanted = Wanted(**options)
+    if wanted.in_tiles and tta not in (None, NONE):
+        raise click.UsageError("--tta looks at whole images, so it does not go with --tile: leave one of them out.")
     check(weights=weights, model=model, device=device, detects=True)
     sources = _sources(images, wanted)
     session.start(device)
@@ -134,8 +138,10 @@ def command(
     predictor = Predictor(
         model or str(weights), weights=weights, device=device, score_threshold=threshold, optimize=optimize or False,
         allow_py=not session.no_py, force_recipe=force_recipe, otherwise=0.5, calibrate=calibrate,
+        tta=NONE if wanted.in_tiles else tta,
     )  # fmt: skip
-    run = _digest(weights, model, [predictor.thresholds, calibrate], optimize, wanted)
+    told = [predictor.thresholds, calibrate, *([str(predictor.tta)] if predictor.tta else [])]
+    run = _digest(weights, model, told, optimize, wanted)
     return _detected(session, predictor, sources, wanted, run, str(model or weights))
 
 

@@ -28,6 +28,7 @@ from .session import Result, Session, fcos_command
 )
 @shared.val_fraction
 @click.option("--proposals", is_flag=True, help="Recall of the first stage of a two-stage detector.")
+@shared.tta
 @thresholds.goal
 @thresholds.iou
 @thresholds.save
@@ -52,6 +53,7 @@ def command(
     fcos eval --weights FILE --data DIR --errors
     fcos eval --weights FILE --data DIR --proposals
         AR@100 and AR@1000 of what a two-stage detector proposes
+    fcos eval --weights FILE --data DIR --tta flip
 
     AP is COCO's, from 0 to 1, here and with --json.
     """
@@ -84,7 +86,8 @@ def command(
     if "proposals" in summary:
         told = views.view_of_recall(summary, f"{summary['images']} images of {summary['dataset']}")
         return Result(summary, Group(told, Text(str(output / "summary.json"), "dim")))
-    numbers = views.view_of_scores(summary, f"{summary['images']} images of {summary['dataset']}")
+    each = f", {summary['tta']['views']} views of each" if summary["tta"] else ""
+    numbers = views.view_of_scores(summary, f"{summary['images']} images of {summary['dataset']}{each}")
     chosen = views.view_of_thresholds(summary["thresholds"])
     why = view_of_errors(summary["errors"])
     view = Group(numbers, views.ap_by_size(summary), chosen, why, Text(str(output / "summary.json"), "dim"))

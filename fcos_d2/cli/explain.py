@@ -122,7 +122,7 @@ def _looked_at(
     pixels = read(Source(image if there is None else there["file_name"]), 1 << 26, 20.0)
     predictor = Predictor(
         model or str(weights), weights=weights, device=device, score_threshold=options["threshold"], otherwise=0.5,
-        allow_py=not session.no_py, force_recipe=options["force_recipe"],
+        allow_py=not session.no_py, force_recipe=options["force_recipe"], tta=False,
     )  # fmt: skip
     if there is not None:
         there = with_labels_of(there, names, predictor.class_names, Path(str(data)))

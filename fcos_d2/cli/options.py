@@ -10,11 +10,12 @@ from typing import Any
 
 import click
 
+from ..zoo.tta import NONE, PRESETS
 from .session import keep
 
 __all__ = [
     "MEMORY", "POSITIVE", "data", "data_format", "device", "evaluated", "force_recipe", "max_pixels", "model",
-    "offline", "output", "overrides", "path", "val_fraction", "weights", "workers",
+    "offline", "output", "overrides", "path", "tta", "val_fraction", "weights", "workers",
 ]  # fmt: skip
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
@@ -105,6 +106,11 @@ max_pixels = click.option(
 offline = click.option(
     "--offline", is_flag=True, expose_value=False, callback=_reach_all_processes,
     help="Take weights from the cache folder alone; nothing is fetched.",
+)  # fmt: skip
+tta = click.option(
+    "--tta", type=click.Choice([*PRESETS, NONE]),
+    help="Look at several sizes and mirror images of each image, see docs/test-time-augmentation.md.  [default: what "
+    "the config says, else none]",
 )  # fmt: skip
 val_fraction = click.option(
     "--val-fraction", type=click.FloatRange(0, 1, min_open=True, max_open=True),

@@ -19,6 +19,7 @@ from .overrides import apply_lazy, apply_yacs
 from .plain import nodes
 from .stored import Config, parse_config
 from .train_options import TRAIN_OPTIONS, TrainOptions
+from .tta import TTA_DEFAULTS, tta_of
 from .yacs import read_text, sentence
 
 __all__ = ["CHECKPOINTS", "TEXT_OF", "is_code", "is_data", "is_file", "load_config"]
@@ -49,9 +50,12 @@ def load_config(source: str | Path, overrides: Sequence[str] = (), *, allow_py: 
         return apply_yacs(cfg, overrides)
     if isinstance(cfg.get("train"), DictConfig):
         _fill(cfg.train, TRAIN_OPTIONS)
+    if isinstance(cfg.get("tta"), DictConfig):
+        _fill(cfg.tta, TTA_DEFAULTS)
     cfg = apply_lazy(cfg, overrides)
     if "train" in cfg:
         TrainOptions.of(cfg.train, f"The config {source}")
+    tta_of(cfg)
     return cfg
 
 

@@ -32,6 +32,7 @@ from ..errors import FcosError
 from ..options import one_of
 from ..paths import config_root
 from .targets import target
+from .tta import node_of_yacs
 from .yacs import add_fcos_config, build_yacs, read_yacs
 
 __all__ = [
@@ -40,7 +41,7 @@ __all__ = [
 ]  # fmt: skip
 
 # Keys that ask for what no node says, with the only value that can be translated.
-_REFUSED: dict[str, Any] = {"TEST.PRECISE_BN.ENABLED": False, "TEST.AUG.ENABLED": False, "TEST.EXPECTED_RESULTS": []}
+_REFUSED: dict[str, Any] = {"TEST.PRECISE_BN.ENABLED": False, "TEST.EXPECTED_RESULTS": []}
 # Top-level nodes that are no business of a model.
 _NOT_OF_MODELS = ("SOLVER", "DATALOADER", "DATASETS", "OUTPUT_DIR", "SEED", "TRAIN", "CUDNN_BENCHMARK", "GLOBAL")
 # Where a meta architecture has its number of classes.
@@ -50,7 +51,7 @@ _CLASS_KEYS = {
 
 
 def lazy_of_yacs(cfg: CfgNode) -> DictConfig:
-    """The nodes model, dataloader, optimizer, lr_multiplier and train.
+    """The nodes model, dataloader, optimizer, lr_multiplier and train; with TEST.AUG.ENABLED also tta.
 
     Raises:
         FcosError: a key asks for what cannot be translated; the message names it.
@@ -59,6 +60,8 @@ def lazy_of_yacs(cfg: CfgNode) -> DictConfig:
         "model": model_of_yacs(cfg), "dataloader": dataloader_of_yacs(cfg), "optimizer": optimizer_of_yacs(cfg),
         "lr_multiplier": lr_multiplier_of_yacs(cfg), "train": train_of_yacs(cfg),
     }  # fmt: skip
+    if (tta := node_of_yacs(cfg)) is not None:
+        nodes["tta"] = tta
     return OmegaConf.create(nodes, flags={"allow_objects": True})
 
 

@@ -34,6 +34,7 @@ from ..zoo.recipes import Recipe
 from .overrides import suggestion, yacs_keys
 from .plain import check_number, nodes, parse_yaml
 from .train_options import TrainOptions
+from .tta import add_keys
 
 _PARTS = {
     "grid": LocationGrid, "assigner": PointAssigner, "coder": LTRBCoder, "head": FCOSHead, "loss": FCOSLoss,
@@ -92,6 +93,7 @@ def add_fcos_config(cfg: CN) -> None:
             node.setdefault(key, copy.deepcopy(value))
     test = cfg.setdefault("TEST", CN())
     test.setdefault("MAX_DETS_PER_IMAGE", ())  # limits of detections for AP, such as (1, 10, 300); (): COCO's
+    add_keys(test.setdefault("AUG", CN()))
     node = cfg.setdefault("TRAIN", CN())
     options = TrainOptions().as_dict()
     del options["checkpointer"]["period"], options["amp"]["enabled"]

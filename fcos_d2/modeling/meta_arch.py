@@ -14,7 +14,7 @@ from detectron2.structures import Boxes, ImageList, Instances
 from torch import Tensor
 
 from ..options import read_config
-from ..structures import Detections, GroundTruth, sent
+from ..structures import Detections, GroundTruth, Predictions, sent
 from .dense import DenseFCOS
 from .inputs import check_images, ground_truth, naming_small_images, without_waiting
 from .rewrite import rewrite, rewrites_of, with_exact_norms
@@ -137,11 +137,36 @@ class FCOS(DenseDetector):
         if torch.jit.is_tracing():
             sizes = ", ".join(f"{x['image'].shape[-1]}x{x['image'].shape[-2]}" for x in batched_inputs)
             warnings.warn(f"A trace of FCOS is right for images of the traced size only ({sizes}).", stacklevel=2)
-        invariant = self.batch_invariant and not self.training
+        if not self.training:
+            return self.reported(self.found(batched_inputs), batched_inputs)
+        predictions, _ = self._predictions(batched_inputs, whole=whole)
+        return self.dense.losses(predictions, self._ground_truth(batched_inputs), whole)
+
+    def found(self, batched_inputs: list[dict[str, Any]], selector: Any = None) -> list[Instances]:
+        """Detections of each image in pixels of the network input, before its original size and its borders count.
+
+        Args:
+            batched_inputs: as those of `forward`, checked.
+            selector: used instead of the detector's own.
+        """
         one_by_one = self.device.type == "cpu" if self.one_by_one is None else self.one_by_one
-        if invariant and one_by_one and len(batched_inputs) > 1:
+        if self.batch_invariant and one_by_one and len(batched_inputs) > 1:
             # How sums are rounded depends on the shapes of maps: only equal shapes give equal bits.
-            return [self.forward([inputs])[0] for inputs in batched_inputs]  # type: ignore[index, misc]
+            return [found for inputs in batched_inputs for found in self.found([inputs], selector)]
+        predictions, image_sizes = self._predictions(batched_inputs, self.batch_invariant)
+        found = self.dense.detect(predictions, image_sizes, selector)
+        return as_instances(found, predictions.locations.xy[found.location], image_sizes)
+
+    def reported(self, found: list[Instances], batched_inputs: list[dict[str, Any]]) -> list[dict[str, Instances]]:
+        """What `forward` returns, from what `found` does."""
+        scaled = [self._of_original(x, inputs) for x, inputs in zip(found, batched_inputs)]
+        all_stay = self.keep_empty or self.inclusive_far_corner
+        return [{"instances": x} for x in (scaled if all_stay else with_area(scaled))]
+
+    def _predictions(
+        self, batched_inputs: list[dict[str, Any]], invariant: bool = False, whole: WholeBatch | None = None
+    ) -> tuple[Predictions, list[tuple[int, int]]]:
+        """Head outputs, without candidates in the padding if it is not to count, and sizes of the network inputs."""
         images = self.preprocess_image(batched_inputs)
         images = images if whole is None else whole.pad(images)
         size = tuple(images.tensor.shape[-2:])
@@ -149,16 +174,9 @@ class FCOS(DenseDetector):
         with running(padding), naming_small_images(images.image_sizes):
             features = self.backbone(self._laid_out(images.tensor))
             predictions = self.dense([features[name] for name in self.head_in_features], self.strides, size)
-        if self.training:
-            return self.dense.losses(predictions, self._ground_truth(batched_inputs), whole)
         if padding is not None:
             hide_padding(padding, predictions.logits)
-        found = self.dense.detect(predictions, images.image_sizes)
-        xy = predictions.locations.xy[found.location]
-        found_in_each = as_instances(found, xy, images.image_sizes)
-        scaled = [self._of_original(x, inputs) for x, inputs in zip(found_in_each, batched_inputs)]
-        all_stay = self.keep_empty or self.inclusive_far_corner
-        return [{"instances": x} for x in (scaled if all_stay else with_area(scaled))]
+        return predictions, images.image_sizes
 
     def _ground_truth(self, batched_inputs: list[dict[str, Any]]) -> GroundTruth:
         return ground_truth(batched_inputs, self.num_classes, self.device, self.inclusive_far_corner)

@@ -30,6 +30,8 @@ def grouped_nms(boxes: Tensor, scores: Tensor, group: Tensor, threshold: float) 
     if torch.jit.is_tracing():  # which would keep the numbers of boxes
         return batched_nms(boxes, scores, group, threshold)
     best_first = scores.sort(descending=True, stable=True).indices
+    if threshold >= 1:  # which no overlap is above
+        return best_first
     rows = best_first[group[best_first].sort(stable=True).indices]
     counts = torch.unique_consecutive(group[rows], return_counts=True)[1].tolist()
     kept, start = [rows[:0]], 0

@@ -94,6 +94,16 @@ class Keep:
         bound = (least**2 if rooted else least) * (1 - 1e-5)
         return replace(selector, score_threshold=max(selector.score_threshold, bound))
 
+    def voters(self, selector: Any) -> Any:
+        """A selector that drops nothing that has a say in what is kept: boxes that are averaged with better ones.
+
+        So a higher threshold reports fewer of the same boxes.
+        """
+        tight = self.selector(selector)
+        if not self.final or not isinstance(selector, Selector):
+            return selector
+        return replace(tight, score_threshold=min(tight.score_threshold, selector.score_threshold))
+
     def __call__(self, found: Instances) -> Instances:
         """Detections of an image that are kept, with the scores that are reported."""
         if self.least is not None:

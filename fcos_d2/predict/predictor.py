@@ -23,6 +23,7 @@ from ..config.edits import class_node
 from ..config.load import CHECKPOINTS, is_code, is_data, load_config
 from ..config.plugins import load_plugins
 from ..config.stored import build, limited_memory
+from ..config.tta import tta_from, tta_of
 from ..data.images import ImageLike, to_array
 from ..devices import find_device
 from ..errors import FcosError
@@ -33,7 +34,11 @@ from ..weights.fit import Policy, fit
 from ..weights.published import num_classes_of
 from ..weights.read import Weights, read
 from ..weights.thresholds import Thresholds, stored_thresholds
+from ..zoo.tta import TTA
+from .batching import batches
 from .keep import Keep, ScoreThreshold, require_scores
+from .tta import DetectorWithTTA
+from .views import ORIGINAL
 
 __all__ = ["Predictor"]
 
@@ -70,6 +75,7 @@ class Predictor:
 
     Attributes:
         model, cfg, device: as built.
+        tta: `zoo.tta.TTA`, or `None` for no test-time augmentation; may be set.
         thresholds: least score of each class, before calibration; `None` where only the config's threshold counts.
         class_names: of the checkpoint, else of the config's data set, else "class 0", "class 1", ...
 
@@ -92,8 +98,10 @@ class Predictor:
         max_pixels: int | None = None,
         otherwise: float | None = None,
         calibrate: bool = False,
+        tta: TTA | Mapping[str, Any] | str | bool | None = None,
     ) -> None:
         require_scores(score_threshold)
+        wanted = tta_from(tta)
         load_plugins(plugins)
         self.max_pixels = max_pixels
         self.device: torch.device = find_device(device, "device")
@@ -120,10 +128,13 @@ class Predictor:
         own, otherwise = (None, None) if told else (stored, otherwise)
         self._keep = Keep.of(score_threshold, own, self.class_names, otherwise, temperature)
         self.thresholds = self._keep.by_class(self.class_names)
+        self._voters = None
         if (dense := getattr(self.model, "dense", None)) is not None:
+            self._voters = self._keep.voters(dense.selector)
             dense.selector = self._keep.selector(dense.selector)  # other models are filtered
         if optimize:
             self.model = _optimized(self.model, "fp32" if optimize is True else optimize)
+        self.tta = tta_of(self.cfg) if tta is None else wanted
 
     def __repr__(self) -> str:
         count = len(self.class_names)
@@ -160,14 +171,22 @@ class Predictor:
             resize: give the images to the network in the size that the config says, not in their own.
         Returns:
             For each image what `__call__` returns.
+        Raises:
+            FcosError: an image cannot be used; or `resize` is off, and `tta` on.
         """
+        if self.tta is not None and not resize:
+            raise FcosError("Test-time augmentation resizes images, so it does not go with resize=False: set tta=False.")
+        model = self.model
+        if self.tta is not None:
+            voters = None if self.tta.merge == "nms" else self._voters
+            model = DetectorWithTTA(self.model, self.tta, self._input_format, selector=voters)
         results: list[dict[str, Any]] = []
         size = max(batch_size, 1)
         inputs = (self._input(image, image_format, resize) for image in images)
         while waiting := list(islice(inputs, size if size == 1 else 4 * size)):
             found: dict[int, dict[str, Any]] = {}
             for rows in batches([tuple(x["image"].shape) for x in waiting], size):
-                found.update(zip(rows, self.model([waiting[row] for row in rows])))
+                found.update(zip(rows, model([waiting[row] for row in rows])))
             results += [found[row] for row in range(len(waiting))]
         return [self._above_threshold(result) for result in results]
 
@@ -231,18 +250,11 @@ class Predictor:
             name = f"The image {image}" if isinstance(image, (str, Path)) else "An image"
             raise FcosError(f"{name} of {width}x{height} pixels cannot be resized for the model: {error}.") from error
         tensor = torch.from_numpy(np.ascontiguousarray(resized.image.transpose(2, 0, 1)).astype(np.float32))
-        return {"image": tensor, "height": height, "width": width}
+        found = {"image": tensor, "height": height, "width": width}
+        return found if self.tta is None else {**found, ORIGINAL: picture}
 
     def _above_threshold(self, result: dict[str, Any]) -> dict[str, Any]:
         return {**result, "instances": self._keep(result["instances"])} if "instances" in result else result
-
-
-def batches(shapes: Sequence[tuple[int, ...]], size: int) -> list[list[int]]:
-    """Rows of equal shapes, at most `size` together, in the order in which the shapes come."""
-    rows: dict[tuple[int, ...], list[int]] = {}
-    for row, shape in enumerate(shapes):
-        rows.setdefault(shape, []).append(row)
-    return [group[start : start + size] for group in rows.values() for start in range(0, len(group), size)]
 
 
 def _numbers_in(tensors: Iterable[torch.Tensor]) -> int:

@@ -27,7 +27,7 @@ from ..config.plugins import modules_of
 from ..data.mapper import read_rgb
 from ..data.synthetic import generate
 from ..errors import FcosError
-from ..evaluation.evaluate import data_class_names
+from ..evaluation.evaluate import data_class_names, data_names
 from ..evaluation.proposals import shares_of
 from ..evaluation.scores import scores, true_boxes
 from ..files import write_json
@@ -240,7 +240,7 @@ def _take_classes(cfg: DictConfig, data: str) -> None:
 def config_to_evaluate(
     output: Path, *, weights: str | None, data: Path | None, model: str | None, split: str,
     val_fraction: float | None, workers: int | None, device: str | None, format: str | None = None,
-    overrides: Sequence[str] = (), allow_py: bool = True, force_recipe: bool = False,
+    overrides: Sequence[str] = (), allow_py: bool = True, force_recipe: bool = False, tta: str | None = None,
 ) -> tuple[DictConfig, str]:  # fmt: skip
     """The config of an evaluation, and the name of the data set in Detectron2's catalog.
 
@@ -265,6 +265,8 @@ def config_to_evaluate(
         cfg.dataloader.test.dataset.names = getattr(own.names, split)
     if force_recipe:
         cfg.train.force_recipe = True
+    if tta is not None:
+        cfg.tta = tta
     cfg.dataloader.test.num_workers = own_data.default_workers() if workers is None else workers
     cfg.train.device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     cfg.train.output_dir = str(output)
@@ -297,9 +299,10 @@ def evaluate_job(
             trainer.model = trainer.bare_model = first_stage(trainer.bare_model)
         wanted, evaluated = thresholds or operating_points.Wanted(), str(cfg.train.init_checkpoint)
         operating_points.require_copyable(wanted, evaluated, trainer.class_names)
-        watched = mistakes.watched(errors, trainer, dataset)
-        with watched as ledger, audience.waiting("evaluating"), audience.no_tables():
-            results = trainer.test()
+        started = time.monotonic()
+        with mistakes.watched(errors, trainer, dataset) as ledger:
+            results = _evaluated(trainer, audience)
+        seconds = round(time.monotonic() - started, 1)
         found, told = operating_points.of_evaluation(trainer.detected, evaluated, wanted, folder, Path(evaluated).stem)
         for sentence in told:
             audience.say(sentence)
@@ -310,9 +313,20 @@ def evaluate_job(
             "thresholds": found,
             "errors": None if ledger is None else mistakes.write(ledger, folder, Path(evaluated).stem),
             "images": len(DatasetCatalog.get(dataset)), "weights": weights, "output": workspace.target,
+            "seconds": seconds, "tta": trainer.tta and {**vars(trainer.tta), "views": len(list(trainer.tta.views()))},
         }  # fmt: skip
         write_json(folder / "summary.json", summary)
     return summary
+
+
+def _evaluated(trainer: LazyTrainer, audience: Audience) -> dict[str, Any]:
+    """The results of an evaluation; one of many views takes long, so it is told how far it is."""
+    if trainer.tta is None:
+        with audience.waiting("evaluating"), audience.no_tables():
+            return trainer.test()
+    images = sum(len(DatasetCatalog.get(name)) for name in data_names(trainer.cfg, "test"))
+    with audience.progress("evaluating", images) as trainer.progress, audience.no_tables():
+        return trainer.test()
 
 
 @dataclass(frozen=True)

@@ -53,6 +53,8 @@ def watched(asked: Asked | None, trainer: Any, dataset: str) -> Iterator[ErrorLe
     if asked is None:
         yield None
         return
+    if trainer.tta is not None:
+        raise FcosError("--errors explains what is found at one look at each image: add --tta none.")
     if len(names := data_names(trainer.cfg, "test")) > 1:
         raise FcosError(f"--errors looks at one data set, and the config evaluates on {', '.join(names)}: name one.")
     classes = list(trainer.class_names or ())

@@ -23,6 +23,7 @@ from torch import nn
 
 from ..config.edits import class_node
 from ..config.stored import Config, check_complete
+from ..config.tta import tta_of
 from ..config.translate import class_key, model_of_yacs
 from ..data.random_state import generators_kept, seed_generators, seeded
 from ..data.stream import SampleStream
@@ -32,6 +33,7 @@ from ..evaluation.evaluate import data_class_names, data_names, write_results
 from ..evaluation.proposals import Recall
 from ..evaluation.thresholds import choose
 from ..modeling.rewrite import prepare_training
+from ..predict.tta import DetectorWithTTA
 from ..weights.fit import load_model
 from ..weights.thresholds import Thresholds
 from ..weights.write import Checkpointer
@@ -84,6 +86,8 @@ class LazyTrainer(BuildingTrainer):
         recall: of the proposals of the last evaluation; of the last data set, where there are several.
         title: of pictures; by default the name of the output folder.
         progress: who is told how it goes, see `train.course.Course`; None: the log alone.
+        tta: test-time augmentation of the config, which counts with `eval_only`; while training, evaluations are of one
+            view, as Detectron2's are.
         detected: what was found in the first data set of that evaluation, in the first process; `None` if its evaluator
             does not tell.
         thresholds: that were chosen with it, and are kept in checkpoints; `None` without validation data.
@@ -96,7 +100,7 @@ class LazyTrainer(BuildingTrainer):
         super().__init__()
         self._yacs = isinstance(cfg, CfgNode)  # then SOLVER.REFERENCE_WORLD_SIZE counts
         self.cfg = DefaultTrainer.auto_scale_workers(cfg, comm.get_world_size()) if self._yacs else cfg
-        self.options = options_of(self.cfg)
+        self.options, self.tta = options_of(self.cfg), tta_of(self.cfg)
         self.output_dir = str(Path(folder or self.options.output_dir).expanduser())
         self.max_iter, self.stop_reason = self.options.max_iter, ""
         self.done = self.evaluated = -1
@@ -213,6 +217,8 @@ class LazyTrainer(BuildingTrainer):
             message = "%s has no method whole_batch: train.grad_accumulation averages losses over the parts."
             logger.warning(message, type(self.bare_model).__name__)
         _ = self.stream, self.scheduler
+        if self.tta is not None:
+            logger.warning("Test-time augmentation counts once training is over: evaluations until then are without.")
         self.check_evaluation(self._here())
         # Without device_ids the model itself takes its inputs to the device: DDP would wait for each of them.
         self.model = create_ddp_model(self.bare_model, **{"device_ids": None, **options.as_dict()["ddp"]})
@@ -238,7 +244,7 @@ class LazyTrainer(BuildingTrainer):
         with process(self._log, self.options, self.device), averaged, buffers_of_the_first(self.bare_model):
             evaluators: list[Any] = []
             more = {"done": evaluators.append} if self.tests_as_usual else {}
-            self.results = type(self).test(self._here(), self.bare_model, **more)
+            self.results = type(self).test(self._here(), self._tested(), **more)
         self.evaluated = self.done
         self.detected = detected_by(evaluators)
         self.recall = getattr(evaluators[-1], "recall", None) if evaluators else None
@@ -246,6 +252,18 @@ class LazyTrainer(BuildingTrainer):
         self.thresholds = choose(self.detected.scored()) if self.detected and validates else None
         write_results(self.results, self.output_dir, self.done if self.done >= 0 else None)
         return self.results
+
+    def _tested(self) -> nn.Module:
+        """The model as it is evaluated."""
+        if self.tta is None or not self._eval_only:
+            return self.bare_model
+        told = self.progress
+
+        def tell(images: int, view: int, views: int) -> None:
+            if told is not None:
+                told.update(images, f"view {view} of {views}" if views else "")
+
+        return DetectorWithTTA(self.bare_model, self.tta, tell=tell)
 
     def train(self) -> dict[str, Any]:
         """Train to the last iteration; returns the results of the last evaluation.

@@ -178,7 +178,7 @@ def test_limits_of_detections_have_a_key():
     ("overrides", "words"),
     [
         (["TEST.PRECISE_BN.ENABLED=True"], "TEST.PRECISE_BN.ENABLED is True"),
-        (["TEST.AUG.ENABLED=True"], "TEST.AUG.ENABLED is True"),
+        (["TEST.AUG.ENABLED=True", "TEST.AUG.PRESET=x", "TEST.AUG.FLIP=False"], "TEST.AUG.FLIP"),
         (["SOLVER.LR_SCHEDULER_NAME=Poly"], "SOLVER.LR_SCHEDULER_NAME is 'Poly'"),
         (["DATALOADER.SAMPLER_TRAIN=Mine"], "DATALOADER.SAMPLER_TRAIN"),
         (["INPUT.RANDOM_FLIP=diagonal"], "INPUT.RANDOM_FLIP"),

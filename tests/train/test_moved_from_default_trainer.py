@@ -215,7 +215,7 @@ def test_predictions_go_to_the_folder_that_is_given(cfgs, tmp_path, kind):
 def test_wrong_keys_are_named(yaml):
     for key, words in (
         ("MODEL.FCOS.NUM_CLASSES=3", r"pass MODEL\.FCOS\.NUM_CLASSES 5"),
-        ("TEST.AUG.ENABLED=True", "AUG"),
+        ("TEST.PRECISE_BN.ENABLED=True", "PRECISE_BN"),
     ):
         with pytest.raises(FcosError, match=words):
             LazyTrainer(yaml("wrong", key), console=False)
