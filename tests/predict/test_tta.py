@@ -283,18 +283,16 @@ def test_thresholds_count_after_merging(make: Callable[..., Predictor], picture:
 
 
 @pytest.mark.parametrize("merge", ["nms", "vote", "soft-vote"])
-def test_a_higher_threshold_reports_fewer_of_the_same_boxes(make: Callable[..., Predictor], picture: Path, merge: str) -> None:
+def test_a_higher_threshold_reports_fewer_of_the_same_boxes(picture: Path, merge: str) -> None:
     """Boxes below it still vote."""
-    found = []
+    found, options = [], {"weights": "random", "device": "cpu", "overrides": SMALL}
     for least in (0.1, 0.3):
         torch.manual_seed(0)
-        found.append(Predictor(
-            VARIANT, weights="random", device="cpu", overrides=SMALL, score_threshold=least, tta={"flip": True, "merge": merge},
-        ))  # fmt: skip
-    for predictor in found:
-        nn.init.normal_(predictor.model.dense.head.cls_logits.weight, std=0.3, generator=torch.Generator().manual_seed(1))
+        predictor = Predictor(VARIANT, score_threshold=least, tta={"flip": True, "merge": merge}, **options)
+        nn.init.normal_(predictor.model.dense.head.cls_logits.weight, std=0.3)
         nn.init.constant_(predictor.model.dense.head.cls_logits.bias, -1.0)
-    all_of_them, some = (predictor(picture)["instances"] for predictor in found)
+        found.append(predictor(picture)["instances"])
+    all_of_them, some = found
     above = all_of_them.scores > 0.3
     assert 3 < int(above.sum()) < len(above) and torch.equal(rows(all_of_them[above]), rows(some))
 
