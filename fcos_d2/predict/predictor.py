@@ -175,7 +175,7 @@ class Predictor:
             FcosError: an image cannot be used; or `resize` is off, and `tta` on.
         """
         if self.tta is not None and not resize:
-            raise FcosError("Test-time augmentation resizes images, so it does not go with resize=False: set tta=False.")
+            raise FcosError("Test-time augmentation resizes images, so resize=False does not go with it: tta=False.")
         model = self.model
         if self.tta is not None:
             voters = None if self.tta.merge == "nms" else self._voters

@@ -189,8 +189,8 @@ class _Closed:
             fields = result["instances"].get_fields() if "instances" in result else {}
             if "pred_boxes" not in fields or any(name in fields for name in _SEVERAL):
                 raise FcosError(
-                    f"Test-time augmentation is for detectors of boxes, and {type(self.model).__name__} finds something "
-                    "else: set tta=False; for masks there is Detectron2's GeneralizedRCNNWithTTA."
+                    f"Test-time augmentation is for detectors of boxes, but {type(self.model).__name__} finds "
+                    "something else: set tta=False; for masks there is Detectron2's GeneralizedRCNNWithTTA."
                 )
         return [result["instances"] for result in results]
 

@@ -140,7 +140,7 @@ def _all_between(values: object, most: float) -> bool:
 
 def _all_ranges(values: object) -> bool:
     pairs = isinstance(values, tuple) and all(isinstance(x, tuple) and len(x) == 2 for x in values)
-    return pairs and all(_is_number(a) and _is_number(b) and 0 <= a < b for a, b in values)  # type: ignore[attr-defined]
+    return pairs and all(_is_number(a) and _is_number(b) and 0 <= a < b for a, b in values)  # type: ignore
 
 
 @dataclass(frozen=True)
