@@ -23,8 +23,8 @@ from torch import nn
 
 from ..config.edits import class_node
 from ..config.stored import Config, check_complete
-from ..config.tta import tta_of
 from ..config.translate import class_key, model_of_yacs
+from ..config.tta import tta_of
 from ..data.random_state import generators_kept, seed_generators, seeded
 from ..data.stream import SampleStream
 from ..devices import find_device

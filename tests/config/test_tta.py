@@ -1,4 +1,4 @@
-"""Test-time augmentation in configs: Detectron2's keys and ours, the node `tta`, presets, and what is wrong with them."""
+"""Test-time augmentation in configs: Detectron2's keys and ours, the node `tta`, presets, and what is wrong."""
 
 from __future__ import annotations
 

@@ -124,7 +124,7 @@ def test_the_identity_alone_in_a_predictor(picture: Path) -> None:
 # ----------------------------------------------------------------------------------------------------------------- laws
 @pytest.mark.parametrize("merge", ["nms", "vote", "soft-vote"])
 def test_a_mirror_image_has_mirrored_detections(model: FCOS, merge: str) -> None:
-    """With mirror images among its views, a detector cannot tell left from right; where boxes end a pixel early, too."""
+    """With mirror images among its views it cannot tell left from right; where boxes end a pixel early, too."""
     inputs = image_inputs((64, 96))
     mirrored = {**inputs, "image": inputs["image"].flip(-1)}
     tta = DetectorWithTTA(model, TTA(flip=True, merge=merge))
