@@ -89,8 +89,8 @@ def test_an_overlap_of_exactly_the_threshold_votes() -> None:
 
 def test_a_box_alone_stays_to_the_bit() -> None:
     boxes = torch.rand(50, 4)
-    boxes[:, 0::2] += torch.arange(50)[:, None] * 100
     boxes[:, 2:] += boxes[:, :2] + 1
+    boxes[:, 0::2] += torch.arange(50)[:, None] * 100
     found = of(boxes.tolist(), torch.linspace(0.9, 0.1, 50).tolist())
     for merge in ("nms", "vote", "soft-vote"):
         merged = merge_views(found, Selector(), merge, 0.66, 0.05)
