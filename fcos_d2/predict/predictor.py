@@ -35,7 +35,7 @@ from ..weights.published import num_classes_of
 from ..weights.read import Weights, read
 from ..weights.thresholds import Thresholds, stored_thresholds
 from ..zoo.tta import TTA
-from .batching import batches
+from .batches import batches
 from .keep import Keep, ScoreThreshold, require_scores
 from .tta import DetectorWithTTA
 from .views import ORIGINAL

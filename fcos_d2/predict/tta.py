@@ -22,7 +22,7 @@ from ..modeling.inputs import check_images
 from ..modeling.voting import merge_views
 from ..structures import Detections
 from ..zoo.tta import TTA
-from .batching import batches
+from .batches import batches
 from .views import Look, brought_back, looks_at, original_pixels, pixels_of
 
 __all__ = ["DetectorWithTTA"]

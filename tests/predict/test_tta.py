@@ -309,7 +309,7 @@ def test_what_the_config_says_counts(tmp_path: Path, picture: Path) -> None:
     cfg.MODEL.META_ARCHITECTURE, cfg.MODEL.BACKBONE.NAME = "FCOS", "build_fcos_resnet_fpn_backbone"
     cfg.MODEL.RESNETS.update({"DEPTH": 18, "RES2_OUT_CHANNELS": 32, "STEM_OUT_CHANNELS": 32})
     cfg.MODEL.RESNETS.OUT_FEATURES = cfg.MODEL.FPN.IN_FEATURES = ["res3", "res4", "res5"]
-    cfg.MODEL.FPN.OUT_CHANNELS, cfg.MODEL.FCOS.NUM_CLASSES, cfg.INPUT.MIN_SIZE_TEST = 32, 3, 64
+    cfg.MODEL.FPN.OUT_CHANNELS, cfg.MODEL.FCOS.NUM_CLASSES, cfg.INPUT.MIN_SIZE_TEST = 64, 3, 64
     cfg.TEST.AUG.update({"ENABLED": True, "MIN_SIZES": (48, 64)})
     path.write_text(cfg.dump())
     found = Predictor(path, weights="random", device="cpu")
