@@ -299,10 +299,8 @@ def evaluate_job(
             trainer.model = trainer.bare_model = first_stage(trainer.bare_model)
         wanted, evaluated = thresholds or operating_points.Wanted(), str(cfg.train.init_checkpoint)
         operating_points.require_copyable(wanted, evaluated, trainer.class_names)
-        started = time.monotonic()
         with mistakes.watched(errors, trainer, dataset) as ledger:
-            results = _evaluated(trainer, audience)
-        seconds = round(time.monotonic() - started, 1)
+            results, seconds = _evaluated(trainer, audience)
         found, told = operating_points.of_evaluation(trainer.detected, evaluated, wanted, folder, Path(evaluated).stem)
         for sentence in told:
             audience.say(sentence)
@@ -319,14 +317,17 @@ def evaluate_job(
     return summary
 
 
-def _evaluated(trainer: LazyTrainer, audience: Audience) -> dict[str, Any]:
-    """The results of an evaluation; one of many views takes long, so it is told how far it is."""
+def _evaluated(trainer: LazyTrainer, audience: Audience) -> tuple[dict[str, Any], float]:
+    """The results of an evaluation, and its seconds; one of many views takes long, so it is told how far it is."""
+    started = time.monotonic()
     if trainer.tta is None:
         with audience.waiting("evaluating"), audience.no_tables():
-            return trainer.test()
-    images = sum(len(DatasetCatalog.get(name)) for name in data_names(trainer.cfg, "test"))
-    with audience.progress("evaluating", images) as trainer.progress, audience.no_tables():
-        return trainer.test()
+            results = trainer.test()
+    else:
+        images = sum(len(DatasetCatalog.get(name)) for name in data_names(trainer.cfg, "test"))
+        with audience.progress("evaluating", images) as trainer.progress, audience.no_tables():
+            results = trainer.test()
+    return results, round(time.monotonic() - started, 1)
 
 
 @dataclass(frozen=True)

@@ -45,6 +45,8 @@ def test_eval(fcos, shapes, weights) -> None:
     assert found["multiscale"]["tta"]["views"] == 18 and found["multiscale"]["tta"]["merge"] == "nms"
     told = fcos("eval", "--weights", weights, "--data", shapes, "--tta", "flip", *EVAL[:-2], "-o", "told")
     assert "4 images of shapes_val, 2 views of each" in told.out, told.out + told.err
+    wrong = fcos("eval", "--weights", weights, "--data", shapes, "--errors", *EVAL, "errors")
+    assert wrong.code == 1 and "--errors explains what is found at one look" in wrong.err
 
 
 def test_detect(fcos, shapes, weights) -> None:
