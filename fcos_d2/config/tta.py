@@ -58,8 +58,9 @@ def tta_of(cfg: DictConfig | CfgNode) -> TTA | None:
     """
     if isinstance(cfg, CfgNode):
         return tta_from(node_of_yacs(cfg))
-    node = cfg.get("tta")
-    return tta_from(OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node)
+    node: Any = cfg.get("tta")
+    plain: Any = OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
+    return tta_from(plain)
 
 
 def tta_from(given: TTA | Mapping[str, Any] | str | bool | None) -> TTA | None:

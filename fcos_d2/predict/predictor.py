@@ -128,7 +128,7 @@ class Predictor:
         own, otherwise = (None, None) if told else (stored, otherwise)
         self._keep = Keep.of(score_threshold, own, self.class_names, otherwise, temperature)
         self.thresholds = self._keep.by_class(self.class_names)
-        self._voters = None
+        self._voters: Any = None
         if (dense := getattr(self.model, "dense", None)) is not None:
             self._voters = self._keep.voters(dense.selector)
             dense.selector = self._keep.selector(dense.selector)  # other models are filtered

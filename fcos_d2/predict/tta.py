@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 import torch
 from detectron2.structures import Boxes, Instances
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from ..errors import FcosError
@@ -110,13 +110,13 @@ class DetectorWithTTA(nn.Module):
         self, looks: list[Look], batched_inputs: list[dict[str, Any]], originals: list[Any]
     ) -> list[dict[str, Any]]:
         """Network inputs of views that have one size; a view and its mirror image are resized once."""
-        inputs, last, pixels = [], None, None
+        inputs: list[dict[str, Any]] = []
+        made: dict[Any, Tensor] = {}
         for look in looks:
             of, what = batched_inputs[look.row], (look.row, look.view.size, look.view.scale)
-            if what != last:
-                last, pixels = what, pixels_of(look, of, originals[look.row])
-            assert pixels is not None
-            image = pixels.flip(-1) if look.view.flip else pixels
+            if what not in made:
+                made[what] = pixels_of(look, of, originals[look.row])
+            image = made[what].flip(-1) if look.view.flip else made[what]
             inputs.append({**{key: of[key] for key in ("height", "width") if key in of}, "image": image})
         return inputs
 

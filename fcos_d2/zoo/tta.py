@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
+from typing import Any
 
 from ..errors import FcosError
 from ..options import as_tuple, option
@@ -125,22 +126,22 @@ def _are_lists(*values: object) -> bool:
     return all(isinstance(value, tuple) for value in values)
 
 
-def _is_number(value: object) -> bool:
+def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
-def _all_whole(values: object) -> bool:
+def _all_whole(values: Any) -> bool:
     whole = isinstance(values, tuple) and all(isinstance(x, int) and _is_number(x) for x in values)
-    return whole and all(0 < x <= _LARGEST for x in values)  # type: ignore[attr-defined]
+    return whole and all(0 < x <= _LARGEST for x in values)
 
 
-def _all_between(values: object, most: float) -> bool:
+def _all_between(values: Any, most: float) -> bool:
     return isinstance(values, tuple) and all(_is_number(x) and 0 < x <= most for x in values)
 
 
-def _all_ranges(values: object) -> bool:
+def _all_ranges(values: Any) -> bool:
     pairs = isinstance(values, tuple) and all(isinstance(x, tuple) and len(x) == 2 for x in values)
-    return pairs and all(_is_number(a) and _is_number(b) and 0 <= a < b for a, b in values)  # type: ignore
+    return pairs and all(_is_number(a) and _is_number(b) and 0 <= a < b for a, b in values)
 
 
 @dataclass(frozen=True)
