@@ -300,7 +300,7 @@ def evaluate_job(
         wanted, evaluated = thresholds or operating_points.Wanted(), str(cfg.train.init_checkpoint)
         operating_points.require_copyable(wanted, evaluated, trainer.class_names)
         with mistakes.watched(errors, trainer, dataset) as ledger:
-            results, seconds = _evaluated(trainer, audience)
+            results, how = _evaluated(trainer, audience)
         found, told = operating_points.of_evaluation(trainer.detected, evaluated, wanted, folder, Path(evaluated).stem)
         for sentence in told:
             audience.say(sentence)
@@ -308,17 +308,16 @@ def evaluate_job(
         workspace.remove([name for names, there in kept.items() if there is None for name in names])
         summary = {
             **_scores(results, dataset), **_recall(trainer, folder, Path(evaluated).stem), "dataset": dataset,
-            "thresholds": found,
+            "thresholds": found, **how,
             "errors": None if ledger is None else mistakes.write(ledger, folder, Path(evaluated).stem),
             "images": len(DatasetCatalog.get(dataset)), "weights": weights, "output": workspace.target,
-            "seconds": seconds, "tta": trainer.tta and {**vars(trainer.tta), "views": len(list(trainer.tta.views()))},
         }  # fmt: skip
         write_json(folder / "summary.json", summary)
     return summary
 
 
-def _evaluated(trainer: LazyTrainer, audience: Audience) -> tuple[dict[str, Any], float]:
-    """The results of an evaluation, and its seconds; one of many views takes long, so it is told how far it is."""
+def _evaluated(trainer: LazyTrainer, audience: Audience) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The results of an evaluation, and how long it took to look in which way; of many views it tells how far it is."""
     started = time.monotonic()
     if trainer.tta is None:
         with audience.waiting("evaluating"), audience.no_tables():
@@ -327,7 +326,8 @@ def _evaluated(trainer: LazyTrainer, audience: Audience) -> tuple[dict[str, Any]
         images = sum(len(DatasetCatalog.get(name)) for name in data_names(trainer.cfg, "test"))
         with audience.progress("evaluating", images) as trainer.progress, audience.no_tables():
             results = trainer.test()
-    return results, round(time.monotonic() - started, 1)
+    tta = trainer.tta and {**vars(trainer.tta), "views": len(list(trainer.tta.views()))}
+    return results, {"seconds": round(time.monotonic() - started, 1), "tta": tta}
 
 
 @dataclass(frozen=True)
