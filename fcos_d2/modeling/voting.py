@@ -93,8 +93,10 @@ def _soft_vote(found: Detections, selector: Selector, vote_threshold: float, sof
     others = (lowered >= soft_threshold).nonzero().squeeze(1)
     rest = found[others]
     rest.scores = lowered[others]
-    both = [torch.cat((getattr(voted, name), getattr(rest, name))) for name in _COLUMNS]
-    return Detections(*both)[both[2].sort(descending=True, stable=True).indices]
+    columns = (torch.cat((getattr(voted, name), getattr(rest, name))) for name in _COLUMNS)
+    image, boxes, scores, classes, location = columns
+    both = Detections(image, boxes, scores, classes, location)
+    return both[scores.sort(descending=True, stable=True).indices]
 
 
 def _voted(found: Detections, selector: Selector, threshold: float) -> tuple[Detections, Clusters]:
