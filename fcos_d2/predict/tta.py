@@ -94,8 +94,8 @@ class DetectorWithTTA(nn.Module):
         done = 0
         for numbers in batches([look.size for look in looks], size):
             self.tell(self._images, done // len(batched_inputs) + 1, -(-len(looks) // len(batched_inputs)))
-            inputs = self._inputs([looks[number] for number in numbers], batched_inputs, originals)
-            for number, instances in zip(numbers, detector.find(inputs)):
+            shown = self._inputs([looks[number] for number in numbers], batched_inputs, originals)
+            for number, instances in zip(numbers, detector.find(shown)):
                 of = batched_inputs[looks[number].row]
                 frame, corner = detector.frame(of), detector.corner(of, instances)
                 found[number] = brought_back(instances, looks[number], frame, corner, detector.selector)
