@@ -137,7 +137,7 @@ def test_mlflow_in_a_file(small, tmp_path, monkeypatch):
     (run,) = client.search_runs([client.get_experiment_by_name("fcos_d2").experiment_id])
     assert run.info.run_name == "mine" and run.info.status == "FINISHED" and run.data.params["train.max_iter"] == "2"
     assert [point.step for point in client.get_metric_history(run.info.run_id, "total_loss")] == [0, 1, 2, 3]
-    assert [point.step for point in client.get_metric_history(run.info.run_id, "bbox/AP50")] == [1, 3]
+    assert [point.step for point in client.get_metric_history(run.info.run_id, "bbox/AP")] == [1, 3]
     assert {file.path for file in client.list_artifacts(run.info.run_id)} == {*loggers.PICTURES}
 
 
