@@ -11,10 +11,13 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 
 @pytest.fixture
 def clean_catalog(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Mended copies go into the test's folder; what a test registers is taken out again."""
+    """Mended copies go into the test's folder; the catalogs have no user's data before, and are as they were after."""
     monkeypatch.setenv("FCOS_D2_CACHE", str(tmp_path / "cache"))
-    before = set(DatasetCatalog.list())
+    catalogs = DatasetCatalog, MetadataCatalog
+    before = [dict(catalog.data) for catalog in catalogs]
+    for name in [name for name in DatasetCatalog.list() if hasattr(MetadataCatalog.get(name), "fcos_report")]:
+        for catalog in catalogs:
+            catalog.remove(name)
     yield
-    for name in set(DatasetCatalog.list()) - before:
-        DatasetCatalog.remove(name)
-        MetadataCatalog.remove(name)
+    for catalog, entries in zip(catalogs, before):
+        catalog.data = entries
