@@ -154,7 +154,7 @@ def test_a_log_that_is_absent_or_damaged_leaves_its_curves_out(fcos: Callable, w
     weights = shutil.copy(made / "trained" / "model_final.pth", "moved/w.pth")
     words = ["--weights", str(weights), *words[2:]]
     done = fcos("report", *words, "-o", "mine.html", "--only", "curves")
-    assert done.code == 0 and "no training.jsonl or metrics.json lies beside" in done.out
+    assert done.code == 0 and "no training.jsonl or metrics.json lies beside" in " ".join(done.out.split())
     assert "no training.jsonl" in Path("mine.html").read_text(encoding="utf-8")
     Path("moved", "metrics.json").write_bytes(b"\xff\xfe not json")
     assert fcos("report", *words, "-o", "mine.html", "--only", "curves").code == 0

