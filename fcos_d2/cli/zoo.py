@@ -68,7 +68,7 @@ def command(session: Session, words: tuple[str, ...], family: str | None, weight
             raise FcosError(f"There is no family {family!r}; there are {', '.join(known)}.")
         rows = [row for row in rows if row["family"] == family]
     if weights:
-        return list_weights(rows)
+        return list_weights([row for row in rows if "architecture" not in row])  # of others nobody publishes any
     return Result({"variants": rows}, _Listing(rows), piped="".join(map(_tabbed, rows)))
 
 
