@@ -45,8 +45,8 @@ section{background:var(--card);border:1px solid var(--line);border-radius:.8rem;
 scroll-margin-top:1rem}
 p{max-width:48rem}
 .tiles{display:grid;grid-template-columns:repeat(auto-fit,minmax(6rem,1fr));gap:.6rem;margin:1rem 0}
-.tiles div{background:var(--soft);border-radius:.6rem;padding:.7rem .9rem}
-.tiles b{display:block;font-size:1.45rem;line-height:1.2;font-variant-numeric:tabular-nums}
+.tiles div{background:var(--soft);border-radius:.6rem;padding:.7rem .6rem .7rem .8rem}
+.tiles b{display:block;white-space:nowrap;font-size:1.4rem;line-height:1.2;font-variant-numeric:tabular-nums}
 .tiles span{font-size:.78rem;color:var(--dim)}
 .scroll{overflow-x:auto;margin:.8rem 0}
 table{margin:0;font-size:.88rem;font-variant-numeric:tabular-nums}
