@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..modeling.inputs import ground_truth
-from ..modeling.meta_arch import FCOS, as_instances, with_area
+from ..modeling.meta_arch import FCOS, as_instances
 from ..structures import Detections, GroundTruth, Predictions
 from .breakdown import Objects
 from .matching import Found
@@ -156,8 +156,7 @@ def _instances(model: FCOS, found: Detections, watch: _Watch, inputs: dict[str, 
     predictions, sizes = watch.given
     found = replace(found, boxes=found.boxes.clone(), counts=None)
     (in_input,) = as_instances(found, predictions.locations.xy[found.location], sizes)
-    scaled = model._of_original(in_input, inputs)
-    return scaled if model.keep_empty or model.inclusive_far_corner else with_area([scaled])[0]
+    return model.reported([in_input], [inputs])[0]["instances"]
 
 
 def _parts(predictions: Predictions, found: Detections) -> tuple[Tensor, Tensor]:
