@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import hypothesis
@@ -15,6 +15,7 @@ import torch
 import fcos_d2  # noqa: F401  # isort: skip  # before detectron2, whose 0.6 needs mending
 
 from detectron2.config import CfgNode
+from detectron2.data import DatasetCatalog, MetadataCatalog
 from omegaconf import DictConfig
 
 from fcos_d2.config import load_config
@@ -23,6 +24,7 @@ from fcos_d2.data.synthetic import generate
 from fcos_d2.paths import config_root
 
 ROOT = Path(__file__).resolve().parent.parent
+COMMON_DATA = "engine_tests"  # start of the names of the data set that all files of tests share
 
 # Training and first calls of a compiled function take seconds: hypothesis must not call that a failure.
 hypothesis.settings.register_profile("dev", deadline=None)
@@ -41,6 +43,16 @@ def _seeds() -> None:
     random.seed(0)
     np.random.seed(0)  # noqa: NPY002  # Detectron2's augmentations draw from the global generator
     torch.manual_seed(0)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _no_data_of_other_files() -> Iterator[None]:
+    """Data sets that the tests of one file enter into the catalog are gone in the next; that of all files stays."""
+    yield
+    for name in [name for name in DatasetCatalog.list() if hasattr(MetadataCatalog.get(name), "fcos_report")]:
+        if not name.startswith(COMMON_DATA):
+            DatasetCatalog.remove(name)
+            MetadataCatalog.remove(name)
 
 
 @pytest.fixture(scope="session")
@@ -87,7 +99,7 @@ IMAGE_SIZES = ((96, 80), (80, 96))  # wide and tall, so that grouping by aspect 
 @pytest.fixture(scope="session")
 def data(tmp_path_factory: pytest.TempPathFactory) -> DatasetNames:
     layout = generate(tmp_path_factory.mktemp("engine") / "set", {"train": 12, "val": 4}, image_size=IMAGE_SIZES)
-    return register(layout, "engine_tests")
+    return register(layout, COMMON_DATA)
 
 
 @pytest.fixture

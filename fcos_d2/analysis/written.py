@@ -58,7 +58,7 @@ def source_of(
     lines += [
         "", "# The data; `fcos train --data` puts its own here.",
         f"_layout = find_dataset({folder}, {layout.format!r})",
-        f'_names = register(_layout, {prefix!a}, need=("train",))',
+        f'_names = register(_layout, {prefix!a}, need=("train",), numbered=True)',
         "dataloader.train.dataset.names = _names.train",
         "dataloader.test.dataset.names = _names.val or _names.train",
         "model.num_classes = len(class_names(_names.train))", "",

@@ -9,6 +9,7 @@ What may be changed here: how images and boxes are read, checked and put into ba
 
 from __future__ import annotations
 
+import itertools
 import logging
 from collections.abc import Collection
 from pathlib import Path
@@ -65,8 +66,9 @@ def require_parts(root: Path, there: Collection[str], need: Collection[str]) -> 
 
 
 def register(
-    layout: DatasetLayout, prefix: str, val_fraction: float | None = None, need: Collection[str] = ("train", "val")
-) -> DatasetNames:
+    layout: DatasetLayout, prefix: str, val_fraction: float | None = None, need: Collection[str] = ("train", "val"), *,
+    numbered: bool = False,
+) -> DatasetNames:  # fmt: skip
     """Check a data set and enter its parts into Detectron2's catalog.
 
     Args:
@@ -76,10 +78,13 @@ def register(
             An image's side depends on its file name alone (unless a part would be empty), so that neither order nor
             repetition nor other images change it.
         need: the parts that must be there and be right; another part with an error is left out with a warning.
+        numbered: where the names stand for other data already, as they do for a second folder called `data`, the first
+            of `<prefix>_2`, `<prefix>_3`, ... that does not takes the prefix's place.
     Returns:
         The names.
     Raises:
-        FcosError: a needed part is missing or wrong, or has a class that the train part lacks.
+        FcosError: a needed part is missing or wrong, or has a class that the train part lacks; or a name is taken, and
+            the names are not numbered.
     """
     reader = format_named(layout.format).read
     parts: dict[str, coco.Prepared] = {}
@@ -104,4 +109,7 @@ def register(
         parts["train"], parts["val"] = parts["train"].divide(val_fraction)
         parts["train"].require_boxes()
     require_parts(layout.root, parts, need)
+    if numbered:
+        prefixes = itertools.chain((prefix,), (f"{prefix}_{number}" for number in itertools.count(2)))
+        prefix = next(text for text in prefixes if not any(row.taken(f"{text}_{part}") for part, row in parts.items()))
     return DatasetNames(**{part: prepared.register(f"{prefix}_{part}") for part, prepared in parts.items()})

@@ -89,6 +89,17 @@ class Prepared:
 
         return share("train", everywhere - val_ids), share("val", val_ids)
 
+    def taken(self, name: str) -> str | None:
+        """What else has this name in Detectron2's catalog; None if nothing has."""
+        from detectron2.data import DatasetCatalog, MetadataCatalog  # commands look at folders before PyTorch is there
+
+        if name not in DatasetCatalog.list():
+            return None
+        registered = MetadataCatalog.get(name).get("fcos_source")
+        if registered == _source(self.split, self.share):
+            return None
+        return " with ".join(filter(None, registered)) if registered else "another program"
+
     def register(self, name: str) -> str:
         """Enter the part into Detectron2's catalog, where its name may stand for the same files already.
 
@@ -98,12 +109,9 @@ class Prepared:
         from detectron2.data import DatasetCatalog, MetadataCatalog  # commands look at folders before PyTorch is there
         from detectron2.data.datasets import load_coco_json
 
-        source = _source(self.split, self.share)
+        if (origin := self.taken(name)) is not None:
+            raise FcosError(f"The data set name '{name}' is already taken by {origin}; choose another name.")
         if name in DatasetCatalog.list():
-            registered = MetadataCatalog.get(name).get("fcos_source")
-            if registered != source:
-                origin = " with ".join(filter(None, registered)) if registered else "another program"
-                raise FcosError(f"The data set name '{name}' is already taken by {origin}; choose another name.")
             DatasetCatalog.remove(name)
         if name in MetadataCatalog.list():
             MetadataCatalog.remove(name)
@@ -117,7 +125,7 @@ class Prepared:
             evaluator_type="coco",
             thing_classes=self.class_names,
             thing_dataset_id_to_contiguous_id={number: index for index, number in enumerate(ids)},
-            fcos_source=source,
+            fcos_source=_source(self.split, self.share),
             fcos_stamp=_stamp(self.split.annotations),
             fcos_report=asdict(self.report),
         )

@@ -68,7 +68,7 @@ def open_data(
     """
     layout = find_dataset(folder, format)
     prefix = re.sub(r"[^\w-]+", "_", layout.root.resolve().name) or "data"
-    names = register(layout, prefix, val_fraction, need)
+    names = register(layout, prefix, val_fraction, need, numbered=True)
     there = {part: name for part, name in vars(names).items() if name is not None}
     records = {part: DatasetCatalog.get(name) for part, name in there.items()}
     boxes = {

@@ -9,6 +9,7 @@ import pytest
 import torch
 from detectron2.config import LazyCall as L
 from detectron2.config import instantiate
+from detectron2.data import DatasetCatalog
 from detectron2.data import transforms as T
 from detectron2.layers import FrozenBatchNorm2d
 from detectron2.modeling.backbone.resnet import BasicStem, ResNet
@@ -63,6 +64,15 @@ def test_folder_tells_names_classes_and_counts(data, folder):
 
 def test_opening_twice_is_the_same(folder, data):
     assert open_data(folder) == data
+
+
+def test_two_folders_of_one_name_are_two_data_sets(folder, data, tmp_path):
+    other = tmp_path / "my shapes"
+    generate(other, {"train": 4, "val": 2}, (96, 64), min_size=10, classes=("circle", "square", "star"))
+    second = open_data(other)
+    assert (second.names.train, second.names.val) == ("my_shapes_2_train", "my_shapes_2_val")
+    assert second.images == {"train": 4, "val": 2} and len(DatasetCatalog.get("my_shapes_2_train")) == 4
+    assert open_data(other) == second and open_data(folder) == data
 
 
 def test_class_count_is_set_once_and_reaches_the_head(data):
