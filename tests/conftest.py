@@ -34,15 +34,18 @@ hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "dev")
 if "PYTEST_XDIST_WORKER" in os.environ:  # tests run beside each other, so everything they start gets one thread
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # processes that tests start need not compile the package anew
-torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS") or 2))
+THREADS = int(os.environ.get("OMP_NUM_THREADS") or 2)
+torch.set_num_threads(THREADS)
 
 
 @pytest.fixture(autouse=True)
-def _seeds() -> None:
-    """The same random numbers in each test, whichever tests ran before."""
+def _alike() -> None:
+    """The same random numbers and threads in each test, whichever tests ran before: benchmarks set their own."""
     random.seed(0)
     np.random.seed(0)  # noqa: NPY002  # Detectron2's augmentations draw from the global generator
     torch.manual_seed(0)
+    if torch.get_num_threads() != THREADS:
+        torch.set_num_threads(THREADS)
 
 
 @pytest.fixture(scope="module", autouse=True)
