@@ -105,7 +105,7 @@ def test_commands_refuse_and_training_warns(fcos, shapes: Path, tmp_path: Path) 
         assert done.code == 0 and "warning: " in done.err and "another recipe" in done.err
         assert fcos(words[0], "--weights", path, "--device", "cpu", *words[1:], "--output", "out").code == 0
     short = ["--image-size", 64, "--batch-size", 2, "--workers", 0, "--iterations", 1, "--device", "cpu"]
-    done = fcos("train", "--data", shapes, "--model", SLIM, "--weights", path, *short)
+    done = fcos("train", "--data", shapes, "--model", SLIM, "--weights", path, *short, "train.pictures=false")
     assert done.code == 0 and "x.pth: trained for another recipe" in done.err
 
 
@@ -206,6 +206,7 @@ def test_data_of_other_classes_is_refused_with_a_line_that_works(names: list[str
         "--iterations",
         1,
         *short,
+        "train.pictures=false",
     ]
     anew = fcos(*line, "--new-classes", "-o", "new")
     assert anew.code == 0 and "Its class layer starts anew." in anew.err

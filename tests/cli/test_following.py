@@ -22,7 +22,10 @@ from fcos_d2.train import job
 from fcos_d2.weights.read import load
 
 PACKAGE = Path(session.__file__).resolve().parents[1]
-TINY = ("--model", "fcos_R_18_slim_FPN_small", "--image-size", 64, "--batch-size", 2, "--workers", 0)
+TINY = (
+    "--model", "fcos_R_18_slim_FPN_small", "--image-size", 64, "--batch-size", 2, "--workers", 0,
+    "train.pictures=false",
+)  # fmt: skip
 
 
 def options_of(command: click.Command) -> set[str]:

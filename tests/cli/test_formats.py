@@ -19,6 +19,7 @@ from fcos_d2.train.own_data import open_data
 
 SHORT = (
     "--model", "fcos_R_18_slim_FPN_small", "--iterations", 1, "--image-size", 64, "--batch-size", 2, "--workers", 0,
+    "train.pictures=false",
 )  # fmt: skip
 
 

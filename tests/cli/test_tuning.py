@@ -13,7 +13,7 @@ from fcos_d2.data.synthetic import generate
 from fcos_d2.weights.read import load
 
 SLIM = "fcos_R_18_slim_FPN_small"
-TINY = ("--image-size", 64, "--batch-size", 2, "--workers", 0)
+TINY = ("--image-size", 64, "--batch-size", 2, "--workers", 0, "train.pictures=false")
 
 
 def said(outcome) -> list[str]:
