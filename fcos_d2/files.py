@@ -16,9 +16,8 @@ from typing import Any
 from .errors import FcosError
 
 __all__ = [
-    "IMAGE_SUFFIXES", "VIDEO_SUFFIXES", "cache_folders", "numbered", "os_error", "plain", "require_writable",
-    "sha256_of", "size_text",
-    "temporary_folder", "write_atomically", "write_json",
+    "IMAGE_SUFFIXES", "VIDEO_SUFFIXES", "cache_folders", "numbered", "os_error", "plain", "require_own_json",
+    "require_writable", "sha256_of", "size_text", "temporary_folder", "write_atomically", "write_json",
 ]  # fmt: skip
 
 IMAGE_SUFFIXES = (
@@ -130,6 +129,16 @@ def _sync_folder(folder: Path) -> None:
         pass
     finally:
         os.close(descriptor)
+
+
+def require_own_json(path: Path, generator: str, option: str) -> None:
+    """Raise FcosError if there is a file that is not of a command, which `generator` names; the option is to change."""
+    try:
+        held = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"generator": generator}
+    except (OSError, ValueError):
+        held = None
+    if not isinstance(held, dict) or held.get("generator") != generator:
+        raise FcosError(f"{path} is there already and not of `{generator}`: choose another name for {option}.")
 
 
 def require_writable(folder: Path) -> None:

@@ -16,7 +16,7 @@ from ..visualize.crops import Crop, draw_crops
 from .objects import Objects
 from .reasons import LOST, Lost
 
-__all__ = ["PATTERN", "draw_lost"]
+__all__ = ["PATTERN", "crops", "draw_lost"]
 
 PATTERN = "unlearnable-*.jpg"
 _A_PAGE = 60
@@ -49,7 +49,7 @@ def draw_lost(
         pages.update({one.object: name for one, _ in page})
         page.clear()
 
-    for one, crop in _crops(objects, ordered):
+    for one, crop in crops(objects, ordered):
         progress()
         if crop is None:
             failed += 1
@@ -62,7 +62,7 @@ def draw_lost(
     return pages, failed
 
 
-def _crops(objects: Objects, those: Sequence[Lost]) -> Iterator[tuple[Lost, Crop | None]]:
+def crops(objects: Objects, those: Sequence[Lost]) -> Iterator[tuple[Lost, Crop | None]]:
     """What is lost, with its part of the picture; None where that cannot be read. A picture is held one at a time."""
     pictures, place, image = Pictures(objects.split.images), -1, None
     for one in those:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..data.audit.reach import Rule
+from ..zoo.paper import PAPER as TABLES
 from .assignment import Assignment
 from .objects import Objects
 
@@ -36,14 +37,16 @@ _NAMES = {
     "ambiguous": "ambiguous_share",
     "ambiguous across classes": "across_share",
 }
-_PUBLISHED = {  # arXiv:1904.01355, Tables 1 and 2; with center sampling it gives none
-    ("best possible recall", "P3 to P7"): 0.9840, ("best possible recall", "P4 alone"): 0.9555,
-    ("ambiguous", "P3 to P7"): 0.0714, ("ambiguous", "P4 alone"): 0.2316,
-    ("ambiguous across classes", "P3 to P7"): 0.0375, ("ambiguous across classes", "P4 alone"): 0.1784,
-}  # fmt: skip
+
+
+def _published(name: str, levels: str) -> float | None:
+    """What Table 1 or 2 says of a quantity; with center sampling neither does."""
+    table = next(TABLES[one] for one in ("table1", "table2") if name in TABLES[one].columns)
+    return table.rows[table.same[levels]][table.columns.index(name)]
+
 
 PAPER: tuple[Quantity, ...] = tuple(
-    Quantity(name, levels, replace(rule, center_radius=radius), None if radius else _PUBLISHED[name, levels])
+    Quantity(name, levels, replace(rule, center_radius=radius), None if radius else _published(name, levels))
     for radius in (0.0, RADIUS)
     for name in _NAMES
     for levels, rule in (("P4 alone", _P4), ("P3 to P7", _FPN))

@@ -45,6 +45,7 @@ COMMANDS: tuple[Row, ...] = (
     Row("zoo", "zoo", "The published variants, and how to use one."),
     Row("check", "audit", "Look for what is wrong with your images and boxes."),
     Row("analyze", "analyze", "What can be learned of your boxes, before any training."),
+    Row("paper", "paper", "The paper's tables and figures on your data, beside its numbers."),
     Row("bench", "bench", "How fast a detector is, plain and optimized."),
     Row("doctor", "doctor", "Versions, devices, and how to mend what is missing."),
     Row("convert", "convert", "Read checkpoints of other FCOS projects, or write them."),

@@ -17,13 +17,14 @@ from .session import Result, Session, fcos_command
 # What --only takes; the rows of report/sections.py, which would import PyTorch.
 SECTIONS = (
     "summary", "curves", "kinds", "one-class", "centerness", "score-iou", "overlap", "rankings", "errors",
-    "calibration", "confusion", "data", "config", "environment",
+    "calibration", "confusion", "data", "learnable", "config", "environment",
 )  # fmt: skip
-_SAID = ("weights", "data", "format", "model", "split", "val_fraction", "device")
+_SAID = ("weights", "data", "format", "model", "split", "val_fraction", "device", "tta")
 
 
 @fcos_command("report")
 @shared.evaluated
+@shared.tta
 @click.option("--only", multiple=True, type=click.Choice(SECTIONS), help="Make this section, repeatable; else all.")
 @shared.path("--pictures", help="A new folder for each picture as a file.")
 @shared.output(Path("output", "report.html"), "The page; its numbers are written beside it, as .json.")

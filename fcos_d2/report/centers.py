@@ -25,7 +25,7 @@ _SEEN = 0.05  # class score from which on a map is seen
 def maps(m: Material) -> Section:
     """Centerness over pictures (Fig. 3)."""
     if not m.observed.maps:
-        return Section(absent=[_NONE])
+        return Section(absent=[m.several_looks or _NONE])
     kind = m.observed.kind
     pictures: list[Picture] = []
     for nth, (place, found) in enumerate(sorted(m.observed.maps.items()), 1):
@@ -60,7 +60,11 @@ def scatter(m: Material) -> Section:
     """Score against IoU, without and with centerness (Fig. 7)."""
     alone, quality = m.observed.class_scores, m.observed.quality
     if alone is None or quality is None or not len(alone):
-        return Section(absent=[_NONE if alone is None else "Nothing was detected, so there is nothing to compare."])
+        return Section(
+            absent=[
+                m.several_looks or _NONE if alone is None else "Nothing was detected, so there is nothing to compare."
+            ]
+        )
     iou, kind = best_overlaps(m.observed.found, m.objects.truth), m.observed.kind
     some = np.random.default_rng(0).permutation(len(iou))[:_POINTS]
     rows: list[tuple[str, ...]] = []
@@ -103,7 +107,7 @@ def _rank_correlation(x: np.ndarray, y: np.ndarray) -> float | None:
 def rankings(m: Material) -> Section:
     """The quality branch off, from the regression, as predicted, and the truth in its place (Table 5)."""
     if not m.observed.by_ranking:
-        return Section(absent=[_NONE])
+        return Section(absent=[m.several_looks or _NONE])
     kind = m.observed.kind
     told = {one.name: one.told for one in RANKINGS}
     told[(branch := f"predicted {kind}")] = "as the model is: times what its branch predicts"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -12,7 +11,7 @@ from typing import Any
 import fcos_d2
 
 from ..errors import FcosError
-from ..files import write_atomically, write_json
+from ..files import require_own_json, write_atomically, write_json
 from ..visualize.charts import alone
 from ..webpage import require_own_page
 from . import page
@@ -28,13 +27,7 @@ _WITH_MAPS, _WITH_ERRORS = "centerness", "errors"  # the sections that show maps
 def require_free(output: Path, pictures: Path | None) -> None:
     """Raise FcosError if something else is where a report would be written."""
     require_own_page(output, page.GENERATOR, "--output")
-    beside = output.with_suffix(".json")
-    try:
-        held = json.loads(beside.read_text(encoding="utf-8")) if beside.exists() else {"generator": page.GENERATOR}
-    except (OSError, ValueError):
-        held = None
-    if not isinstance(held, dict) or held.get("generator") != page.GENERATOR:
-        raise FcosError(f"{beside} is there already and not of `{page.GENERATOR}`: choose another name for --output.")
+    require_own_json(output.with_suffix(".json"), page.GENERATOR, "--output")
     if pictures is not None and (pictures.is_file() or (pictures.is_dir() and any(pictures.iterdir()))):
         raise FcosError(f"{pictures} is there already and not empty: choose another folder for --pictures.")
 
@@ -78,6 +71,8 @@ def _title(m: Material) -> str:
 
 def _told(m: Material, found: Mapping[str, Any]) -> str:
     images = f"{len(m.objects.records):,} images, {m.objects.count:,} objects"
+    if m.tta is not None:
+        images += f", {len(list(m.tta.views()))} views of each image"
     return f"{images}. fcos_d2 {found['version']}, {found['made'].replace('T', ' ')}."
 
 
@@ -93,7 +88,8 @@ def _numbers(m: Material, sections: Mapping[Row, Section]) -> dict[str, Any]:
     return {
         "generator": page.GENERATOR, "version": fcos_d2.__version__, "command": shlex.join(m.command),
         "made": datetime.now().astimezone().isoformat(timespec="seconds"), "weights": m.weights, "data": m.data,
-        "split": m.split or None, "dataset": m.objects.dataset, "sections": told,
+        "split": m.split or None, "dataset": m.objects.dataset, "tta": m.tta and vars(m.tta),
+        "sections": told,
     }  # fmt: skip
 
 

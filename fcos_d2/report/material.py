@@ -28,9 +28,11 @@ from ..evaluation.tally import tallying
 from ..evaluation.thresholds import Scored, choose
 from ..modeling.meta_arch import FCOS
 from ..modeling.selector import Selector
+from ..predict.tta import DetectorWithTTA
 from ..train.job import config_to_evaluate
 from ..train.trainer import LazyTrainer
 from ..weights.thresholds import Thresholds
+from ..zoo.tta import TTA
 
 __all__ = ["IOU", "Material", "gather"]
 
@@ -48,6 +50,7 @@ class Material:
         weights: the checkpoint.
         split: part of the data; "" for that of a config.
         ledger: what became of each object and detection; `None` where nobody asks, or the model is not FCOS.
+        tta: the views of each image that were looked at; `None` for one look at each.
     """
 
     objects: Objects
@@ -59,6 +62,7 @@ class Material:
     format: str | None
     command: Sequence[str]
     ledger: ErrorLedger | None = None
+    tta: TTA | None = None
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -77,6 +81,14 @@ class Material:
     def thresholds(self) -> Thresholds | None:
         """The thresholds that suit these images; `None` with too few objects."""
         return choose(self.scored)
+
+    @property
+    def several_looks(self) -> str:
+        """Why what belongs to one look at an image is not there; "" where it is."""
+        if self.tta is None:
+            return ""
+        views = len(list(self.tta.views()))
+        return f"This is of one look at each image, and the test-time augmentation has {views}: --tta none shows it."
 
     @property
     def min_score(self) -> float:
@@ -127,15 +139,17 @@ def gather(
     with tempfile.TemporaryDirectory() as folder:
         cfg.train.output_dir = folder
         trainer = LazyTrainer(cfg, eval_only=True, console=False, folder=folder)
+        model, tta = trainer.bare_model, None if trainer.tta is None or trainer.tta.is_identity else trainer.tta
         with audience.progress("looking at images", len(objects.records)) as progress:
             tell: Callable[[int], Any] = progress.update
             loader = build_test_loader(cfg, dataset)
-            observed = observe(trainer.bare_model, loader, objects, RANKINGS, places, tell)
+            detector = model if tta is None else DetectorWithTTA(model, tta)
+            observed = observe(detector, loader, objects, RANKINGS, places, tell)
         made = Material(
             objects, observed, shown, str(cfg.train.init_checkpoint), options["data"],
-            options["split"] if options["data"] else "", options["format"], command,
+            options["split"] if options["data"] else "", options["format"], command, tta=tta,
         )  # fmt: skip
-        model = trainer.bare_model
+        keep_errors = keep_errors and tta is None
         if keep_errors and isinstance(model, FCOS) and isinstance(model.dense.selector, Selector):
             made = replace(made, ledger=_ledger(made, model, build_test_loader(cfg, dataset), audience))
     return made

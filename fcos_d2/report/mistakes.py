@@ -76,7 +76,8 @@ def _without_causes(m: Material) -> Section:
         f"With the score threshold {m.min_score:.3f} and an IoU of {IOU:g}: "
         + ", ".join(f"{count} {name}" for name, count in counts.items()) + ".",
     ]  # fmt: skip
-    absent = ["The causes of errors are left out: they are told of FCOS alone."]
+    why = m.several_looks or "They are told of FCOS alone."
+    absent = [f"The causes of errors are left out. {why}"]
     return Section(text, pictures=pictures, numbers={"iou": IOU, "score": m.min_score, **counts}, absent=absent)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from . import accuracy, centers, mistakes, surroundings
+from . import accuracy, centers, learnable, mistakes, surroundings
 from .material import Material
 from .parts import Section
 
@@ -35,6 +35,7 @@ SECTIONS = (
     Row("calibration", "Calibration", "", mistakes.calibration),
     Row("confusion", "Confusion of classes", "", mistakes.matrix),
     Row("data", "The data", "", surroundings.data),
+    Row("learnable", "What can be learned of the data", "Tables 1 and 2", learnable.learnable),
     Row("config", "Config", "", surroundings.config),
     Row("environment", "Environment", "", surroundings.environment),
 )

@@ -26,7 +26,7 @@ try:
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["ANALYSIS", "DEMO", "DEMO_IMAGES", "EVALUATION", "TRAINING", "Kind", "Workspace", "default_folder"]
+__all__ = ["ANALYSIS", "DEMO", "DEMO_IMAGES", "EVALUATION", "FIGURE", "TRAINING", "Kind", "Workspace", "default_folder"]
 
 _MARKER = ".fcos_d2.json"
 
@@ -59,6 +59,9 @@ EVALUATION = Kind("evaluation", "fcos eval", (
     "errors.jpg", "recall.png",
 ))  # fmt: skip
 ANALYSIS = Kind("analysis", "fcos analyze", ("analysis.json", "suggested.py", "unlearnable-*.jpg"))
+FIGURE = Kind(
+    "figure", "fcos paper", tuple(f"{name}[0-9]-*.{kind}" for name in ("figure", "table") for kind in ("svg", "jpg"))
+)
 
 
 @dataclass
@@ -231,7 +234,7 @@ def _matching(folder: Path, patterns: Sequence[str]) -> set[str]:
 
 def _holds(folder: Path) -> Kind | None:
     """What is in a folder; for one without a marker, what its files say."""
-    kinds = {kind.name: kind for kind in (DEMO, TRAINING, EVALUATION, ANALYSIS)}
+    kinds = {kind.name: kind for kind in (DEMO, TRAINING, EVALUATION, ANALYSIS, FIGURE)}
     kind = kinds.get(str(_marker(folder).get("holds")))
     if kind is None:
         alone = (folder / "training.jsonl").is_file() or _names(folder) - _matching(folder, DEMO.files) == {"data"}

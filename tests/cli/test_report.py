@@ -111,6 +111,10 @@ def test_its_numbers_are_those_of_the_evaluation(fcos: Callable, words: list[str
     assert errors["detections"] >= summary["kept"] and sum(errors["misses_percent"].values()) == pytest.approx(100)
     counts = [sum(row) for row in found["confusion"]["matrix"][:-1]]
     assert counts == list(found["data"]["by_class"].values()) and sum(counts) == summary["objects"]
+    learnable, levels = found["learnable"], found["learnable"]["levels"]
+    assert learnable["boxes"] == summary["objects"] and 0.9 < learnable["best_possible_recall"] <= 1
+    assert sum(one["positives"] for one in levels) == learnable["positives"] > learnable["boxes"]
+    assert all(0 <= row["here"] <= 1 for row in learnable["paper"]) and not sum(learnable["unlearnable"].values())
     assert set(found["environment"]["versions"]) >= {"torch", "fcos_d2", "detectron2"}
 
 
@@ -128,6 +132,19 @@ def test_each_picture_has_the_command_that_makes_it(fcos: Callable, made: Path, 
         else:
             assert base64.b64encode(data).decode() in text
     assert set(json.loads(Path("again.json").read_text(encoding="utf-8"))["sections"]) == {section}
+
+
+def test_several_looks_at_each_image(fcos: Callable, words: list[str]) -> None:
+    """Test-time augmentation counts as in `fcos eval`; what is of one look says so, and how to have it."""
+    sections = ("summary", "centerness", "score-iou", "rankings", "errors")
+    done = fcos("report", *words, "--tta", "flip", *(x for key in sections for x in ("--only", key)), "-o", "two.html")
+    assert done.code == 0 and "2 views of each image" in Path("two.html").read_text(encoding="utf-8")
+    found = json.loads(Path("two.json").read_text(encoding="utf-8"))
+    expected = json.loads(fcos("eval", *words, "--tta", "flip", "--json", "-o", "evaluated").out)
+    assert found["tta"]["flip"] and "--tta flip" in found["command"]
+    assert found["sections"]["summary"]["AP"] == pytest.approx(expected["AP"], abs=1e-6)
+    for key in sections[1:]:
+        assert "--tta none" in found["sections"][key]["left_out"][0], key
 
 
 def test_nothing_of_somebody_else_is_replaced(fcos: Callable, words: list[str], made: Path) -> None:
