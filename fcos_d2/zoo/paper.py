@@ -131,8 +131,8 @@ _TABLE_8 = Published(
         "FCOS": "FCOS, 66K samples",
     },
     method=(
-        "The original counts boxes a pixel larger; here they are as they are. Both match one proposal to each object; an "
-        "image for which nothing is proposed counts.",
+        "The original counts boxes a pixel larger than here. Both match one proposal to each object; an image without "
+        "proposals counts here.",
     ),
 )  # fmt: skip
 _TABLE_9 = Published(
@@ -166,7 +166,10 @@ PAPER: Mapping[str, Published] = {
     "table9": _TABLE_9,
     "figure3": Published(
         "Centerness over pictures", "a drawing", DETECTOR, section="centerness",
-        method=("The paper draws the centerness of one object; here it is that of the network, beside what it should be.", "The paper gives no numbers."),
+        method=(
+            "The paper draws the centerness of one object; here it is that of the network, beside what it should be.",
+            "The paper gives no numbers.",
+        ),
     ),
     "figure4": _curve("AP50", "0.5", "precision-recall-50"), "figure5": _curve("AP75", "0.75", "precision-recall-75"),
     "figure6": _curve("AP90", "0.9", "precision-recall-90"),
