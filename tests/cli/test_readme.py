@@ -194,7 +194,10 @@ def test_python_configures_as_the_command_does(home: Path, monkeypatch: pytest.M
 
 @pytest.mark.parametrize(
     "page",
-    ["docs/detecting.md", "docs/inference.md", "docs/train-your-own-data.md", "docs/rewriting.md", "docs/proposals.md"],
+    [
+        "docs/detecting.md", "docs/inference.md", "docs/train-your-own-data.md", "docs/rewriting.md",
+        "docs/proposals.md", "docs/paper.md",
+    ],
 )
 def test_programs_in_the_docs(page: str, run: Callable, home: Path) -> None:
     if not (home / "output" / "mine" / "model_best.pth").is_file():
@@ -207,7 +210,7 @@ def test_programs_in_the_docs(page: str, run: Callable, home: Path) -> None:
         if found.language == "python":
             text = found.text.replace('output="output/mine")', f'output="output/mine", {SHORTLY})')
             run(text, **names)
-    for found, words in called(r"^fcos (detect|bench)"):
+    for found, words in called(r"^fcos (detect|bench|paper)"):
         if found.page == page:
             short = ("--size", "64x64", "--seconds", "0.1") if words[1] == "bench" else ()
             run([*words, *short])
