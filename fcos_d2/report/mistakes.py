@@ -17,7 +17,7 @@ from ..visualize.boxes import Drawable
 from ..visualize.charts import calibration_chart
 from ..visualize.crops import Crop, tile_around
 from .material import IOU, Material
-from .parts import Picture, Section, Table, number, photo
+from .parts import Picture, Section, Table, number, percent, photo
 
 __all__ = ["calibration", "errors", "matrix"]
 
@@ -37,7 +37,7 @@ def errors(m: Material) -> Section:
     ]
     tables = [
         Table((what, "how many", "share", "what it means"), [
-            (cause, str(count), f"{told[f'{key}_percent'][cause]:.1f} %", meanings[cause])
+            (cause, str(count), percent(told[f"{key}_percent"][cause], 100), meanings[cause])
             for cause, count in told[key].items()
         ])
         for what, key, meanings in (("missed", "misses", MISSES), ("wrongly found", "false_alarms", FALSE_ALARMS))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
@@ -15,6 +16,7 @@ from .sections import Row
 __all__ = ["GENERATOR", "write"]
 
 GENERATOR = "fcos report"
+_NUMBER = re.compile(r"[-+]?\d[\d.,]*(\s?%| of \d+)?|–")  # a cell that stands to the right of its column
 
 _LIGHT, _DARK = (
     ";".join(f"--{name}:{pair[k]}" for name, pair in {
@@ -52,12 +54,13 @@ p{max-width:48rem}
 table{margin:0;font-size:.88rem;font-variant-numeric:tabular-nums}
 caption{caption-side:bottom;text-align:left;font-size:.8rem;color:var(--dim);padding-top:.4rem}
 th{color:var(--dim);font-weight:600}td,th{padding:.3rem .7rem}
+.words{text-align:left}
 .matrix td:not(:first-child){text-align:center;min-width:2.6rem;
 background:color-mix(in srgb,var(--s1) calc(var(--share)*70%),transparent)}
 .matrix th:not(:first-child){text-align:center}
 .pictures{gap:1rem;align-items:flex-start}
 .pictures figure{max-width:none;flex:0 1 13.4rem}
-.charts figure{flex:1 1 19rem;max-width:27rem}
+.charts figure{flex:1 1 17.5rem;max-width:27rem}
 figure svg,figure img{display:block;width:100%;height:auto}
 figcaption{margin-top:.3rem;line-height:1.4}
 details summary{cursor:pointer;color:var(--dim);font-size:.75rem}
@@ -72,7 +75,8 @@ nav{position:sticky;top:1.2rem;align-self:start}nav ul{flex-direction:column}}
 section{padding:1rem}}
 @page{margin:14mm 12mm}
 @media print{body{font-size:11px}nav,.how{display:none}.body{display:block;padding:0}header{padding:0 0 1rem}
-section{border:0;border-radius:0;padding:.6rem 0;margin:0}h2{break-after:avoid}figure,table,.tiles{break-inside:avoid}
+section{border:0;border-radius:0;padding:.6rem 0;margin:0}h2,h3,section>p{break-after:avoid}
+.pictures:not(.charts) figure{flex:0 1 calc(25% - .75rem)}figure,table,.tiles{break-inside:avoid}
 .scroll{overflow:visible}pre{max-height:none}details::details-content{content-visibility:visible;height:auto}}
 """
 )
@@ -102,8 +106,8 @@ def write(path: Path, title: str, told: str, sections: Mapping[Row, Section], co
 def _section(row: Row, section: Section, command: Sequence[str]) -> Iterator[str]:
     paper = f" <small>as {escaped(row.paper)} of the paper</small>" if row.paper else ""
     yield f'<section id="{row.key}"><h2>{escaped(row.title)}{paper}</h2>'
-    yield from (f"<p>{escaped(text)}</p>" for text in section.text)
-    yield from (f'<p class="absent">{escaped(text)}</p>' for text in section.absent)
+    yield from (f"<p>{_sentences(text)}</p>" for text in section.text)
+    yield from (f'<p class="absent">{_sentences(text)}</p>' for text in section.absent)
     if section.tiles:
         tiles = "".join(
             f"<div><b>{escaped(value)}</b><span>{escaped(what)}</span></div>" for what, value in section.tiles
@@ -127,14 +131,22 @@ def _figure(picture: Picture, how: str) -> str:
     return f"<figure>{shown}<figcaption>{caption}{command}</figcaption></figure>"
 
 
+def _sentences(text: str) -> str:
+    """Text in which commands stand between backquotes."""
+    return re.sub(r"`([^`]+)`", r"<code>\1</code>", escaped(text))
+
+
 def _table(table: Table) -> str:
-    heads = "".join(f'<th scope="col">{escaped(head)}</th>' for head in table.heads)
+    columns = [[cell for cell in column if cell] for column in zip(*table.rows)]
+    kinds = [' class="words"' if column and not all(map(_NUMBER.fullmatch, column)) else "" for column in columns]
+    kinds = kinds if table.rows and table.shades is None else [""] * len(table.heads)
+    heads = "".join(f'<th scope="col"{kind}>{escaped(head)}</th>' for head, kind in zip(table.heads, kinds))
     lines = []
     for i, row in enumerate(table.rows):
         cells = [f"<td>{escaped(row[0])}</td>"]
         for j, cell in enumerate(row[1:]):
             shade = "" if table.shades is None else f' style="--share:{table.shades[i][j]:.3f}"'
-            cells.append(f"<td{shade}>{escaped(cell)}</td>")
+            cells.append(f"<td{kinds[j + 1]}{shade}>{escaped(cell)}</td>")
         lines.append(f"<tr>{''.join(cells)}</tr>")
     caption = f"<caption>{escaped(table.caption)}</caption>" if table.caption else ""
     kind = ' class="matrix"' if table.shades is not None else ""

@@ -79,4 +79,5 @@ def number(value: float | None, digits: int = 3) -> str:
 
 
 def percent(part: float, whole: float) -> str:
-    return f"{100 * part / whole:.1f} %" if whole else "–"
+    """A share, whose sign stays in its line."""
+    return f"{100 * part / whole:.1f}\N{NO-BREAK SPACE}%" if whole else "–"

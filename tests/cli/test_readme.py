@@ -195,8 +195,12 @@ def test_python_configures_as_the_command_does(home: Path, monkeypatch: pytest.M
 @pytest.mark.parametrize(
     "page",
     [
-        "docs/detecting.md", "docs/inference.md", "docs/train-your-own-data.md", "docs/rewriting.md",
-        "docs/proposals.md", "docs/paper.md",
+        "docs/detecting.md",
+        "docs/inference.md",
+        "docs/train-your-own-data.md",
+        "docs/rewriting.md",
+        "docs/proposals.md",
+        "docs/paper.md",
     ],
 )
 def test_programs_in_the_docs(page: str, run: Callable, home: Path) -> None:
