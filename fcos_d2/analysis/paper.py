@@ -102,6 +102,6 @@ def compare_labels(name: str, parts: Mapping[str, Objects], data: str) -> Compar
         "thresholds": [f"There are none. With center sampling, the radius is {RADIUS:g} strides."],
         "model": ["None is needed: pictures are resized as in the paper (800 px, at most 1333), and locations assigned "
                   "by its rules, whatever your detector does; `fcos analyze` counts by a detector's own."],
-        "method": published.method,
+        "method": list(published.method),
     }  # fmt: skip
     return Comparison(name, published, here, differs)

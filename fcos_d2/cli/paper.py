@@ -25,7 +25,10 @@ if TYPE_CHECKING:
 GENERATOR = "fcos paper"
 _UNKNOWN = "not confirmed"
 # Options that say nothing about labels.
-_OF_DETECTORS = ("weights", "model", "tta", "val_fraction", "output", "overrides")
+_OF_DETECTORS = {
+    "--weights": "weights", "--config": "model", "--tta": "tta", "--val-fraction": "val_fraction", "--output": "output",
+    "KEY=VALUE": "overrides",
+}  # fmt: skip
 
 
 class _Name(click.ParamType):
@@ -94,7 +97,8 @@ def _is_given(option: str) -> bool:
 
 def _of_labels(session: Session, name: str, split: str | None, output: Path | None, options: Any) -> Comparison:
     check(data=options["data"], format=options["format"], need=() if split is None else (split,))
-    if idle := [f"--{key.replace('_', '-')}" for key in _OF_DETECTORS if (options | {"output": output})[key]]:
+    given = {**options, "output": output}
+    if idle := [said for said, key in _OF_DETECTORS.items() if given[key]]:
         session.say(f"{name} is made of labels alone, so this changes nothing: {', '.join(idle)}.")
     from ..analysis import read_objects
     from ..analysis.paper import compare_labels

@@ -128,7 +128,7 @@ def _levels(own: dict[str, Any]) -> Picture:
 
 def _examples(objects: Objects, those: list[Lost]) -> Iterator[Picture]:
     """Some objects that are never learned, by their reason."""
-    by_reason = defaultdict(list)
+    by_reason: dict[str, list[Lost]] = defaultdict(list)
     for one in those:
         by_reason[one.reason].append(one)
     for reason in LOST:

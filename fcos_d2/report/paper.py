@@ -8,8 +8,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from detectron2.data import DatasetCatalog
-
 from ..analysis.paper import Comparison
 from ..evaluation.breakdown import Objects
 from ..evaluation.proposals import LIMITS
@@ -61,13 +59,12 @@ def _of_detector(name: str, options: Mapping[str, Any], audience: Any) -> tuple[
     if "curves" in section.numbers:
         rows = {label: {**found, "most recall": _most_recall(section, published.columns[0], label)}
                 for label, found in rows.items()}  # fmt: skip
-    differs = {
-        "data": [_data(m.objects, options, len(m.names))], **of_detector(m.cfg, m.weights), "method": published.method,
-    }  # fmt: skip
+    setting = of_detector(m.cfg, m.weights)
     if m.tta is not None:
-        differs["model"].append(
+        setting["model"].append(
             f"Each image is looked at in {len(list(m.tta.views()))} views (test-time augmentation)."
         )
+    differs = {"data": [_data(m.objects, options)], **setting, "method": list(published.method)}
     more = {"numbers": section.numbers}
     here = {_part(m): rows} if published.columns else {}
     return Comparison(name, published, here, differs, more, section.absent), section
@@ -83,19 +80,18 @@ def _part(m: Material) -> str:
     return m.split or "here"
 
 
-def _data(objects: Objects, options: Mapping[str, Any], classes: int) -> str:
+def _data(objects: Objects, options: Mapping[str, Any]) -> str:
     where = Path(options["data"]).resolve().name if options["data"] is not None else objects.dataset
     part = f"{options['split']} of {where}" if options["data"] is not None else where
     return (
         f"Published: COCO minival, 5,000 images, 80 classes. Here: {part}, {len(objects.records):,} images with "
-        f"{objects.count:,} objects; number of classes: {classes}."
+        f"{objects.count:,} objects; number of classes: {len(objects.class_names)}."
     )
 
 
 def _of_proposals(name: str, options: Mapping[str, Any], audience: Any) -> Comparison:
     """Table 8: what the first stage of a detector proposes."""
     cfg, dataset = config_to_evaluate(Path(), **options)
-    shown = cfg.copy()
     with tempfile.TemporaryDirectory() as folder:
         cfg.train.output_dir = folder
         trainer = LazyTrainer(cfg, eval_only=True, console=False, folder=folder)
@@ -108,11 +104,9 @@ def _of_proposals(name: str, options: Mapping[str, Any], audience: Any) -> Compa
     if isinstance(generator, FCOSProposals):
         label = "FCOS" if getattr(generator.dense.head, "quality", None) is not None else "FCOS without centerness"
     found = {f"AR@{limit}": trainer.recall.average("", limit) for limit in LIMITS}
-    objects = Objects.of(dataset)
-    differs = {
-        "data": [_data(objects, options, len(objects.class_names))],
-        **of_proposals(shown, str(cfg.train.init_checkpoint), generator), "method": PAPER[name].method,
-    }  # fmt: skip
-    more = {"recall": trainer.recall.curve(), "images": len(DatasetCatalog.get(dataset))}
-    return Comparison(name, PAPER[name], {options["split"] if options["data"] is not None else "here": {label: found}},
-                      differs, more)  # fmt: skip
+    objects, weights = Objects.of(dataset), str(cfg.train.init_checkpoint)
+    setting = of_proposals(cfg, weights, generator)
+    differs = {"data": [_data(objects, options)], **setting, "method": list(PAPER[name].method)}
+    more = {"recall": trainer.recall.curve(), "images": len(objects.records)}
+    part = options["split"] if options["data"] is not None else "here"
+    return Comparison(name, PAPER[name], {part: {label: found}}, differs, more)

@@ -9,7 +9,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import torch
 from console import environment, install
 from detectron2.config import instantiate
 
@@ -111,11 +110,10 @@ def test_a_figure_is_files(fcos: Callable, words: list[str]) -> None:
 def test_a_table_of_proposals(fcos: Callable, words: list[str], tmp_path: Path) -> None:
     """As `fcos eval --proposals` has it; a detector that proposes nothing is refused in a sentence."""
     done = fcos("paper", "table8", *words)
-    assert done.code == 1 and done.err.count("\n") == 1 and "proposes nothing" in done.err
+    assert done.code == 1 and "proposes nothing" in done.err and "Traceback" not in done.err
     cfg = load_config("fcos_rpn_R_18_slim_FPN_small", ["dataloader.test.mapper.augmentations[0].short_edge_length=64"])
     model = {"model": instantiate(cfg.model).state_dict(), "class_names": ["circle", "square", "star"]}
     save(tmp_path / "w.pth", {**model, "config": dump_config(cfg)})
-    torch.manual_seed(0)
     words = ["--weights", str(tmp_path / "w.pth"), *words[2:]]
     done = fcos("paper", "table8", *words, "--json")
     assert done.code == 0, done.err
