@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -103,7 +104,8 @@ def _of_proposals(name: str, options: Mapping[str, Any], audience: Any) -> Compa
     label = type(generator).__name__
     if isinstance(generator, FCOSProposals):
         label = "FCOS" if getattr(generator.dense.head, "quality", None) is not None else "FCOS without centerness"
-    found = {f"AR@{limit}": trainer.recall.average("", limit) for limit in LIMITS}
+    shares = {f"AR@{limit}": trainer.recall.average("", limit) for limit in LIMITS}
+    found = {column: None if math.isnan(share) else share for column, share in shares.items()}
     objects, weights = Objects.of(dataset), str(cfg.train.init_checkpoint)
     setting = of_proposals(cfg, weights, generator)
     differs = {"data": [_data(objects, options)], **setting, "method": list(PAPER[name].method)}
