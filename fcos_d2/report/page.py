@@ -46,11 +46,15 @@ nav a:hover,nav a:focus-visible{background:var(--soft);color:var(--ink)}
 section{background:var(--card);border:1px solid var(--line);border-radius:.8rem;padding:1.2rem 1.3rem;margin:0 0 1.2rem;
 scroll-margin-top:1rem}
 p{max-width:48rem}
-.tiles{display:grid;grid-template-columns:repeat(auto-fit,minmax(max(6rem,22%),1fr));gap:.6rem;margin:1rem 0}
+.tiles{display:grid;grid-template-columns:repeat(auto-fit,minmax(max(6.5rem,22%),1fr));gap:.6rem;margin:1rem 0}
 .tiles div{background:var(--soft);border-radius:.6rem;padding:.7rem .6rem .7rem .8rem}
 .tiles b{display:block;white-space:nowrap;font-size:1.4rem;line-height:1.2;font-variant-numeric:tabular-nums}
 .tiles span{font-size:.78rem;color:var(--dim)}
-.scroll{overflow-x:auto;margin:.8rem 0}
+.scroll{overflow-x:auto;margin:.8rem 0;
+background:linear-gradient(90deg,var(--card) 2rem,transparent) left/3rem 100% no-repeat local,
+linear-gradient(270deg,var(--card) 2rem,transparent) right/3rem 100% no-repeat local,
+linear-gradient(90deg,var(--line),transparent) left/.6rem 100% no-repeat scroll,
+linear-gradient(270deg,var(--line),transparent) right/.6rem 100% no-repeat scroll}
 table{margin:0;font-size:.88rem;font-variant-numeric:tabular-nums}
 caption{caption-side:bottom;text-align:left;font-size:.8rem;color:var(--dim);padding-top:.4rem}
 th{color:var(--dim);font-weight:600}td,th{padding:.3rem .7rem}
@@ -71,13 +75,13 @@ overflow:auto;white-space:pre-wrap;overflow-wrap:anywhere}
 footer{max-width:76rem;margin:0 auto;padding:0 1rem 2rem;font-size:.8rem;color:var(--dim)}
 @media (min-width:70rem){.body{grid-template-columns:13rem minmax(0,1fr);gap:1.6rem}
 nav{position:sticky;top:1.2rem;align-self:start}nav ul{flex-direction:column}}
-@media (max-width:32rem){.pictures:not(.charts) figure{flex:0 1 calc(50% - .5rem)}td,th{padding:.3rem .45rem}
+@media (max-width:32rem){.pictures:not(.charts) figure{flex:0 1 calc(50% - .5rem)}td,th{padding:.3rem .4rem;font-size:.8rem}
 section{padding:1rem}}
 @page{margin:14mm 12mm}
 @media print{body{font-size:11px}nav,.how{display:none}.body{display:block;padding:0}header{padding:0 0 1rem}
 section{border:0;border-radius:0;padding:.6rem 0;margin:0}h2,h3,section>p{break-after:avoid}
 .pictures:not(.charts) figure{flex:0 1 calc(25% - .75rem)}figure,table,.tiles{break-inside:avoid}
-.scroll{overflow:visible}pre{max-height:none}details::details-content{content-visibility:visible;height:auto}}
+.scroll{overflow:visible;background:none}pre{max-height:none}details::details-content{content-visibility:visible;height:auto}}
 """
 )
 
