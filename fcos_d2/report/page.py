@@ -64,7 +64,7 @@ background:color-mix(in srgb,var(--s1) calc(var(--share)*70%),transparent)}
 .matrix th:not(:first-child){text-align:center}
 .pictures{gap:1rem;align-items:flex-start}
 .pictures figure{max-width:none;flex:0 1 13.4rem}
-.charts figure{flex:1 1 17.5rem;max-width:27rem}
+.charts figure{flex:1 1 19rem;max-width:27rem}
 figure svg,figure img{display:block;width:100%;height:auto}
 figcaption{margin-top:.3rem;line-height:1.4}
 details summary{cursor:pointer;color:var(--dim);font-size:.75rem}
@@ -79,7 +79,7 @@ nav{position:sticky;top:1.2rem;align-self:start}nav ul{flex-direction:column}}
 section{padding:1rem}}
 @page{margin:14mm 12mm}
 @media print{body{font-size:11px}nav,.how{display:none}.body{display:block;padding:0}header{padding:0 0 1rem}
-section{border:0;border-radius:0;padding:.6rem 0;margin:0}h2,h3,section>p{break-after:avoid}
+section{border:0;border-radius:0;padding:.6rem 0;margin:0}h2,h3,section>p{break-after:avoid}p{break-inside:avoid}
 .pictures:not(.charts) figure{flex:0 1 calc(25% - .75rem)}figure,table,.tiles{break-inside:avoid}
 .scroll{overflow:visible;background:none}pre{max-height:none}details::details-content{content-visibility:visible;height:auto}}
 """
