@@ -177,6 +177,8 @@ def _numbers(found: Comparison) -> Table:
         is_theirs = line.whose == "published"
         missing = _UNKNOWN if is_theirs else "–"
         cells = [missing if number is None else f"{number:.{digits}f}" for number in line.numbers]
+        if is_theirs and set(cells) == {_UNKNOWN}:
+            cells = [_UNKNOWN, *("" for _ in cells[1:])]
         label = line.label if line.label != before else ""
         style = "" if is_theirs else "bold green"
         table.add_row(

@@ -43,8 +43,8 @@ def of_detector(cfg: DictConfig, weights: str) -> dict[str, list[str]]:
     return {
         "boxes": [_boxes(bool(OmegaConf.select(cfg, "model.inclusive_far_corner")))],
         "thresholds": [
-            "Published: class scores above 0.05, suppression from an IoU of 0.5, ranked by class × centerness. "
-            f"Here: {told}."
+            "Published: class scores above 0.05, suppression from an IoU of 0.5 (as RetinaNet), ranked by class × "
+            f"centerness. Here: {told}."
         ],
         "model": [_model(cfg, weights), *_choices(cfg, "model.dense")],
     }  # fmt: skip

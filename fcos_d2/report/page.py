@@ -75,11 +75,12 @@ overflow:auto;white-space:pre-wrap;overflow-wrap:anywhere}
 footer{max-width:76rem;margin:0 auto;padding:0 1rem 2rem;font-size:.8rem;color:var(--dim)}
 @media (min-width:70rem){.body{grid-template-columns:13rem minmax(0,1fr);gap:1.6rem}
 nav{position:sticky;top:1.2rem;align-self:start}nav ul{flex-direction:column}}
-@media (max-width:32rem){.pictures:not(.charts) figure{flex:0 1 calc(50% - .5rem)}td,th{padding:.3rem .4rem;font-size:.8rem}
-section{padding:1rem}}
+@media (max-width:32rem){.pictures:not(.charts) figure{flex:0 1 calc(50% - .5rem)}
+td,th{padding:.3rem .4rem;font-size:.8rem}section{padding:1rem}}
 @page{margin:14mm 12mm}
 @media print{body{font-size:11px}nav,.how{display:none}.body{display:block;padding:0}header{padding:0 0 1rem}
-section{border:0;border-radius:0;padding:.6rem 0;margin:0}h2,h3,section>p{break-after:avoid}p{break-inside:avoid}
+section{border:0;border-radius:0;padding:.6rem 0;margin:0}h2,h3,section>p{break-after:avoid}
+p{break-inside:avoid}
 .pictures:not(.charts) figure{flex:0 1 calc(25% - .75rem)}figure,table,.tiles{break-inside:avoid}
 .scroll{overflow:visible;background:none}pre{max-height:none}details::details-content{content-visibility:visible;height:auto}}
 """

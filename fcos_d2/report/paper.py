@@ -65,7 +65,7 @@ def _of_detector(name: str, options: Mapping[str, Any], audience: Any) -> tuple[
         setting["model"].append(
             f"Each image is looked at in {len(list(m.tta.views()))} views (test-time augmentation)."
         )
-    differs = {"data": [_data(m.objects, options)], **setting, "method": list(published.method)}
+    differs = {"data": [_data(m.objects, options), *_some(rows)], **setting, "method": list(published.method)}
     more = {"numbers": section.numbers}
     here = {_part(m): rows} if published.columns else {}
     return Comparison(name, published, here, differs, more, section.absent), section
@@ -88,6 +88,15 @@ def _data(objects: Objects, options: Mapping[str, Any]) -> str:
         f"Published: COCO minival, 5,000 images, 80 classes. Here: {part}, {len(objects.records):,} images with "
         f"{objects.count:,} objects; number of classes: {len(objects.class_names)}."
     )
+
+
+def _some(rows: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """How many objects overlap, of a table that is of the images with such."""
+    row = rows.get("with overlapping objects")
+    if row is None:
+        return []
+    told = f"{row['images']:,} images have overlapping objects, {row['overlapping']:,} of {row['objects']:,} in them"
+    return [f"Here {told}."]
 
 
 def _of_proposals(name: str, options: Mapping[str, Any], audience: Any) -> Comparison:

@@ -103,7 +103,7 @@ _TABLE_5 = Published(
         "oracle": "the truth in its place",
     },
     method=(
-        "The paper's row without centerness is a training without the branch; here the same network is ranked so.",
+        "The paper's row without centerness is a training without the branch; here one network is ranked without it.",
         "The paper tells of a detector with the true centerness in its text; that number is not confirmed.",
     ),
 )  # fmt: skip
