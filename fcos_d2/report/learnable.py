@@ -82,7 +82,7 @@ def _papers(rows: list[dict[str, Any]]) -> Table:
     heads = ("by the paper's rules, 800 px", "levels", "COCO, published", "here", "with center sampling")
     lines = [(quantity, levels, number(one["published"], 4), number(one["here"], 4), number(other["here"], 4))
              for (quantity, levels), (one, other) in pairs.items()]  # fmt: skip
-    return Table(heads, lines, "Published of COCO minival; with center sampling nothing was.")
+    return Table(heads, lines, "The published numbers are of COCO minival, without center sampling.")
 
 
 def _said(own: dict[str, Any], missing: int, found: Assignment) -> str:

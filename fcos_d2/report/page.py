@@ -80,7 +80,7 @@ td,th{padding:.3rem .4rem;font-size:.8rem}section{padding:1rem}}
 @page{margin:14mm 12mm}
 @media print{body{font-size:11px}nav,.how{display:none}.body{display:block;padding:0}header{padding:0 0 1rem}
 section{border:0;border-radius:0;padding:.6rem 0;margin:0}h2,h3,section>p{break-after:avoid}
-p{break-inside:avoid}
+p,h3{break-inside:avoid}.matrix td{-webkit-print-color-adjust:exact;print-color-adjust:exact}
 .pictures:not(.charts) figure{flex:0 1 calc(25% - .75rem)}figure,table,.tiles{break-inside:avoid}
 .scroll{overflow:visible;background:none}pre{max-height:none}details::details-content{content-visibility:visible;height:auto}}
 """
