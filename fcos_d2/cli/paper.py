@@ -140,7 +140,7 @@ def _listed() -> Result:
         table.add_column(head)
     for name, one in PAPER.items():
         table.add_row(Text(name, "bold"), one.title, NEEDS[one.needs])
-    told = [
+    told: list[RenderableType] = [
         Text("Tables and figures of arXiv:1904.01355 that can be made on other data", "bold"), table,
         Text("Tables 3, 4 and 7 compare trainings on COCO.", "dim"),
         Text("  fcos paper table1 --data DIR", "cyan"),

@@ -53,6 +53,8 @@ def of_detector(cfg: DictConfig, weights: str) -> dict[str, list[str]]:
 def of_proposals(cfg: DictConfig, weights: str, generator: Any) -> dict[str, list[str]]:
     """The same of a network that proposes; `generator` is the part that does."""
     selector = getattr(getattr(generator, "dense", None), "selector", None)
+    iou: Any
+    most: Any
     if isinstance(selector, Selector):
         iou, most = selector.nms_threshold, selector.max_detections
     else:
