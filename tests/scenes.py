@@ -12,8 +12,9 @@ import numpy as np
 import reference
 import torch
 from detectron2.config import instantiate
+from detectron2.modeling import Backbone
 from detectron2.structures import Boxes, Instances
-from torch import Tensor
+from torch import Tensor, nn
 
 from fcos_d2.config.compose import compose
 from fcos_d2.modeling import FCOS_HEAD_REGISTRY, DenseFCOS, FCOSLoss, LocationGrid, LTRBCoder, PointAssigner, Selector
@@ -154,6 +155,38 @@ def detector(recipe: str = "improved", num_classes: int = 3, **backbone: Any) ->
     node.num_classes = num_classes
     for key, value in backbone.items():
         node.backbone.bottom_up[key] = value
+    return instantiate(node)
+
+
+class Steps(Backbone):
+    """A bottom-up network of one convolution for each stage, in the place of one whose depth shows nothing."""
+
+    def __init__(self, out_features: Sequence[str], channels: int = 16) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, channels, 7, stride=2, padding=3)
+        stages = ("res2", "res3", "res4", "res5")
+        self.stages = nn.ModuleDict({name: nn.Conv2d(channels, channels, 3, stride=2, padding=1) for name in stages})
+        self._out_features = list(out_features)
+        self._out_feature_channels = dict.fromkeys(stages, channels)
+        self._out_feature_strides = {name: 4 << i for i, name in enumerate(stages)}
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        x, found = self.stem(x).relu(), {}
+        for name, convolution in self.stages.items():
+            x = found[name] = convolution(x).relu()
+        return {name: found[name] for name in self._out_features}
+
+
+def thin(recipe: str, num_classes: int = 3) -> torch.nn.Module:
+    """A detector of a recipe with one convolution in the place of several equal ones."""
+    node = compose(recipe, "R_18_slim_FPN", "1x").model
+    node.num_classes = num_classes
+    if RECIPES[recipe].head_name == "FCOSHead":
+        for key, usual in (("num_class_convs", 4), ("num_box_convs", 4), ("num_shared_convs", 0)):
+            node.dense.head[key] = min(node.dense.head.get(key, usual), 1)
+    stages = ["res2", "res3", "res4", "res5"][0 if "p2" in RECIPES[recipe].features else 1 :]
+    node.backbone.in_features = stages
+    node.backbone.bottom_up = {"_target_": "scenes.Steps", "out_features": stages}
     return instantiate(node)
 
 

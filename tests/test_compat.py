@@ -12,6 +12,7 @@ import numpy as np
 import PIL
 import pytest
 import torch
+import warm
 from PIL import Image
 
 import fcos_d2
@@ -217,6 +218,7 @@ def test_local_process_group_with_gloo(tmp_path: Path) -> None:
         "if __name__ == '__main__':\n"
         f"    mp.start_processes(work, ('file://{tmp_path}/store', '{tmp_path}/out'), 4, start_method='fork')\n"
     )
-    done = run(code, script=tmp_path / "main.py")
+    (tmp_path / "main.py").write_text(code)
+    done = warm.run([sys.executable, tmp_path / "main.py"], cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "out").read_text() == "[(0, 0, 2), (1, 1, 2), (2, 0, 2), (3, 1, 2)]"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import functools
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
@@ -10,7 +12,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from scenes import detector, image_inputs, random_boxes, total
+from scenes import detector, image_inputs, random_boxes, thin, total
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -33,10 +35,15 @@ def batch_of(kind: str) -> list[dict[str, Any]]:
         return [image_inputs(SIZE, random_boxes(n, SIZE), torch.randint(0, 3, (n,))) for n in BATCHES[kind]]
 
 
-def model_of(recipe: str) -> nn.Module:
-    """The same in every process. Batch norm would see other batches there, so the backbone has none that learns."""
+@functools.cache
+def _made(recipe: str) -> nn.Module:
     torch.manual_seed(3)
-    return detector(recipe, norm="FrozenBN").train()
+    return thin(recipe).train()
+
+
+def model_of(recipe: str) -> nn.Module:
+    """The same in every process. Batch norm would see other batches there, so the backbone has none."""
+    return copy.deepcopy(_made(recipe))
 
 
 def gradients(recipe: str, kind: str, dtype: torch.dtype = torch.float32) -> dict[str, torch.Tensor]:

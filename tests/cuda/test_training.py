@@ -9,16 +9,14 @@ import pytest
 import torch
 from detectron2.config import instantiate
 from fake_cuda import FakeCuda
-from scenes import CPU, detector, distinct, image_inputs, random_boxes, relative
+from scenes import CPU, detector, distinct, image_inputs, random_boxes, relative, thin
 
 from fcos_d2 import zoo
-from fcos_d2.config.compose import compose
 from fcos_d2.config.train_options import TrainOptions
 from fcos_d2.modeling import FCOS
 from fcos_d2.modeling.rewrite import prepare_training
 from fcos_d2.train import LazyTrainer
 from fcos_d2.train.step import Step
-from fcos_d2.zoo.recipes import RECIPES
 from projects_tools.bench.claimed_cuda import CUDA, ClaimedCuda, Wait
 
 pytestmark = pytest.mark.skipif(not torch.backends.cuda.is_built(), reason="asks PyTorch for a build with CUDA")
@@ -60,25 +58,30 @@ def check(model: Any, **options: Any) -> None:
     assert {step.optimizer.state[p]["momentum_buffer"].device for p in trained} == {CUDA}
 
 
-def thin(recipe: str) -> torch.nn.Module:
-    """A detector of a recipe with one convolution in the place of several equal ones."""
-    node = compose(recipe, "R_18_slim_FPN", "1x").model
-    node.num_classes = 3
-    if RECIPES[recipe].head_name == "FCOSHead":
-        for key, usual in (("num_class_convs", 4), ("num_box_convs", 4), ("num_shared_convs", 0)):
-            node.dense.head[key] = min(node.dense.head.get(key, usual), 1)
-    if "p2" in RECIPES[recipe].features:
-        node.backbone.in_features = node.backbone.bottom_up.out_features = ["res2", "res3", "res4", "res5"]
-    return instantiate(node)
-
-
 @pytest.mark.parametrize("recipe", TRAINING)
 def test_a_step_of_every_recipe(recipe: str) -> None:
     check(thin(recipe), clip_grad=1.0)
 
 
-@pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16"])
-@pytest.mark.parametrize("variant", ["fcos_imprv_R_50_FPN_1x", "FCOS_RT_MS_DLA_34_4x", "fcos_imprv_dcnv2_R_50_FPN_1x"])
+@pytest.mark.parametrize(
+    ("variant", "precision"),
+    [
+        ("fcos_imprv_R_50_FPN_1x", "fp32"),
+        ("FCOS_RT_MS_DLA_34_4x", "bf16"),
+        ("fcos_imprv_dcnv2_R_50_FPN_1x", "fp16"),
+        *(
+            pytest.param(variant, precision, marks=pytest.mark.slow)
+            for variant, precision in (
+                ("fcos_imprv_R_50_FPN_1x", "fp16"),
+                ("fcos_imprv_R_50_FPN_1x", "bf16"),
+                ("FCOS_RT_MS_DLA_34_4x", "fp32"),
+                ("FCOS_RT_MS_DLA_34_4x", "fp16"),
+                ("fcos_imprv_dcnv2_R_50_FPN_1x", "fp32"),
+                ("fcos_imprv_dcnv2_R_50_FPN_1x", "bf16"),
+            )
+        ),
+    ],
+)
 def test_a_step_of_networks_and_precisions(variant: str, precision: str) -> None:
     """fp32 in one part, the others in two parts that add up."""
     with torch.device("meta"):

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-import torch.multiprocessing as mp
+import warm
 import workers
 from scenes import relative
 
@@ -19,7 +19,7 @@ CASES = [(name, kind) for name in RECIPES for kind in workers.BATCHES]
 @pytest.fixture(scope="module")
 def results(tmp_path_factory: pytest.TempPathFactory) -> list[dict[tuple[str, str, int], dict[str, Any]]]:
     folder: Path = tmp_path_factory.mktemp("processes")
-    mp.spawn(workers.accumulate, (2, CASES, str(folder)), nprocs=2)
+    warm.processes("accumulate", 2, CASES, str(folder))
     return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(2)]
 
 

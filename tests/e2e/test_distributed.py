@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-import torch.multiprocessing as mp
+import warm
 import workers
 from scenes import relative
 
@@ -22,7 +22,7 @@ LOCAL = [(name, "one process without boxes") for name in OWN]
 def results(tmp_path_factory: pytest.TempPathFactory) -> list[dict[tuple[str, str], dict[str, Any]]]:
     """All cases in one pair of processes: starting them takes longer than the work."""
     folder: Path = tmp_path_factory.mktemp("processes")
-    mp.spawn(workers.work, (2, CASES + LOCAL, str(folder)), nprocs=2)
+    warm.processes("work", 2, CASES + LOCAL, str(folder))
     return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(2)]
 
 

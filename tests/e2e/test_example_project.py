@@ -12,6 +12,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
+import warm
 from console import ROOT, environment, install
 
 from fcos_d2.data.synthetic import generate
@@ -20,7 +21,7 @@ FCOS = install(Path(tempfile.mkdtemp(prefix="fcos-example-")))
 
 
 def run(*words: object, cwd: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([*map(str, words)], cwd=cwd, env=environment(), text=True, capture_output=True)
+    return warm.run(words, cwd=cwd, env=environment())
 
 
 @pytest.fixture(scope="module")

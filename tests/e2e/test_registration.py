@@ -45,7 +45,7 @@ def run(*words: object, cwd: Path, **more: str) -> subprocess.CompletedProcess[s
     )
 
 
-@pytest.mark.parametrize("name", ["fcos", "fcos.py"])
+@pytest.mark.parametrize("name", ["fcos", pytest.param("fcos.py", marks=pytest.mark.slow)])
 def test_a_users_script_of_that_name_gets_everything(tmp_path, name):
     script = tmp_path / name
     script.write_text(f"#!{sys.executable}\n{REGISTERED.format(root=str(ROOT))}")

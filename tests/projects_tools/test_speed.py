@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+import warm
 from click.testing import CliRunner
 
 from fcos_d2.errors import FcosError
@@ -276,7 +276,7 @@ def test_the_command_writes_what_it_found(tmp_path: Path) -> None:
 def test_the_command_in_a_process_of_its_own() -> None:
     """The package is run as README and docs say; a wrong peer is one sentence and no traceback."""
     line = [sys.executable, "-m", "projects_tools.bench", "--quick", "--peer", "mmdet"]
-    done = subprocess.run(line, capture_output=True, text=True, cwd=ROOT, check=False)
+    done = warm.run(line, cwd=ROOT)
     assert done.returncode == 1 and "NAME=module:Class" in done.stderr and "Traceback" not in done.stderr
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import re
-import subprocess
 import sys
 import textwrap
 from pathlib import Path
 
 import pytest
 import torch
+import warm
 
 from fcos_d2.errors import FcosError
 from fcos_d2.train.distributed import run
@@ -49,10 +49,7 @@ def script(tmp_path: Path) -> Path:
 
 
 def call(*words):
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.run(
-        [sys.executable, *map(str, words)], capture_output=True, text=True, env=environment, timeout=300
-    )
+    return warm.run([sys.executable, *words], cwd=Path.cwd(), env={**os.environ, "OMP_NUM_THREADS": "1"})
 
 
 def results(done):

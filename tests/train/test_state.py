@@ -10,8 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-import torch.multiprocessing as mp
-import workers
+import warm
 from detectron2.checkpoint import PeriodicCheckpointer
 from detectron2.engine import HookBase, hooks
 from torch import nn
@@ -114,7 +113,7 @@ MOVING = "moving_positives"  # an average of each process's own positives
 )
 def test_two_processes_resume_to_the_bit(root, tmp_path, names):
     """Every normalizer. Today the second process's average is 545.71 before the stop and 197.62 after it."""
-    mp.spawn(workers.resume, (2, names, root, str(tmp_path)), nprocs=2)
+    warm.processes("resume", 2, names, root, str(tmp_path))
     ranks = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2)]
     for name in names:
         whole, parts = ([rank[name, way] for rank in ranks] for way in ("whole", "parts"))
@@ -130,7 +129,7 @@ def test_two_processes_resume_to_the_bit(root, tmp_path, names):
 
 def test_processes_resume_from_one_file(root, tmp_path):
     """The others wait for what the first is still writing. Folders that are not shared are one sentence for all."""
-    mp.spawn(workers.look_for_a_checkpoint, (2, root, str(tmp_path)), nprocs=2)
+    warm.processes("look_for_a_checkpoint", 2, root, str(tmp_path))
     said = {path.stem: path.read_text() for path in tmp_path.glob("*.txt")}
     assert said["late 0"] == said["late 1"] == "resumes at 2"
     assert said["apart 0"] == said["apart 1"].replace("apart/1", "apart/0")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pickle
 import resource
-import subprocess
 import sys
 import textwrap
 from collections import OrderedDict
@@ -12,6 +11,7 @@ from collections import OrderedDict
 import numpy as np
 import pytest
 import torch
+import warm
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import instantiate
 
@@ -59,7 +59,7 @@ def test_full_disk_leaves_the_old_file(tmp_path):
         resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))
         save({str(tmp_path / "x.pth")!r}, {{"model": {{"w": torch.zeros(1_000_000)}}}})
     """
-    done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True)
+    done = warm.run([sys.executable, "-c", textwrap.dedent(code)], cwd=tmp_path)
     last = done.stderr.strip().splitlines()[-1]
     assert done.returncode == 1 and "FcosError" in last and "x.pth cannot be written" in last and "unchanged" in last
     assert (tmp_path / "x.pth").read_bytes() == before

@@ -8,8 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-import torch.multiprocessing as mp
-import workers
+import warm
 from detectron2.config import instantiate
 from scenes import detector, image_inputs, random_boxes, total
 from torch import nn
@@ -160,7 +159,7 @@ def test_asking_twice_is_asking_once() -> None:
 
 
 def test_two_processes(tmp_path: Path) -> None:
-    mp.spawn(workers.checkpoint, (2, str(tmp_path)), nprocs=2)
+    warm.processes("checkpoint", 2, str(tmp_path))
     for rank in range(2):
         results = torch.load(tmp_path / f"{rank}.pt", weights_only=True)
         for parts in PARTS[1:]:
