@@ -104,13 +104,9 @@ def _looked_at(
     device: str | None, options: dict[str, Any],
 ) -> tuple[np.ndarray, Replay, Seen | None, str]:  # fmt: skip
     """The pixels of the image, what the detector saw there, the account of it if something is marked, and its name."""
-    import numpy as np
-
     from ..data.sources import Source, read
-    from ..evaluation.causes import account
-    from ..evaluation.evidence import Evidence, objects_of
-    from ..evaluation.tally import marked
-    from ..modeling.record import recording
+    from ..evaluation.tally import Sight
+    from ..modeling.record import recording, require_followed
     from ..predict.predictor import Predictor
     from ..predict.replay import Replay
     from ..train.marked import image_of, with_labels_of
@@ -126,17 +122,17 @@ def _looked_at(
     )  # fmt: skip
     if there is not None:
         there = with_labels_of(there, names, predictor.class_names, Path(str(data)))
+    require_followed(predictor.model)
     with recording(predictor.model) as records:
         predictor(pixels, "RGB")
-    least = predictor.least
+    least, class_names = predictor.least, tuple(predictor.class_names)
     name = image if there is None else str(there["file_name"])
-    replay = Replay(records[0], tuple(predictor.class_names), least, name)
+    replay = Replay(records[0], class_names, least, name)
     if there is None:
         return pixels, replay, None, name
     dense: Any = predictor.model.dense
-    objects = objects_of(records[0], 0, dense.assigner, *marked(there))
-    seen = Evidence(records[0], 0, np.array(least))
-    return pixels, replay, account(name, seen, objects, replay.class_names, options["iou"]), name
+    sight = Sight.of(records[0], 0, dense.assigner, there, options["iou"])
+    return pixels, replay, sight.account(least, class_names, options["iou"]), name
 
 
 def _replayed(session: Session, path: Path) -> Result:
@@ -151,13 +147,11 @@ def _replayed(session: Session, path: Path) -> Result:
 
 def _told(replay: Replay, account: Seen | None) -> dict[str, Any]:
     """The explanation, and whether the record replays."""
-    import numpy as np
-
     from ..evaluation.evidence import Evidence
     from ..evaluation.explanation import explanation
 
     least = dict(zip(replay.class_names, replay.least))
-    told = explanation(Evidence(replay.record, 0, np.array(replay.least)), replay.class_names, account)
+    told = explanation(Evidence.of(replay.record, 0).reporting(replay.least), replay.class_names, account)
     return {
         **told, "threshold": thresholds.single(least), "thresholds": least, "replay": replay.outcome,
         "classes": list(replay.class_names),

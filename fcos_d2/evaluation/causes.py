@@ -10,16 +10,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 
 from ..modeling.fates import FATES, LIMIT, SMALL, SUPPRESSED, TOPK
-from .evidence import Evidence, Objects
+from .evidence import Evidence, Objects, Voice, xywh
 from .ledger import Box, FalseAlarm, Miss, Seen
 from .matching import LEAST_GAP, Found, Matches, Truth, match, overlaps
 
-__all__ = ["NEAR", "account", "between"]
+__all__ = ["NEAR", "account"]
 
 NEAR = 0.1  # IoU from which on a box lies on an object, if not well enough (arXiv:2008.08115)
 _ALL = 1 << 40  # detections of an image that are looked at
@@ -39,7 +38,7 @@ class _Scene:
     @cached_property
     def bbox(self) -> np.ndarray:
         """(M, 4) objects as left, top, width, height."""
-        return _xywh(self.objects.boxes)
+        return xywh(self.objects.boxes)
 
     @cached_property
     def overlap(self) -> np.ndarray:
@@ -49,14 +48,14 @@ class _Scene:
     @cached_property
     def finds(self) -> np.ndarray:
         """(P,) int64 object that each candidate found; -1 for none."""
-        finds, right = np.full(len(self.seen.rows), -1), self.matches.right
+        finds, right = np.full(len(self.seen), -1), self.matches.right
         finds[self.seen.reported[right]] = self.matches.gt[right]
         return finds
 
     @cached_property
     def idle(self) -> np.ndarray:
         """(P,) bool, reported candidates that found nothing."""
-        mask = np.zeros(len(self.seen.rows), bool)
+        mask = np.zeros(len(self.seen), bool)
         mask[self.seen.reported[~self.matches.right & ~self.matches.ignored]] = True
         return mask
 
@@ -84,7 +83,7 @@ def account(image: str, seen: Evidence, objects: Objects, class_names: tuple[str
     """
     rows, iou = seen.reported, min(iou, 1 - LEAST_GAP)
     found = Found(np.zeros(len(rows), np.int64), seen.labels[rows], seen.bbox[rows], seen.scores[rows])
-    truth = Truth(np.zeros(len(objects.labels), np.int64), objects.labels, _xywh(objects.boxes), objects.crowd)
+    truth = Truth(np.zeros(len(objects.labels), np.int64), objects.labels, xywh(objects.boxes), objects.crowd)
     matches = match(found, truth, iou, limit=_ALL)
     scene = _Scene(image, class_names, iou, seen, objects, matches)
     taken = np.zeros(len(objects.labels), bool)
@@ -125,8 +124,15 @@ class _Case:
 
     @property
     def owned(self) -> np.ndarray:
-        """(R,) bool, locations that answer for it."""
+        """(P,) bool, candidates of locations that answer for it."""
         return self.scene.objects.owner == self.row
+
+    @property
+    def voice(self) -> Voice:
+        """What speaks for it."""
+        voice = self.scene.objects.voices[self.row]
+        assert voice is not None  # a crowd region is never missed
+        return voice
 
     def best(self, some: np.ndarray) -> int | None:
         """The candidate of the highest score among some (P,), a mask."""
@@ -139,7 +145,7 @@ class _Case:
         made = Miss(scene.image, scene.object(self.row), "", detail, None if by is None else scene.detection(by))
         if row is None:
             return made
-        level, score = int(seen.column("level")[row]), round(float(seen.scores[row]), 6)
+        level, score = int(seen.columns["level"][row]), round(float(seen.scores[row]), 6)
         return replace(made, iou=round(float(self.overlap[row]), 4), score=score, level=level)
 
 
@@ -152,12 +158,13 @@ def _lost(fate: int) -> Callable[[_Case], Miss | None]:
     def find(case: _Case) -> Miss | None:
         seen, scene = case.scene.seen, case.scene
         rivals = scene.overlap[:, (scene.objects.labels == case.label) & ~scene.objects.crowd]
-        winner = np.where(seen.by >= 0, scene.finds[seen.by], -1)  # the object that the suppressor found
+        suppressor = seen.columns["by"]
+        winner = np.where(suppressor >= 0, scene.finds[suppressor], -1)  # the object that it found
         theirs = np.where(winner >= 0, scene.overlap[np.arange(len(winner)), winner], -1.0)
         own = (case.overlap >= rivals.max(axis=1)) & (case.overlap > theirs)
         if (row := case.best(case.same & case.covers & own & seen.lost(fate))) is None:
             return None
-        by = int(seen.by[row])
+        by = int(suppressor[row])
         return case.miss(row, _LOST[fate](case.scene, row, by), by if by >= 0 else None)
 
     return find
@@ -165,17 +172,15 @@ def _lost(fate: int) -> Callable[[_Case], Miss | None]:
 
 _LOST: dict[int, Callable[[_Scene, int, int], str]] = {
     TOPK: lambda scene, row, _: (
-        f"{scene.told(row)} is number {scene.seen.column('rank')[row]} of {scene.seen.column('of')[row]} on its level, "
-        f"which has room for {scene.seen.record.selector.topk}"
+        f"{scene.told(row)} is number {scene.seen.columns['rank'][row]} of {scene.seen.columns['of'][row]} on its "
+        f"level, which has room for {scene.seen.selector.topk}"
     ),
-    SMALL: lambda scene, row, _: (
-        f"{scene.told(row)} has a side of {scene.seen.record.selector.min_size:g} pixels or less"
-    ),
+    SMALL: lambda scene, row, _: f"{scene.told(row)} has a side of {scene.seen.selector.min_size:g} pixels or less",
     SUPPRESSED: lambda scene, row, by: (
-        f"{scene.told(row)} was suppressed by {scene.told(by)}, which it overlaps by {between(scene.seen, row, by):.2f}"
+        f"{scene.told(row)} was suppressed by {scene.told(by)}, which it overlaps by {scene.seen.between(row, by):.2f}"
     ),
     LIMIT: lambda scene, row, _: (
-        f"{scene.told(row)} comes after the {scene.seen.record.selector.max_detections} best of the image"
+        f"{scene.told(row)} comes after the {scene.seen.selector.max_detections} best of the image"
     ),
 }
 
@@ -195,7 +200,7 @@ def _badly_placed(case: _Case) -> Miss | None:
     seen = case.scene.seen
     row = case.best(case.same & (case.overlap >= NEAR) & case.scene.idle)
     if row is None:
-        row = case.best(case.same & case.owned[seen.column("location")] & seen.enough)
+        row = case.best(case.same & case.owned & seen.enough)
     if row is None:
         return None
     text = f"{case.scene.told(row)} overlaps it by {case.overlap[row]:.2f}"
@@ -210,31 +215,17 @@ def _unassigned(case: _Case) -> Miss | None:
     reason = "no location lies near enough to its middle, on a level of its size"
     if alone:
         reason = f"smaller objects take {'its only location' if alone == 1 else f'all of its {alone} locations'}"
-    return replace(case.miss(None, reason), **_in_its_favour(case))
+    return replace(case.miss(None, reason), **vars(case.voice))
 
 
 def _too_low(case: _Case) -> Miss:
-    speaks, name = _in_its_favour(case), case.scene.names[case.label]
+    name, least = case.scene.names[case.label], case.scene.seen.least
     what = "the best score of a box on it"
-    if speaks["iou"] < case.scene.iou:
+    if case.voice.iou < case.scene.iou:
         what = f"the best score of its locations, and no box overlaps it by {case.scene.iou:g}"
-    text = f"{name} {speaks['score']:.3f} is {what}; {case.scene.seen.least[case.label]:.3f} is to be exceeded"
-    return replace(case.miss(None, text), **speaks)
-
-
-def _in_its_favour(case: _Case) -> dict[str, Any]:
-    """IoU, score and level of the location that speaks for an object, the one of the highest score among those whose
-    boxes overlap it enough; else among those that answer for it; else the one of the largest overlap.
-    """
-    seen = case.scene.seen
-    overlap = overlaps(_xywh(seen.everywhere), case.scene.bbox[case.row : case.row + 1])[:, 0]
-    scores = seen.scores_everywhere(case.label)
-    groups = overlap >= case.scene.iou, case.owned, overlap == overlap.max()
-    some = next(group for group in groups if group.any())
-    best = int(np.where(some, scores, -1.0).argmax())
-    return {
-        "iou": round(float(overlap[best]), 4), "score": round(float(scores[best]), 6), "level": seen.level_of(best),
-    }  # fmt: skip
+    exceeded = 0.0 if least is None else least[case.label]
+    text = f"{name} {case.voice.score:.3f} is {what}; {exceeded:.3f} is to be exceeded"
+    return replace(case.miss(None, text), **vars(case.voice))
 
 
 _MISSES: tuple[tuple[str, Callable[[_Case], Miss | None]], ...] = (
@@ -266,7 +257,7 @@ def _false_alarm(scene: _Scene, row: int) -> FalseAlarm:
     overlap = np.where(scene.objects.crowd, 0.0, scene.overlap[row])
     same = scene.objects.labels == scene.seen.labels[row]
     made = FalseAlarm(
-        scene.image, scene.detection(row), "background", level=int(scene.seen.column("level")[row])
+        scene.image, scene.detection(row), "background", level=int(scene.seen.columns["level"][row])
     )  # fmt: skip
     for cause, of_class, enough in _ALARMS:
         fits = (same == of_class) & (overlap >= (scene.iou if enough else NEAR))
@@ -285,19 +276,8 @@ def _winner(scene: _Scene, row: int, gt: int) -> str:
     """What found the object of a duplicate, and why the duplicate was not suppressed."""
     place = int(np.flatnonzero((scene.matches.gt == gt) & scene.matches.right)[0])
     by = int(scene.seen.reported[place])
-    share, most = between(scene.seen, row, by), scene.seen.record.selector.nms_threshold
+    share, most = scene.seen.between(row, by), scene.seen.selector.nms_threshold
     return f"{scene.told(by)} found it; the two overlap by {share:.2f}, and more than {most:g} is suppressed"
-
-
-# ------------------------------------------------------------------------------------------------------------- geometry
-def between(seen: Evidence, row: int, other: int) -> float:
-    """IoU of two candidates, of the boxes that suppression compares."""
-    boxes = seen.record.selector._measured(seen.record.fates.candidates.boxes[seen.rows[[row, other]]]).numpy()
-    return float(overlaps(_xywh(boxes[:1]), _xywh(boxes[1:]))[0, 0])
-
-
-def _xywh(boxes: np.ndarray) -> np.ndarray:
-    return np.concatenate((boxes[:, :2], boxes[:, 2:] - boxes[:, :2]), axis=1)
 
 
 def _four(box: np.ndarray) -> tuple[float, float, float, float]:

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 
 from ..modeling.fates import FATES
-from .causes import between
 from .evidence import Evidence
 from .ledger import Box, Seen
 
@@ -33,14 +32,14 @@ def explanation(seen: Evidence, names: Sequence[str], account: Seen | None = Non
         and what it is about, and there are "objects", "found" and "missed".
     """
     rows = seen.reported.tolist()
-    fate, level = seen.column("fate"), seen.column("level")
+    fate, level = seen.columns["fate"], seen.columns["level"]
     found: dict[str, Any] = {
         "detections": [{**_candidate(seen, names, row), "suppressed": _suppressed(seen, names, row)} for row in rows],
         "candidates": {"passed": len(fate), **_counts(fate)},
         "levels": [
             {"stride": one.stride, "locations": one.size, "passed": int((level == i).sum()),
              **_counts(fate[level == i])}
-            for i, one in enumerate(seen.record.predictions.locations.levels)
+            for i, one in enumerate(seen.levels)
         ],
     }  # fmt: skip
     if account is not None:
@@ -55,23 +54,24 @@ def explanation(seen: Evidence, names: Sequence[str], account: Seen | None = Non
 
 
 def _candidate(seen: Evidence, names: Sequence[str], row: int) -> dict[str, Any]:
-    level = int(seen.column("level")[row])
+    columns = seen.columns
+    level = int(columns["level"][row])
     return {
         "class": names[seen.labels[row]], "score": round(float(seen.scores[row]), 6),
         "box": [round(float(x), 3) for x in seen.boxes[row]],
-        "class_score": round(float(seen.column("class_score")[row]), 6),
-        "quality": round(float(seen.column("quality")[row]), 6), "level": level,
-        "stride": seen.record.predictions.locations.levels[level].stride,
+        "class_score": round(float(columns["class_score"][row]), 6),
+        "quality": round(float(columns["quality"][row]), 6), "level": level,
+        "stride": seen.levels[level].stride,
         "location": [round(float(x), 2) for x in seen.points[row]],
-        "rank": int(seen.column("rank")[row]), "of": int(seen.column("of")[row]),
+        "rank": int(columns["rank"][row]), "of": int(columns["of"][row]),
     }  # fmt: skip
 
 
 def _suppressed(seen: Evidence, names: Sequence[str], row: int) -> list[dict[str, Any]]:
     """The candidates that a detection suppressed, best first."""
-    others = np.flatnonzero(seen.by == row)
+    others = np.flatnonzero(seen.columns["by"] == row)
     others = others[np.argsort(-seen.scores[others], kind="stable")]
-    return [{**_candidate(seen, names, other), "iou": round(between(seen, other, row), 4)} for other in others.tolist()]
+    return [{**_candidate(seen, names, other), "iou": round(seen.between(other, row), 4)} for other in others.tolist()]
 
 
 def _counts(fate: np.ndarray) -> dict[str, int]:

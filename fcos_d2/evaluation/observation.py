@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -15,8 +15,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..modeling.inputs import ground_truth
-from ..modeling.meta_arch import FCOS, as_instances
-from ..structures import Detections, GroundTruth, Predictions
+from ..modeling.meta_arch import FCOS
+from ..modeling.record import Record, recording
+from ..structures import GroundTruth
 from .breakdown import Objects
 from .matching import Found
 from .ranking import Ranking, at_locations, reranked, target_quality
@@ -61,32 +62,6 @@ class Observed:
     kind: str = ""
 
 
-class _Watch:
-    """A selector that keeps what the detector's own was given, and what it chose."""
-
-    def __init__(self, inner: Any) -> None:
-        self.inner = inner
-        self.given: tuple[Predictions, list[tuple[int, int]]] | None = None
-        self.found: Detections | None = None
-
-    def __call__(self, predictions: Predictions, coder: Any, image_sizes: list[tuple[int, int]]) -> Detections:
-        found = self.inner(predictions, coder, image_sizes)
-        self.given = predictions, image_sizes
-        self.found = replace(found, boxes=found.boxes.clone())  # boxes are scaled in place
-        return found
-
-
-@contextmanager
-def _watched(model: FCOS) -> Iterator[_Watch]:
-    own = model.dense.selector
-    watch: Any = _Watch(own)
-    model.dense.selector = watch
-    try:
-        yield watch
-    finally:
-        model.dense.selector = own
-
-
 class _Columns:
     """Detections of many images, collected."""
 
@@ -103,10 +78,43 @@ class _Columns:
         return Found(*(np.concatenate(column) for column in zip(nothing, *self.parts)))
 
 
+class _Pass:
+    """What is kept of an `FCOS`, image by image, while it is recorded."""
+
+    def __init__(self, model: FCOS, objects: Objects, rankings: Sequence[Ranking], maps_of: Collection[int]) -> None:
+        self.model, self.objects, self.rankings, self.maps_of = model, objects, rankings, maps_of
+        self.place = {record["image_id"]: i for i, record in enumerate(objects.records)}
+        self.own, self.class_scores, self.quality = _Columns(), _Columns(), _Columns()
+        self.others = {one.name: _Columns() for one in rankings}
+        self.maps: dict[int, QualityMaps] = {}
+
+    def see(self, inputs: Mapping[str, Any], record: Record, _: int) -> None:
+        """Keep what is asked for of one image, which is all of the record."""
+        i, dense = self.place[inputs["image_id"]], self.model.dense
+        self.own.add(i, record.reported(record.found)[0])
+        for scores, columns in zip(_parts(record), (self.class_scores, self.quality)):
+            columns.add(i, record.reported(replace(record.found, scores=scores))[0])
+        truth = _truth(self.model, inputs, self.objects, i)
+        for one in self.rankings:
+            ranked = reranked(one, dense, record.predictions, truth)
+            again = dense.detect(ranked, list(record.image_sizes), record.selector)
+            self.others[one.name].add(i, record.reported(again)[0])
+        if i in self.maps_of:
+            self.maps[i] = _maps(self.model, record, truth)
+
+    def observed(self) -> Observed:
+        return Observed(
+            self.own.table(), {name: columns.table() for name, columns in self.others.items()},
+            self.class_scores.table().scores, self.quality.table().scores, self.maps,
+            getattr(self.model.dense.loss, "quality", "centerness"),
+        )  # fmt: skip
+
+
 @torch.inference_mode()
 def observe(
     model: nn.Module, loader: Iterable[Sequence[dict[str, Any]]], objects: Objects, rankings: Sequence[Ranking] = (),
     maps_of: Collection[int] = (), progress: Callable[[int], Any] = lambda done: None,
+    each: Callable[[Mapping[str, Any], Record, int], Any] = lambda inputs, record, place: None,
 ) -> Observed:  # fmt: skip
     """Run a detector over all images of a data set, one at a time.
 
@@ -117,57 +125,35 @@ def observe(
         rankings: further ones to select by.
         maps_of: places of the images whose maps are kept.
         progress: called with the number of images that are done.
+        each: of an `FCOS`, called as `modeling.record.recording` calls it: with each image, its record and its place.
     """
     place = {record["image_id"]: i for i, record in enumerate(objects.records)}
-    if not isinstance(model, FCOS):
-        columns = _Columns()
-        with inference_context(model):
-            for done, inputs in enumerate(one for batch in loader for one in batch):
-                columns.add(place[inputs["image_id"]], model([inputs])[0]["instances"])
-                progress(done + 1)
-        return Observed(columns.table())
-    own, class_scores, quality = _Columns(), _Columns(), _Columns()
-    others = {one.name: _Columns() for one in rankings}
-    maps: dict[int, QualityMaps] = {}
-    with inference_context(model), _watched(model) as watch:
+    columns, kept = _Columns(), _Pass(model, objects, rankings, maps_of) if isinstance(model, FCOS) else None
+
+    def see(inputs: Mapping[str, Any], record: Record, of_batch: int) -> None:
+        assert kept is not None
+        kept.see(inputs, record, of_batch)
+        each(inputs, record, of_batch)
+
+    with inference_context(model), recording(model, see) if kept else nullcontext():
         for done, inputs in enumerate(one for batch in loader for one in batch):
-            i = place[inputs["image_id"]]
-            own.add(i, model([inputs])[0]["instances"])
-            assert watch.given is not None and watch.found is not None  # the selector was called
-            predictions, sizes = watch.given
-            for scores, columns in zip(_parts(predictions, watch.found), (class_scores, quality)):
-                columns.add(i, _instances(model, replace(watch.found, scores=scores), watch, inputs))
-            truth = _truth(model, inputs, objects, i)
-            for one in rankings:
-                again = model.dense.detect(reranked(one, model.dense, predictions, truth), sizes, watch.inner)
-                others[one.name].add(i, _instances(model, again, watch, inputs))
-            if i in maps_of:
-                maps[i] = _maps(model, predictions, truth, sizes[0], inputs)
+            found = model([inputs])[0]["instances"]
+            if kept is None:
+                columns.add(place[inputs["image_id"]], found)
             progress(done + 1)
-    return Observed(
-        own.table(), {name: columns.table() for name, columns in others.items()}, class_scores.table().scores,
-        quality.table().scores, maps, getattr(model.dense.loss, "quality", "centerness"),
-    )  # fmt: skip
+    return Observed(columns.table()) if kept is None else kept.observed()
 
 
-def _instances(model: FCOS, found: Detections, watch: _Watch, inputs: dict[str, Any]) -> Instances:
-    """Detections of one image in its own pixels."""
-    assert watch.given is not None
-    predictions, sizes = watch.given
-    found = replace(found, boxes=found.boxes.clone(), counts=None)
-    (in_input,) = as_instances(found, predictions.locations.xy[found.location], sizes)
-    return model.reported([in_input], [inputs])[0]["instances"]
-
-
-def _parts(predictions: Predictions, found: Detections) -> tuple[Tensor, Tensor]:
-    """(P,) class scores and (P,) qualities of detections, float32 in 0..1."""
+def _parts(record: Record) -> tuple[Tensor, Tensor]:
+    """(P,) class scores and (P,) qualities of what was found, float32 in 0..1."""
+    predictions, found = record.predictions, record.found
     logits = predictions.gather(predictions.logits, found.image, found.location)
     quality = predictions.gather(predictions.quality, found.image, found.location)
     return logits.gather(1, found.classes[:, None]).squeeze(1).sigmoid(), quality.squeeze(1).sigmoid()
 
 
-def _truth(model: FCOS, inputs: dict[str, Any], objects: Objects, place: int) -> GroundTruth:
-    """The objects of one image in pixels of the network input, crowd regions left out."""
+def _truth(model: FCOS, inputs: Mapping[str, Any], objects: Objects, place: int) -> GroundTruth:
+    """The objects of one image in pixels of the network input, crowd regions left out; on the CPU, as records are."""
     rows = (objects.truth.image == place) & ~objects.truth.crowd
     height, width = inputs["image"].shape[-2:]
     instances = Instances((height, width))
@@ -178,14 +164,12 @@ def _truth(model: FCOS, inputs: dict[str, Any], objects: Objects, place: int) ->
     instances.gt_classes = torch.from_numpy(objects.truth.label[rows])
     instances = instances[instances.gt_boxes.nonempty()]
     given = [{**inputs, "instances": instances}]
-    return ground_truth(given, model.num_classes, model.device, model.inclusive_far_corner)
+    return ground_truth(given, model.num_classes, torch.device("cpu"), model.inclusive_far_corner)
 
 
-def _maps(
-    model: FCOS, predictions: Predictions, truth: GroundTruth, size: tuple[int, int], inputs: dict[str, Any]
-) -> QualityMaps:
+def _maps(model: FCOS, record: Record, truth: GroundTruth) -> QualityMaps:
     """See `QualityMaps`; of several points in a cell the one with the highest class score counts."""
-    locations = predictions.locations
+    predictions, locations, size = record.predictions, record.predictions.locations, record.image_sizes[0]
     class_score = at_locations(predictions.logits, locations)[0].amax(dim=1).sigmoid()
     quality = at_locations(predictions.quality, locations)[0, :, 0].sigmoid()
     target = torch.zeros_like(quality)
@@ -202,6 +186,5 @@ def _maps(
     height, width = (min(x.shape[k] for x in best) for k in (1, 2))
     stacked = torch.stack([x[:, :height, :width] for x in best])  # (L, 3, h, w)
     level_of = stacked[:, 0].argmax(dim=0, keepdim=True)
-    score, own = (stacked[:, k].gather(0, level_of)[0].cpu().numpy() for k in (0, 1))
-    original = inputs.get("height", size[0]), inputs.get("width", size[1])
-    return QualityMaps(original, own, score, stacked[:, 2].amax(dim=0).cpu().numpy())
+    score, own = (stacked[:, k].gather(0, level_of)[0].numpy() for k in (0, 1))
+    return QualityMaps(record.output_sizes[0], own, score, stacked[:, 2].amax(dim=0).numpy())

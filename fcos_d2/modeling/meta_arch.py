@@ -159,9 +159,12 @@ class FCOS(DenseDetector):
 
     def reported(self, found: list[Instances], batched_inputs: list[dict[str, Any]]) -> list[dict[str, Instances]]:
         """What `forward` returns, from what `found` does."""
-        scaled = [self._of_original(x, inputs) for x, inputs in zip(found, batched_inputs)]
-        all_stay = self.keep_empty or self.inclusive_far_corner
-        return [{"instances": x} for x in (scaled if all_stay else with_area(scaled))]
+        sizes = [
+            (inputs.get("height", x.image_size[0]), inputs.get("width", x.image_size[1]))
+            for x, inputs in zip(found, batched_inputs)
+        ]
+        in_originals = as_reported(found, sizes, self.inclusive_far_corner, self.keep_empty)
+        return [{"instances": x} for x in in_originals]
 
     def _predictions(
         self, batched_inputs: list[dict[str, Any]], invariant: bool = False, whole: WholeBatch | None = None
@@ -180,10 +183,6 @@ class FCOS(DenseDetector):
 
     def _ground_truth(self, batched_inputs: list[dict[str, Any]]) -> GroundTruth:
         return ground_truth(batched_inputs, self.num_classes, self.device, self.inclusive_far_corner)
-
-    def _of_original(self, found: Instances, inputs: dict[str, Any]) -> Instances:
-        height, width = found.image_size
-        return of_original(found, (inputs.get("height", height), inputs.get("width", width)), self.inclusive_far_corner)
 
     def optimize(self, precision: str | Mapping[str, str] = "fp32", compile: bool = False) -> FCOS:
         """A copy that detects the same, faster, but can be neither trained nor saved: `rewrite` with `fuse`.
@@ -283,6 +282,25 @@ def of_original(found: Instances, size: Any, inclusive_far_corner: bool) -> Inst
     if inclusive_far_corner:
         boxes.tensor[:, 2:] += 1.0
     return Instances(size, **found.get_fields())
+
+
+def as_reported(
+    found: list[Instances], sizes: Sequence[Any], inclusive_far_corner: bool, keep_empty: bool
+) -> list[Instances]:
+    """Detections of network inputs as a detector reports them: in pixels of the original images.
+
+    Args:
+        found: of each image, with `pred_boxes`, which are changed.
+        sizes: (height, width) of each original image.
+        inclusive_far_corner, keep_empty: see `FCOS`.
+    """
+    scaled = [of_original(x, size, inclusive_far_corner) for x, size in zip(found, sizes)]
+    return scaled if empty_stay(inclusive_far_corner, keep_empty) else with_area(scaled)
+
+
+def empty_stay(inclusive_far_corner: bool, keep_empty: bool) -> bool:
+    """Whether a detector of these options reports boxes without area: one that adds a pixel to them has none."""
+    return keep_empty or inclusive_far_corner
 
 
 def with_area(found: list[Instances]) -> list[Instances]:

@@ -21,10 +21,10 @@ from ..errors import FcosError
 from ..structures import Detections, Locations, Predictions
 from .fates import Fates, fates_of
 from .ltrb import LTRBCoder
-from .meta_arch import FCOS, as_instances, of_original, with_area
+from .meta_arch import FCOS, as_instances, as_reported
 from .selector import Selector
 
-__all__ = ["Record", "recording"]
+__all__ = ["Record", "follows", "recording", "require_followed"]
 
 CPU = torch.device("cpu")
 
@@ -35,7 +35,7 @@ class Record:
 
     Attributes:
         predictions: maps of N images.
-        selector, coder: what made detections of them.
+        selector, coder: what made detections of them; of a selector of another class there are no fates.
         image_sizes: (height, width) of each image before padding, pixels of the network input.
         found: what the selector gave.
         output_sizes: (height, width) of the original images.
@@ -74,8 +74,22 @@ class Record:
         xy = self.predictions.locations.xy[found.location]
         boxes = dataclasses.replace(found, boxes=found.boxes.clone())
         in_each = as_instances(boxes, xy, self.image_sizes)
-        scaled = [of_original(x, size, self.inclusive_far_corner) for x, size in zip(in_each, self.output_sizes)]
-        return scaled if self.keep_empty or self.inclusive_far_corner else with_area(scaled)
+        return as_reported(in_each, self.output_sizes, self.inclusive_far_corner, self.keep_empty)
+
+
+_REFUSED = "Only the selection of a one-stage FCOS can be explained, and this model has"
+
+
+def follows(model: nn.Module) -> bool:
+    """Whether it can be told what became of each candidate of a detector: of an `FCOS` with our selector."""
+    return isinstance(model, FCOS) and isinstance(model.dense.selector, Selector)
+
+
+def require_followed(model: nn.Module) -> None:
+    """Raise FcosError unless a model `follows`."""
+    if not follows(model):
+        kind = type(model.dense.selector if isinstance(model, FCOS) else model).__name__
+        raise FcosError(f"{_REFUSED} {kind}.")
 
 
 @contextmanager
@@ -85,19 +99,18 @@ def recording(
     """Record what a detector selects while this lasts; its detections are the same.
 
     Args:
-        model: an `FCOS`, which is not training.
+        model: an `FCOS`, with any selector, which is not training.
         each: called for each image, after the batch, with its input, the record that it is in and its place there;
             then the records are let go.
     Yields:
         The records so far, in order; always empty with `each`. A batch is one record, or one for each image where a
         batch-invariant detector takes them one by one.
     Raises:
-        FcosError: the detector is none whose selection can be recorded.
+        FcosError: the model is another one.
     """
-    dense: Any = getattr(model, "dense", None)
-    if not isinstance(model, FCOS) or not isinstance(dense.selector, Selector):
-        kind = type(dense.selector if isinstance(model, FCOS) else model).__name__
-        raise FcosError(f"Only the selection of a one-stage FCOS can be explained, and this model has {kind}.")
+    if not isinstance(model, FCOS):
+        raise FcosError(f"{_REFUSED} {type(model).__name__}.")
+    dense: Any = model.dense
     records: list[Record] = []
     own, waiting = dense.selector, _Recorder(dense.selector)
 

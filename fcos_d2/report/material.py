@@ -11,8 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from detectron2.evaluation import inference_context
 from omegaconf import DictConfig
 
 from ..config.stored import dump_config
@@ -24,10 +22,9 @@ from ..evaluation.ledger import ErrorLedger
 from ..evaluation.observation import Observed, observe
 from ..evaluation.ranking import RANKINGS
 from ..evaluation.scores import true_boxes
-from ..evaluation.tally import tallying
+from ..evaluation.tally import Sights
 from ..evaluation.thresholds import Scored, choose
-from ..modeling.meta_arch import FCOS
-from ..modeling.selector import Selector
+from ..modeling.record import follows
 from ..predict.tta import DetectorWithTTA
 from ..train.job import config_to_evaluate
 from ..train.trainer import LazyTrainer
@@ -128,7 +125,7 @@ def gather(
         options: those of `config_to_evaluate` by their names.
         audience: see `train.job.Audience`.
         keep_maps: whether maps of some images are needed.
-        keep_errors: whether the ledger of errors is, for which the detector is run once more.
+        keep_errors: whether the ledger of errors is.
     Raises:
         FcosError: as `config_to_evaluate` does.
     """
@@ -143,30 +140,18 @@ def gather(
         with audience.progress("looking at images", len(objects.records)) as progress:
             tell: Callable[[int], Any] = progress.update
             loader = build_test_loader(cfg, dataset)
+            sights = Sights(model, dataset, IOU) if keep_errors and tta is None and follows(model) else None
+            each = {} if sights is None else {"each": sights.keep}
             detector = model if tta is None else DetectorWithTTA(model, tta)
-            observed = observe(detector, loader, objects, RANKINGS, places, tell)
+            observed = observe(detector, loader, objects, RANKINGS, places, tell, **each)
         made = Material(
             objects, observed, shown, str(cfg.train.init_checkpoint), options["data"],
             options["split"] if options["data"] else "", options["format"], command, tta=tta,
         )  # fmt: skip
-        keep_errors = keep_errors and tta is None
-        if keep_errors and isinstance(model, FCOS) and isinstance(model.dense.selector, Selector):
-            made = replace(made, ledger=_ledger(made, model, build_test_loader(cfg, dataset), audience))
+    if sights is not None:
+        with audience.waiting("looking for the causes of errors"):
+            made = replace(made, ledger=sights.ledger([made.min_score] * len(made.names)))
     return made
-
-
-@torch.inference_mode()
-def _ledger(m: Material, model: FCOS, loader: Any, audience: Any) -> ErrorLedger:
-    """What became of each object and detection above `min_score`."""
-    with (
-        audience.progress("looking for the causes of errors", len(m.objects.records)) as progress,
-        inference_context(model),
-        tallying(model, m.objects.dataset, [m.min_score] * len(m.names), IOU) as ledger,
-    ):
-        for done, inputs in enumerate(one for batch in loader for one in batch):
-            model([inputs])
-            progress.update(done + 1)
-    return ledger
 
 
 def _places(objects: Objects) -> list[int]:

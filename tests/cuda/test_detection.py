@@ -12,7 +12,7 @@ import torch
 from scenes import detector, distinct, image_inputs, scene_of
 
 from fcos_d2.modeling import FCOS
-from fcos_d2.modeling.meta_arch import as_instances, with_area
+from fcos_d2.modeling.meta_arch import as_instances, as_reported
 from fcos_d2.modeling.nms import grouped_nms
 from fcos_d2.structures import Detections, Predictions
 from projects_tools.bench.claimed_cuda import CUDA, ClaimedCuda
@@ -116,7 +116,7 @@ def test_boxes_without_area_are_dropped() -> None:
     with ClaimedCuda() as device:
         there = Detections(*(device.sent(getattr(found, f)) for f in ROWS), found.counts)
         in_each = as_instances(there, device.sent(torch.zeros(8, 2)), sizes)
-        kept = with_area([model._of_original(x, {}) for x in in_each])
+        kept = as_reported(in_each, sizes, model.inclusive_far_corner, model.keep_empty)
         assert [x.pred_boxes.tensor.tolist() for x in kept] == [
             [[0, 0, 9, 9], [1, 1, 2, 2]],
             [],
