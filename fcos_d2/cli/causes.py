@@ -11,9 +11,9 @@ from rich.text import Text
 
 from .thresholds import told
 
-__all__ = ["view_of_errors", "view_of_explanation"]
+__all__ = ["view_of_errors", "view_of_explanation", "view_of_explanations"]
 
-_MOST_DETECTIONS, _MOST_MISSES = 40, 20
+_MOST_DETECTIONS, _MOST_MISSES, _MOST_IMAGES = 40, 20, 20
 _REPLAYED = {
     "exact": "the same boxes, to the bit", "rounding": "the same boxes, but for the last digits",
     "different": "other boxes",
@@ -78,6 +78,17 @@ def view_of_explanation(found: Mapping[str, Any], files: Sequence[Any]) -> Rende
         parts += _missed(found)
     parts.append(Text(f"Selection recomputed from the record gives {_REPLAYED[found['replay']]}.", "dim"))
     return Group(*parts, *(Text(str(path), "cyan", no_wrap=True, overflow="ignore") for path in files))
+
+
+def view_of_explanations(images: Sequence[Mapping[str, Any]]) -> RenderableType:
+    """The same of several images, each under its name."""
+    parts: list[RenderableType] = []
+    for found in images[:_MOST_IMAGES]:
+        title = Text(f"\n{found['image']}", "bold", no_wrap=True, overflow="ignore")
+        parts += [title, view_of_explanation(found, [found["picture"]] if found["picture"] else [])]
+    if len(images) > _MOST_IMAGES:
+        parts.append(Text(f"\nand {len(images) - _MOST_IMAGES} more images, see --json", "dim"))
+    return Group(*parts)
 
 
 def _missed(found: Mapping[str, Any]) -> list[RenderableType]:

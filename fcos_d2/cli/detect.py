@@ -18,7 +18,6 @@ import click
 from click.core import ParameterSource
 
 from .. import zoo
-from ..errors import FcosError
 from ..zoo.tta import NONE
 from . import options as shared
 from . import thresholds
@@ -131,10 +130,9 @@ def command(
     sources = _sources(images, wanted)
     session.start(device)
     from ..predict.predictor import Predictor
-    from ..train.own_data import holds_config
+    from ..train.own_data import require_model
 
-    if model is None and not zoo.is_name(str(weights)) and not holds_config(str(weights)):
-        raise FcosError(f"{weights} does not say what detector it is of: add --model NAME (`fcos zoo` lists them).")
+    require_model(model, weights)
     predictor = Predictor(
         model or str(weights), weights=weights, device=device, score_threshold=threshold, optimize=optimize or False,
         allow_py=not session.no_py, force_recipe=force_recipe, otherwise=0.5, calibrate=calibrate,

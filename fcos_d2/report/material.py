@@ -129,7 +129,8 @@ def gather(
     Raises:
         FcosError: as `config_to_evaluate` does.
     """
-    cfg, dataset = config_to_evaluate(output, **options)
+    asked = config_to_evaluate(output, **options)
+    cfg, dataset = asked.cfg, asked.dataset
     shown = copy.deepcopy(cfg)
     objects = Objects.of(dataset)
     places = _places(objects) if keep_maps else []

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ..data.mapper import read_rgb
 from ..evaluation import confusion
 from ..evaluation.calibration import calibration_error, reliability
 from ..evaluation.ledger import FALSE_ALARMS, MISSES
+from ..train.gallery import crop_of
 from ..train.mistakes import by_cause, labels_of
-from ..visualize.boxes import Drawable
 from ..visualize.charts import calibration_chart
-from ..visualize.crops import Crop, tile_around
+from ..visualize.crops import tile_around
 from .material import IOU, Material
 from .parts import Picture, Section, Table, number, percent, photo
 
@@ -82,24 +80,9 @@ def _without_causes(m: Material) -> Section:
 
 
 def _example(pair: confusion.Pair, name: str, group: str, names: Sequence[str]) -> Picture:
-    image, where = np.asarray(read_rgb(pair.record["file_name"])), Path(pair.record["file_name"]).name
-    if pair.found is None:
-        width, height = pair.box[2:] - pair.box[:2]
-        drawn, told = (
-            Drawable([pair.box], [pair.truth_class]),
-            f"{names[pair.truth_class]}, {width:.0f}×{height:.0f} px",
-        )
-    else:
-        drawn = Drawable([pair.box], [pair.found_class], [pair.score])
-        told = f"{names[pair.found_class]} {pair.score:.2f}"
-        if pair.is_hit:
-            told += f", IoU {pair.iou:.2f}"
-        elif pair.truth is not None:
-            told += f", is {names[pair.truth_class]}"
-        else:
-            told += f", largest IoU with an object {confusion.overlap(pair):.2f}"
-    tile = tile_around(Crop(image, pair.box, drawn, [told]), names)
-    return photo(name, f"{told}, in {where}", tile, group)
+    crop = crop_of(pair, names)
+    told, where = crop.lines
+    return photo(name, f"{told}, in {where}", tile_around(crop, names), group)
 
 
 def matrix(m: Material) -> Section:

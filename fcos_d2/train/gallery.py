@@ -18,7 +18,7 @@ from ..files import write_json
 from ..visualize import Crop, Drawable, draw_confusion, draw_crops, draw_curves
 from .operating_points import Detected
 
-__all__ = ["Gallery", "draw_findings"]
+__all__ = ["Gallery", "crop_of", "draw_findings"]
 
 logger = logging.getLogger("fcos_d2")
 
@@ -108,10 +108,11 @@ def _wrong(matrix: np.ndarray) -> int:
 
 def _crops(pairs: Iterable[confusion.Pair], names: Sequence[str]) -> list[Crop]:
     """The images around pairs, with what is drawn there and said of it."""
-    return [_crop(pair, names) for pair in pairs]
+    return [crop_of(pair, names) for pair in pairs]
 
 
-def _crop(pair: confusion.Pair, names: Sequence[str]) -> Crop:
+def crop_of(pair: confusion.Pair, names: Sequence[str]) -> Crop:
+    """The image around a pair, with two lines: what is there, or was found and why it is wrong; name of the image."""
     image = np.asarray(read_rgb(pair.record["file_name"]))
     where = Path(pair.record["file_name"]).name
     if pair.found is None:

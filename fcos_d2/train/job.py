@@ -51,8 +51,8 @@ from .trainer import LazyTrainer
 from .workspace import DEMO_IMAGES, Workspace
 
 __all__ = [
-    "Audience", "DemoSettings", "TrainingJob", "config_to_evaluate", "configure", "evaluate_job", "run_demo",
-    "train_job",
+    "Audience", "DemoSettings", "ToEvaluate", "TrainingJob", "config_to_evaluate", "configure", "evaluate_job",
+    "run_demo", "train_job",
 ]  # fmt: skip
 
 
@@ -237,12 +237,28 @@ def _take_classes(cfg: DictConfig, data: str) -> None:
             node.num_classes = len(names)
 
 
+@dataclass(frozen=True)
+class ToEvaluate:
+    """What is to be evaluated.
+
+    Attributes:
+        cfg: its config; `train.init_checkpoint` is the file of the weights, or their address.
+        dataset: name in Detectron2's catalog.
+        weights: as they were asked for: a file, an address, or the variant that was published with them; `None` where
+            the config names them.
+    """
+
+    cfg: DictConfig
+    dataset: str
+    weights: str | None
+
+
 def config_to_evaluate(
     output: Path, *, weights: str | None, data: Path | None, model: str | None, split: str,
     val_fraction: float | None, workers: int | None, device: str | None, format: str | None = None,
     overrides: Sequence[str] = (), allow_py: bool = True, force_recipe: bool = False, tta: str | None = None,
-) -> tuple[DictConfig, str]:  # fmt: skip
-    """The config of an evaluation, and the name of the data set in Detectron2's catalog.
+) -> ToEvaluate:  # fmt: skip
+    """From what a user asks for to the config of an evaluation.
 
     Args:
         output: the folder of its results; the others are the options of `fcos eval` by their names.
@@ -277,13 +293,12 @@ def config_to_evaluate(
         )
     if not any("num_classes" in text.lower() for text in overrides):
         _take_classes(cfg, f"the data set {data or dataset}")
-    return cfg, dataset
+    return ToEvaluate(cfg, dataset, weights)
 
 
 def evaluate_job(
-    workspace: Workspace, audience: Audience, *, weights: str | None, model: str | None,
-    thresholds: operating_points.Wanted | None = None, errors: mistakes.Asked | None = None, proposals: bool = False,
-    **options: Any,
+    workspace: Workspace, audience: Audience, *, thresholds: operating_points.Wanted | None = None,
+    errors: mistakes.Asked | None = None, proposals: bool = False, **options: Any,
 ) -> dict[str, Any]:  # fmt: skip
     """What was asked of `fcos eval`, the options by their names: leave summary.json, and return what it says.
 
@@ -291,8 +306,8 @@ def evaluate_job(
 
     Raises FcosError as `config_to_evaluate` does.
     """
-    cfg, dataset = config_to_evaluate(workspace.target, weights=weights, model=model, **options)
-    weights = weights or (model if model and is_name(model) else None)
+    asked = config_to_evaluate(workspace.target, **options)
+    cfg, dataset = asked.cfg, asked.dataset
     with workspace.writing() as folder:
         trainer = LazyTrainer(cfg, eval_only=True, console=False, folder=str(folder))
         if proposals:
@@ -310,7 +325,7 @@ def evaluate_job(
             **_scores(results, dataset), **_recall(trainer, folder, Path(evaluated).stem), "dataset": dataset,
             "thresholds": found, **how,
             "errors": None if ledger is None else mistakes.write(ledger, folder, Path(evaluated).stem),
-            "images": len(DatasetCatalog.get(dataset)), "weights": weights, "output": workspace.target,
+            "images": len(DatasetCatalog.get(dataset)), "weights": asked.weights, "output": workspace.target,
         }  # fmt: skip
         write_json(folder / "summary.json", summary)
     return summary

@@ -123,10 +123,15 @@ def test_a_record_replays_without_the_weights(explain, fcos, picture: Path) -> N
         (["photo.jpg", "--record", "mine.npz"], "exists and is no record"),
         (["photo.jpg", "--data", "DATA"], "which has no such image"),
         (["kept.npz"], "does not exist"),
+        (["empty"], "The folder empty holds no image"),
+        (["clips"], "clips has no image, only videos"),
     ],
 )
 def test_what_is_wrong_is_one_sentence(fcos, weights, shapes, picture, words, message) -> None:
     Path("mine.npz").write_text("mine", encoding="utf-8")
+    Path("empty").mkdir()
+    Path("clips").mkdir()
+    Path("clips", "clip.mp4").write_text("", encoding="utf-8")
     words = [shapes if word == "DATA" else word for word in words]
     given = [] if words == ["kept.npz"] else ["--weights", weights, "--device", "cpu", "--no-pictures"]
     done = fcos("explain", *words, *given)
@@ -134,8 +139,47 @@ def test_what_is_wrong_is_one_sentence(fcos, weights, shapes, picture, words, me
     assert Path("mine.npz").read_text(encoding="utf-8") == "mine"
 
 
+def test_a_folder_is_each_of_its_images(explain, shapes: Path, picture: Path) -> None:
+    """With what is told of one alone; what cannot be read, or is not in the data, is named, and the rest is told."""
+    folder, names = (
+        Path("photos"),
+        [row["file_name"] for row in json.loads((shapes / "val.json").read_text())["images"]],
+    )
+    (folder / "more").mkdir(parents=True)
+    for place in ("a.jpg", "more/a.jpg"):
+        shutil.copy(picture, folder / place)
+    Path(folder, "broken.jpg").write_text("none", encoding="utf-8")
+    Path(folder, "clip.mp4").write_text("a video is left to fcos detect", encoding="utf-8")
+    told = explain(folder, code=1)
+    assert [row["image"] for row in told["images"]] == ["photos/a.jpg", "photos/more/a.jpg"]
+    assert list(told["failed"]) == ["photos/broken.jpg"]
+    alone = explain(picture, "--no-pictures")
+    for row in told["images"]:
+        assert {**row, "image": "", "picture": None} == {**alone, "image": ""}
+    assert len({row["picture"] for row in told["images"]}) == 2 and all(
+        Path(x["picture"]).is_file() for x in told["images"]
+    )
+
+    told = explain(shapes / "images" / "val_*", "--data", shapes, "--no-pictures")
+    assert [Path(row["image"]).name for row in told["images"]] == sorted(names) and told["failed"] == {}
+    assert all(row["objects"] == row["found"] + len(row["missed"]) for row in told["images"])
+
+
+def test_several_images_for_people(fcos, weights: Path, picture: Path) -> None:
+    Path("list.txt").write_text(f"{picture}\n{picture}\n", encoding="utf-8")
+    done = fcos("explain", "list.txt", "--weights", weights, "--device", "cpu", "--threshold", 0.4)
+    assert done.code == 0 and done.out.count("to the bit") == 2 and done.out.count("photo.jpg") >= 2, done.err
+    assert {path.name for path in Path("output", "explained").iterdir()} == {"photo.jpg", "photo-2.jpg"}
+
+
 def test_a_record_takes_no_weights(fcos, weights) -> None:
     assert fcos("explain", "kept.npz", "--weights", weights).code == 2
+
+
+def test_a_record_keeps_one_image(fcos, weights, picture: Path) -> None:
+    Path("list.txt").write_text(f"{picture}\n{picture}\n", encoding="utf-8")
+    done = fcos("explain", "list.txt", "--weights", weights, "--record", "kept.npz")
+    assert done.code == 2 and "list.txt is 2 of them" in " ".join(done.err.split()) and not Path("kept.npz").exists()
 
 
 # ------------------------------------------------------------------------------------------------- fcos eval --errors
@@ -169,3 +213,8 @@ def test_errors_of_a_data_set_add_up(fcos, weights: Path, shapes: Path) -> None:
 def test_a_threshold_goes_with_errors(fcos, weights: Path, shapes: Path) -> None:
     done = fcos("eval", "--weights", weights, "--data", shapes, "--threshold", 0.3)
     assert done.code == 2 and "--errors" in done.err
+
+
+def test_errors_are_not_of_proposals(fcos, weights: Path, shapes: Path) -> None:
+    done = fcos("eval", "--weights", weights, "--data", shapes, "--errors", "--proposals", "-o", "out")
+    assert done.code == 2 and "leave out --proposals" in done.err and not Path("out").exists()
