@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -181,6 +183,21 @@ def test_the_papers_quantities_of_a_slice_of_coco(shared: Path) -> None:
         assert ambiguous_4 > ambiguous > across and ambiguous_4 > across_4 > across
         centred = [row[part] for row in rows[6:]]
         assert centred[2] < ambiguous_4 and centred[3] < ambiguous
+
+
+def test_what_the_page_says_of_coco(shared: Path) -> None:
+    """Its table, and best possible recall where boxes end a pixel earlier, as in the program of the paper."""
+    parts = read_objects(find_dataset(shared / "data" / "coco"))
+    page = (Path(__file__).resolve().parents[2] / "docs" / "analyzing.md").read_text(encoding="utf-8")
+    there = re.findall(r"^\|.*\| P(?:4 alone|3 to P7) \| (.*) \| (.*) \| (.*) \|$", page, re.MULTILINE)
+    expected = [
+        tuple("" if share is None else f"{100 * share:.2f}" for share in (row["published"], row["train"], row["val"]))
+        for row in paper_table(parts)
+    ]
+    assert [tuple(cell.strip() for cell in row) for row in there] == expected
+    rule = replace(rule_of(get_config("fcos_R_50_FPN_1x")), center_radius=0.0)
+    recall = [f"{100 * parts[part].assign(rule).best_possible_recall:.2f}" for part in ("train", "val")]
+    assert " and ".join(recall) in page
 
 
 def test_a_part_without_boxes_has_no_shares(shared: Path) -> None:

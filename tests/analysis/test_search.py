@@ -67,6 +67,18 @@ def test_the_cheapest_that_is_enough(tiny: Path) -> None:
     assert search(objects, Rule(), area, Possible(False, False, False)).change == Change()
 
 
+def test_where_the_aim_is_out_of_reach_the_cheapest_near_the_best(tiny: Path) -> None:
+    objects, may = read_objects(find_dataset(tiny))["train"], Possible(True, True, False)
+    found = search(objects, Rule(), area, may, 1.0)
+    recall = {
+        (finer, size): objects.assign(Change(finer, size).of(Rule())).best_possible_recall
+        for finer in (False, True) for size in (None, 480, 640, 960, 1280)
+    }  # fmt: skip
+    reached = objects.assign(found.change.of(Rule())).best_possible_recall
+    assert found.goal < found.target == 1.0 and reached >= max(recall.values()) - 0.001 - 1e-9
+    assert area(found.change) <= min(area(Change(*key)) for key, value in recall.items() if value >= found.goal)
+
+
 def test_nothing_is_suggested_where_nothing_is_needed(shared: Path) -> None:
     objects = read_objects(find_dataset(shared / "data" / "bccd"))["train"]
     assert search(objects, Rule(800, 1333), area, ALL, 0.9).change == Change()

@@ -61,7 +61,10 @@ def test_what_is_explained_is_what_is_detected(explain, picture: Path, weights: 
     for row in rows:
         assert 1 <= row["rank"] <= row["of"] and row["stride"] == 8 * 2 ** row["level"]
         assert row["score"] == pytest.approx((row["class_score"] * row["quality"]) ** 0.5, abs=1e-5)
-        assert row["location"][0] >= 0 and row["location"][1] >= 0
+        (x, y), (left, top, right, bottom) = row["location"], row["box"]
+        assert left <= x <= right and top <= y <= bottom  # for it is the point that the box was measured from
+        on_grid = [v * 64 / height / row["stride"] - 0.5 for v in (x, y)]  # the network sees 96 x 64 pixels
+        assert on_grid == pytest.approx([round(v) for v in on_grid], abs=2e-2)
         for other in row["suppressed"]:
             assert other["class"] == row["class"] and other["score"] <= row["score"] and other["iou"] > 0.6
     counts = dict(told["candidates"])
@@ -208,6 +211,13 @@ def test_errors_of_a_data_set_add_up(fcos, weights: Path, shapes: Path) -> None:
     shown = fcos(*words, "--errors")
     assert shown.code == 0 and "objects found" in shown.out and "detections right" in shown.out
     assert fcos(*words).code == 0 and not Path("out", "errors.json").exists()
+
+
+def test_errors_are_of_what_would_be_seen(fcos, weights: Path, shapes: Path) -> None:
+    """Above 0.5 where nobody says otherwise; and --iou says what finds an object."""
+    words = ("eval", "--weights", weights, "--data", shapes, "--workers", 0, "--device", "cpu", "-o", "out")
+    told = json.loads(fcos(*words, "--errors", "--iou", 0.3, "--json").out)["errors"]
+    assert set(told["thresholds"].values()) == {0.5} and told["iou"] == 0.3
 
 
 def test_a_threshold_goes_with_errors(fcos, weights: Path, shapes: Path) -> None:

@@ -20,7 +20,10 @@ from webpages import Page
 
 from fcos_d2.cli import webreport
 from fcos_d2.cli.session import Session
+from fcos_d2.config.stored import dump_config
 from fcos_d2.data.synthetic import generate
+from fcos_d2.files import plain, sha256_of
+from fcos_d2.modeling import FCOS
 from fcos_d2.report import SECTIONS, make_report
 from fcos_d2.train.job import TrainingJob, train_job
 from fcos_d2.train.workspace import TRAINING, Workspace
@@ -29,6 +32,7 @@ from fcos_d2.weights.write import save
 from fcos_d2.zoo import get_config
 
 NAMES = ("circle", "<b>square</b>", "star & 猫")
+PLAIN = {"model": None, "split": "val", "val_fraction": None, "workers": 0, "device": "cpu", "format": None}
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 
@@ -57,9 +61,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )  # fmt: skip
     train_job(job, Workspace.open(folder / "trained", TRAINING), Session())
     options = {"weights": str(folder / "trained" / "model_final.pth"), "data": folder / "my data"}
-    plain = {"model": None, "split": "val", "val_fraction": None, "workers": 0, "device": "cpu", "format": None}
     words = ["fcos", "report", *(x for key, value in options.items() for x in (f"--{key}", str(value)))]
-    make_report(folder / "mine.html", words, {**options, **plain}, Session())
+    make_report(folder / "mine.html", words, {**options, **PLAIN}, Session())
     return folder
 
 
@@ -118,6 +121,40 @@ def test_its_numbers_are_those_of_the_evaluation(fcos: Callable, words: list[str
     assert sum(one["positives"] for one in levels) == learnable["positives"] > learnable["boxes"]
     assert all(0 <= row["here"] <= 1 for row in learnable["paper"])
     assert set(found["environment"]["versions"]) >= {"torch", "fcos_d2", "detectron2"}
+
+
+def test_the_detector_runs_once(made: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Over each image, whatever the sections need; what they say is then the same."""
+    seen: list[int] = []
+    forward = FCOS.forward
+
+    def counted(self: FCOS, batched_inputs: list, whole: Any = None) -> Any:
+        seen.extend(one["image_id"] for one in batched_inputs)
+        return forward(self, batched_inputs, whole)
+
+    monkeypatch.setattr(FCOS, "forward", counted)
+    options = {"weights": str(made / "trained" / "model_final.pth"), "data": made / "my data", **PLAIN}
+    found = make_report(tmp_path / "r.html", ["fcos"], options, Session(), ["errors", "rankings", "config"])
+    assert len(seen) == len(set(seen)) == 20
+    for key in ("errors", "rankings"):
+        now, before = json.loads(json.dumps(plain(found["sections"][key]))), found_in(made)[key]
+        assert {**now, "pictures": None} == {**before, "pictures": None}
+    assert found["sections"]["config"]["sha256"] == sha256_of(made / "trained" / "model_final.pth")
+
+
+def test_a_model_that_is_not_fcos_has_the_sections_of_detections(made: Path, tmp_path: Path) -> None:
+    cfg = get_config("faster_rcnn_fcos_R_18_slim_FPN_small")
+    cfg.model.roi_heads.num_classes = len(NAMES)
+    cfg.dataloader.test.mapper.augmentations[0].short_edge_length = 64
+    held = {"class_names": list(NAMES), "config": dump_config(cfg)}
+    save(tmp_path / "two.pth", {"model": instantiate(cfg.model).state_dict(), **held})
+    options = {"weights": str(tmp_path / "two.pth"), "data": made / "my data", **PLAIN}
+    found = make_report(tmp_path / "r.html", ["fcos"], options, Session())["sections"]
+    left_out = {key: " ".join(section["left_out"]) for key, section in found.items() if "left_out" in section}
+    for key in ("centerness", "score-iou", "rankings"):
+        assert "no centerness or IoU branch" in left_out.pop(key)
+    assert "told of FCOS alone" in left_out.pop("errors")
+    assert set(left_out) <= {"curves", "data", "calibration"} and found["summary"]["objects"] > 0
 
 
 @pytest.mark.parametrize("section", ["kinds", "centerness"])

@@ -82,6 +82,12 @@ def test_from_training_to_detection(fcos, data, trained):
     )
 
 
+def test_errors_count_from_the_thresholds_of_the_checkpoint(fcos, data, trained):
+    words = ("eval", "--weights", trained / "model_best.pth", "--data", data, "--split", "test", "--errors", *EVAL)
+    held = stored_thresholds(read(trained / "model_best.pth")).by_class
+    assert json.loads(fcos(*words, "out", "--json").out)["errors"]["thresholds"] == pytest.approx(held)
+
+
 def test_eval_chooses_and_saves_a_copy(fcos, data, trained):
     """The checkpoint stays as it is; what the copy holds is measured on the test part."""
     weights = trained / "model_best.pth"

@@ -61,6 +61,17 @@ def test_detect(fcos, shapes, weights) -> None:
     assert tiled.code == 0, tiled.err
 
 
+def test_explain_looks_once(fcos, shapes, weights) -> None:
+    """Whatever the config says."""
+    image = sorted((shapes / "images").glob("val*"))[0]
+    words = (image, "--weights", weights, "--device", "cpu", "--threshold", "0.5", "--no-pictures", "--json")
+    detected = json.loads(fcos("detect", *words, "--tta", "none").out)["images"][0]["detections"]
+    explained = json.loads(fcos("explain", *words).out)["detections"]
+    assert [[row[key] for key in ("class", "score", "box")] for row in explained] == [
+        [row[key] for key in ("class", "score", "box")] for row in detected
+    ]
+
+
 def test_what_is_wrong_is_told_at_once(fcos, shapes) -> None:
     wrong = fcos("detect", "x.jpg", "--weights", "x.pth", "--tile", "--tta", "flip")
     assert wrong.code == 2 and "--tta looks at whole images" in wrong.err

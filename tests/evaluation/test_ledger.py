@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from fcos_d2.evaluation import ledger
-from fcos_d2.evaluation.ledger import shares
+from fcos_d2.evaluation.ledger import FALSE_ALARMS, MISSES, shares
 
 
 @given(st.dictionaries(st.text(max_size=3), st.integers(0, 10**9), max_size=12))
@@ -25,6 +27,13 @@ def test_shares_make_a_hundred(counts: dict[str, int]) -> None:
 
 def test_thirds() -> None:
     assert sorted(shares({"a": 1, "b": 1, "c": 1}).values()) == [33.3, 33.3, 33.4]
+
+
+def test_the_page_has_every_cause_in_the_order_in_which_they_are_told() -> None:
+    page = (Path(__file__).resolve().parents[2] / "docs" / "explaining.md").read_text(encoding="utf-8")
+    for what, causes in (("missed", MISSES), ("wrong", FALSE_ALARMS)):
+        table = re.search(rf"^\| {what} \| .*\n\| ---.*\n((?:\| .*\n)+)", page, re.MULTILINE)
+        assert table and re.findall(r"^\| ([^|]+) \|", table[1], re.MULTILINE) == list(causes)
 
 
 def test_the_module_needs_no_library() -> None:

@@ -52,6 +52,13 @@ def test_what_is_read_is_what_was_written(replay: Replay, file: Path) -> None:
             assert torch.equal(getattr(ours.fates, field.name), getattr(theirs.fates, field.name)), field.name
 
 
+def test_it_holds_maps_and_no_weights_and_no_pixels(replay: Replay, file: Path) -> None:
+    levels = range(len(replay.record.predictions.locations.levels))
+    maps = {f"{name}.{i}" for name in ("logits", "raw_ltrb", "quality") for i in levels}
+    found = {f"found.{name}" for name in ("image", "boxes", "scores", "classes", "location")}
+    assert set(np.load(file).files) == {"about", "xy", "stride"} | maps | found
+
+
 def test_a_record_that_was_changed_replays_otherwise(file: Path) -> None:
     again = read_record(file)
     again.record.found.boxes[0] += 1e-5
