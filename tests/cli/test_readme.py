@@ -226,7 +226,7 @@ def test_errors_are_explained(run: Callable, home: Path) -> None:
         run(["fcos", "train", "--data", "my_data", "--output", "output/mine", *SHORT])
     name = next((home / "my_data" / "images").glob("val*")).name
     lines = [words for found, words in called("^fcos (explain|eval)") if found.page == "docs/explaining.md"]
-    assert len(lines) == 5
+    assert len(lines) == 6
     for words in lines:
         more = ["--workers", "0"] if words[1] == "eval" else []
         run([*(name if word == "street.jpg" else word for word in words), *more])
