@@ -22,7 +22,6 @@ from fcos_d2.data.parts import open_parts
 from fcos_d2.data.synthetic import generate
 from fcos_d2.errors import FcosError
 
-
 ROOT = Path(__file__).resolve().parents[2]
 
 
