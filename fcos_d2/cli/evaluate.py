@@ -72,7 +72,7 @@ def command(
     check(**given, need=(options["split"],), detects=True)
     from ..train.workspace import EVALUATION, Workspace
 
-    workspace = Workspace.open(output, EVALUATION)
+    workspace = Workspace.open(output, EVALUATION, inputs=[] if data is None else [data])
     session.start(options["device"])
     from ..evaluation.thresholds import Goal
     from ..train.job import evaluate_job

@@ -84,10 +84,12 @@ class Workspace:
             resume: go on where an interrupted one stopped.
             inputs: files and folders that will be read.
         Raises:
-            FcosError: the folder holds something else, or what the user did not ask to replace.
+            FcosError: the folder holds something else, or what the user did not ask to replace, or is what is read.
         """
         target = target.expanduser()
         require_writable(target)
+        if not resume and any(target.resolve() == path.expanduser().resolve() for path in inputs):
+            raise FcosError(f"{target} is the folder of the data set, which is only read: choose another --output.")
         fresh = _folder_beside(target)
         # Of the processes that torchrun has started, the first.
         if os.environ.get("RANK", "0") == "0" or not {"WORLD_SIZE", "LOCAL_RANK"} <= os.environ.keys():

@@ -92,3 +92,14 @@ def test_a_folder_of_something_else_is_left_alone(fcos, shapes: Path) -> None:
     done = fcos("analyze", shapes, "-o", "out")
     assert done.code == 1 and "out holds analysis.json, which `fcos analyze` did not write" in done.err
     assert Path("out", "analysis.json").read_text(encoding="utf-8") == "{}"
+
+
+@pytest.mark.parametrize("words", [["analyze"], ["eval", "--weights", "w.pth", "--data"]])
+def test_nothing_is_written_among_the_data(fcos, tmp_path: Path, words: list[str]) -> None:
+    data = tmp_path / "set"
+    generate(data, {"train": 2, "val": 1}, (64, 64), min_size=10)
+    Path("w.pth").write_bytes(b"0")
+    before = sorted(data.rglob("*"))
+    done = fcos(*words, data, "-o", data)
+    assert done.code == 1 and "is the folder of the data set, which is only read" in done.err
+    assert sorted(data.rglob("*")) == before
