@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import glob
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -94,7 +96,7 @@ def command(
     if record is not None:
         require_own(record.expanduser())
     require_model(model, weights)
-    marked = Marked.open(data, format) if data is not None else None
+    marked = Marked.of(data, format) if data is not None else None
     if len(sources) == 1 and marked is not None:
         marked.image(sources[0].where)  # before the weights are read
     predictor = Predictor(
@@ -109,13 +111,13 @@ def _sources(image: str, data: Path | None) -> list[Source]:
     """The images that are meant: what is wrong is told before PyTorch is imported."""
     from ..data.sources import Source, expand, require_any
 
-    named = data is not None and "://" not in image and not Path(image).expanduser().exists()
-    sources = [Source(image)] if named else expand([image])
-    if not named:
+    there = "://" in image or bool(glob.glob(os.path.expanduser(image), recursive=True)) or Path(image).exists()
+    sources = expand([image]) if there or data is None else [Source(image)]  # a name in the data
+    if data is None:
         require_any(sources)
     images = [source for source in sources if not source.is_video]
     if not images:
-        what = f"{image} is no image" if len(sources) == 1 else f"{image} has no image, only videos"
+        what = f"{image} has no image, only videos" if Path(image).is_dir() else f"{image} is no image"
         raise FcosError(f"{what}: `fcos explain` looks at images, `fcos detect` at videos and cameras, too.")
     return images
 

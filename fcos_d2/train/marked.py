@@ -31,7 +31,7 @@ class Marked:
     class_names: tuple[str, ...]
 
     @classmethod
-    def open(cls, data: Path, format: str | None = None) -> Marked:
+    def of(cls, data: Path, format: str | None = None) -> Marked:
         """See `own_data.open_data`."""
         own = open_data(data, need=(), format=format)
         names = [name for name in vars(own.names).values() if name is not None]

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import random
-import re
-import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
 
@@ -21,8 +18,6 @@ from fcos_d2.data.layout import DatasetLayout, Split
 from fcos_d2.data.parts import open_parts
 from fcos_d2.data.synthetic import generate
 from fcos_d2.errors import FcosError
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_faulty_files_are_read_as_training_reads_them_or_refused(tmp_path: Path) -> None:
@@ -57,14 +52,6 @@ def test_other_formats_say_the_same(tmp_path: Path, format: str) -> None:
         mine, theirs = one.assign(Rule()), other[part].assign(Rule())
         assert len(one) == len(other[part]) > 5
         assert (mine.positives.tolist(), mine.across.tolist()) == (theirs.positives.tolist(), theirs.across.tolist())
-
-
-def test_the_program_of_the_page_needs_no_pytorch(tmp_path: Path) -> None:
-    generate(tmp_path / "my_data", {"train": 4, "val": 2}, (96, 64), min_size=10)
-    page = (ROOT / "docs" / "analyzing.md").read_text(encoding="utf-8")
-    program = re.findall(r"^```python\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)[0]
-    without = f"import sys\nsys.modules['torch'] = None\nsys.path[:0] = [{str(ROOT)!r}]\n{program}"
-    subprocess.run([sys.executable, "-c", without], cwd=tmp_path, check=True)
 
 
 def test_a_part_that_is_not_there(tmp_path: Path) -> None:

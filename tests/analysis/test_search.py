@@ -68,7 +68,7 @@ def test_the_cheapest_that_is_enough(tiny: Path) -> None:
 
 
 def test_where_the_aim_is_out_of_reach_the_cheapest_near_the_best(tiny: Path) -> None:
-    objects, may = read_objects(find_dataset(tiny))["train"], Possible(True, True, False)
+    objects, may = read_objects(find_dataset(tiny))["train"], Possible(True, False, True)
     found = search(objects, Rule(), area, may, 1.0)
     recall = {
         (finer, size): objects.assign(Change(finer, size).of(Rule())).best_possible_recall
