@@ -210,10 +210,15 @@ def test_a_log_that_is_absent_or_damaged_leaves_its_curves_out(fcos: Callable, w
     weights = shutil.copy(made / "trained" / "model_final.pth", "moved/w.pth")
     words = ["--weights", str(weights), *words[2:]]
     done = fcos("report", *words, "-o", "mine.html", "--only", "curves")
-    assert done.code == 0 and "no training.jsonl or metrics.json lies beside" in " ".join(done.out.split())
+    assert (
+        done.code == 0
+        and re.search(r"AP 0\.\d+ .*on 20 images", done.out)
+        and "no training.jsonl or metrics.json lies beside" in " ".join(done.out.split())
+    )
     assert "no training.jsonl" in Path("mine.html").read_text(encoding="utf-8")
     Path("moved", "metrics.json").write_bytes(b"\xff\xfe not json")
-    assert fcos("report", *words, "-o", "mine.html", "--only", "curves").code == 0
+    done = fcos("report", *words, "-o", "mine.html", "--only", "curves", "--only", "summary", "--json")
+    assert done.code == 0 and set(json.loads(done.out)["sections"]) == {"curves", "summary"}
 
 
 @pytest.mark.skipif(BROWSER is None, reason="needs Chromium")
