@@ -101,7 +101,8 @@ def _some(rows: Mapping[str, Mapping[str, Any]]) -> list[str]:
 
 def _of_proposals(name: str, options: Mapping[str, Any], audience: Any) -> Comparison:
     """Table 8: what the first stage of a detector proposes."""
-    cfg, dataset = config_to_evaluate(Path(), **options)
+    asked = config_to_evaluate(Path(), **options)
+    cfg, dataset = asked.cfg, asked.dataset
     with tempfile.TemporaryDirectory() as folder:
         cfg.train.output_dir = folder
         trainer = LazyTrainer(cfg, eval_only=True, console=False, folder=folder)
