@@ -47,6 +47,7 @@ COMMANDS: tuple[Row, ...] = (
     Row("analyze", "analyze", "What can be learned of your boxes, before any training."),
     Row("paper", "paper", "The paper's tables and figures on your data, beside its numbers."),
     Row("bench", "bench", "How fast a detector is, plain and optimized."),
+    Row("export", "export", "One file that finds the same without PyTorch, with proof."),
     Row("doctor", "doctor", "Versions, devices, and how to mend what is missing."),
     Row("convert", "convert", "Read checkpoints of other FCOS projects, or write them."),
 )

@@ -11,8 +11,8 @@ import torch
 from ..options import one_of, option
 from ..structures import Level, Locations, sent
 
-# Points of a cell as multiples of floor(stride / 4) from the cell's centre (FCOS_PLUS's DENSE_POINTS, in its order).
-_POINTS = {1: ((0, 0),), 4: ((-1, -1), (1, -1), (-1, 1), (1, 1)), 5: ((-1, -1), (1, -1), (0, 0), (-1, 1), (1, 1))}
+# Points of a cell as multiples of floor(stride / 4) from the cell's centre (FCOS_PLUS's DENSEPOINTS, in its order).
+POINTS = {1: ((0, 0),), 4: ((-1, -1), (1, -1), (-1, 1), (1, 1)), 5: ((-1, -1), (1, -1), (0, 0), (-1, 1), (1, 1))}
 
 
 @dataclass(frozen=True)
@@ -27,11 +27,11 @@ class LocationGrid:
     """
 
     origin: str = option("center", key="LOCATION_ORIGIN")
-    points_per_cell: int = option(1, key="DENSE_POINTS")
+    points_per_cell: int = option(1, key="DENSEPOINTS")
 
     def __post_init__(self) -> None:
         one_of("LocationGrid.origin", self.origin, ("center", "corner"))
-        if self.points_per_cell not in _POINTS:
+        if self.points_per_cell not in POINTS:
             raise ValueError(f"LocationGrid.points_per_cell is {self.points_per_cell!r}, but it must be 1, 4 or 5.")
 
     def __call__(
@@ -69,7 +69,7 @@ def _lay(grid: LocationGrid, sizes, strides, image_size, device) -> Locations:
         else:
             step, origin = ((float(image_size[1] // width), float(image_size[0] // height)), 0.0)
         quarter = stride // 4
-        points = tuple((origin + dx * quarter, origin + dy * quarter) for dx, dy in _POINTS[grid.points_per_cell])
+        points = tuple((origin + dx * quarter, origin + dy * quarter) for dx, dy in POINTS[grid.points_per_cell])
         level = Level(stride, height, width, step, points, start)
         with torch.inference_mode(False):  # cached tensors must serve training after inference
             corner = sent(torch.tensor(points, dtype=torch.float32), device)  # (D, 2)

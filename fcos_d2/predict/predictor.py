@@ -146,6 +146,11 @@ class Predictor:
         """(K,) score of each class, before calibration, that detections must exceed; 0 where only the config counts."""
         return self._keep.values(len(self.class_names))
 
+    @property
+    def resizing(self) -> list[Any]:
+        """Detectron2's augmentations that bring an image to the size in which the network sees it."""
+        return list(self._resize.augs)
+
     def __call__(self, image: ImageLike, image_format: str = "BGR") -> dict[str, Any]:
         """Detect objects in one image.
 
@@ -189,6 +194,16 @@ class Predictor:
                 found.update(zip(rows, model([waiting[row] for row in rows])))
             results += [found[row] for row in range(len(waiting))]
         return [self._above_threshold(result) for result in results]
+
+    @torch.inference_mode()
+    def predict_inputs(self, inputs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+        """What `predict` returns, for one batch of network inputs.
+
+        Args:
+            inputs: what Detectron2's models take: "image" (3, H, W) float32 in 0..255, in the order of the model's
+                channels; "height", "width" of the original.
+        """
+        return [self._above_threshold(result) for result in self.model(list(inputs))]
 
     def input_size(self, image: ImageLike, image_format: str = "BGR") -> tuple[int, int]:
         """(height, width) in which the network sees an image, pixels before padding."""

@@ -44,6 +44,7 @@ def rewrite(
     recompute: str = "none",
     precision: str | Mapping[str, str] | None = None,
     compile: bool = False,
+    pack: bool = True,
     share_tensors: bool = False,
 ) -> nn.Module:
     """A new module that computes what the given one computes, in another way, recorded for `rewrites_of`.
@@ -64,6 +65,7 @@ def rewrite(
         precision: with `fuse`, "fp32", "bf16" or "fp16" of all convolutions, or of "backbone" and "head", each;
             without, "autocast" to prepare convolutions for training under autocast on the CPU.
         compile: with `fuse`, put backbone and head through `torch.compile`, on CUDA with CUDA graphs.
+        pack: with `fuse`, lay weights as the convolution library wants them, which nothing can trace.
         share_tensors: let the result have the given module's parameters and buffers instead of copies.
     Raises:
         ValueError: there is no such value, a step meets what it does not know, or steps contradict each other.
@@ -80,7 +82,7 @@ def rewrite(
         new, notes["invariant"] = without_padding(new), ""
     if fuse:
         new = fusing(plain(new, Recomputed, Guarded, Contiguous).eval().requires_grad_(False))
-        notes |= {"fuse": norms_left(new), "precision": lower(new, precision or "fp32", compile)}
+        notes |= {"fuse": norms_left(new), "precision": lower(new, precision or "fp32", compile, pack)}
     if recompute != "none":
         new, notes["recompute"] = recomputing(plain(new, Recomputed), recompute), recompute
     if precision and not fuse:

@@ -45,13 +45,14 @@ def guarding(module: nn.Module) -> nn.Module:
     return rebuilt(module, rule)
 
 
-def lower(model: Any, precision: str | Mapping[str, str], compile: bool) -> str:
+def lower(model: Any, precision: str | Mapping[str, str], compile: bool, pack: bool = True) -> str:
     """Bring the fused convolutions of a model to their precision, and the inputs of its parts with them.
 
     Args:
         model: the copy that `fuse.fusing` has made: it is changed. A module that is no detector is a "backbone".
         precision: one of `PRECISIONS` for all parts, or for some of "backbone" and "head"; others are "fp32".
         compile: put these parts through `torch.compile`.
+        pack: let what is not compiled have its weights in layouts of oneDNN's own.
     Returns:
         what was done, in words.
     Raises:
@@ -66,7 +67,7 @@ def lower(model: Any, precision: str | Mapping[str, str], compile: bool) -> str:
     if hasattr(model, "backbone") and hasattr(model, "dense"):
         parts = {"backbone": model.backbone, "head": model.dense.head}
     for name, part in parts.items():
-        _lower(name, part, PRECISIONS[wanted.get(name, "fp32")], pack=not compile)
+        _lower(name, part, PRECISIONS[wanted.get(name, "fp32")], pack=pack and not compile)
         if compile:
             on_cpu = all(p.device.type == "cpu" for p in part.parameters())
             part.compile(mode=None if on_cpu else "reduce-overhead")

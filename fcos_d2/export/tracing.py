@@ -1,0 +1,195 @@
+"""Formats of files: how a graph is written, and how a file of it is run again."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ..runtime import OnnxSession, seal
+from .nms import onnx_translations, suppress_in_onnx, suppress_in_torch
+from .shapes import Shapes
+
+__all__ = ["FORMATS", "Format"]
+
+_SEALED = "fcos_d2.json"  # under which PyTorch's files hold the metadata
+Files = dict[str, bytes]
+_LOGGERS = ("torch.onnx", "torch.export", "onnxscript", "onnx_ir", "torch.fx", "onnxslim")
+
+
+@dataclass(frozen=True)
+class Format:
+    """A kind of file.
+
+    Attributes:
+        packages: that writing it needs.
+        suppress: how its graphs suppress boxes, see `graphs.Suppress`.
+        traced: a graph and its shapes -> onnx.ModelProto, or a module of PyTorch's that can be saved.
+        is_onnx: it is the former.
+        saved: that and the metadata -> bytes of the files by name.
+        session: those, the graph and its shapes -> a callable of named arrays, as `Detector` takes it.
+    """
+
+    packages: tuple[str, ...]
+    suppress: Callable[..., Tensor]
+    traced: Callable[[Any, Shapes], Any]
+    is_onnx: bool
+    saved: Callable[[Any, Mapping[str, Any]], Files]
+    session: Callable[[Files, Any, Shapes], Any]
+
+
+class ModuleSession:
+    """A traced module of PyTorch as `Detector` runs it.
+
+    Attributes:
+        inputs: as those of `OnnxSession`.
+    """
+
+    def __init__(self, module: Any, graph: Any, shapes: Shapes) -> None:
+        self._module, self._outputs = module, list(graph.output_names)
+        images, sizes = (list(value.shape) for value in shapes.example())
+        images[0] = sizes[0] = shapes.batch or -1
+        images[2:] = images[2:] if shapes.size else [-1, -1]
+        self.inputs = {
+            "images": (tuple(images), np.dtype("float32")), "image_sizes": (tuple(sizes), np.dtype("int64"))
+        }  # fmt: skip
+
+    def __call__(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        with torch.no_grad():
+            found = self._module(*(torch.from_numpy(np.ascontiguousarray(feeds[name])) for name in self.inputs))
+        return {name: value.numpy() for name, value in zip(self._outputs, found)}
+
+
+class OpenVinoSession:
+    """A model in OpenVINO, on the CPU, as `Detector` runs it.
+
+    Args:
+        data: of an ONNX file, or of an .xml file.
+        weights: of the .bin file.
+
+    Attributes:
+        inputs: as those of `OnnxSession`.
+    """
+
+    def __init__(self, data: bytes, weights: bytes | None = None) -> None:
+        import openvino
+
+        core = openvino.Core()
+        model = core.read_model(data) if weights is None else core.read_model(data, weights)
+        self._outputs = [value.get_any_name() for value in model.outputs]
+        self.inputs = {
+            value.get_any_name(): (
+                tuple(side.get_length() if side.is_static else -1 for side in value.partial_shape),
+                np.dtype(value.element_type.to_dtype()),
+            )
+            for value in model.inputs
+        }
+        exact = {"INFERENCE_PRECISION_HINT": "f32"}
+        self._request = openvino.compile_model(model, "CPU", exact).create_infer_request()
+
+    def __call__(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        found = self._request.infer(dict(feeds))
+        return {name: np.array(found[place]) for place, name in enumerate(self._outputs)}
+
+
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """While it lasts, exporters keep their warnings about themselves; errors stay errors."""
+    levels = {name: logging.getLogger(name).level for name in _LOGGERS}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for name in _LOGGERS:
+            logging.getLogger(name).setLevel(logging.ERROR)
+        try:
+            yield
+        finally:
+            for name, level in levels.items():
+                logging.getLogger(name).setLevel(level)
+
+
+def _exported(graph: nn.Module, shapes: Shapes) -> Any:
+    with torch.no_grad(), _quietly():
+        return torch.export.export(graph, shapes.example(), dynamic_shapes=shapes.dynamic(), strict=False)
+
+
+def _onnx(graph: Any, shapes: Shapes) -> Any:
+    import onnx
+    import onnxslim
+
+    with torch.no_grad(), _quietly():
+        made = torch.onnx.export(
+            _exported(graph, shapes), (), dynamo=True, custom_translation_table=onnx_translations(),
+            input_names=shapes.names, output_names=list(graph.output_names), verbose=False,
+        )  # fmt: skip
+        assert made is not None
+        slim = onnxslim.slim(made.model_proto)
+    del slim.metadata_props[:]
+    onnx.checker.check_model(slim, full_check=True)
+    return slim
+
+
+def _torchscript(graph: nn.Module, shapes: Shapes) -> Any:
+    with torch.no_grad(), _quietly():
+        return torch.jit.trace(graph, shapes.example(), check_trace=False)
+
+
+def _saved_torchscript(module: Any, metadata: Mapping[str, Any]) -> Files:
+    file = io.BytesIO()
+    torch.jit.save(module, file, _extra_files={_SEALED: json.dumps(metadata)})
+    return {"model.pt": file.getvalue()}
+
+
+def _saved_program(program: Any, metadata: Mapping[str, Any]) -> Files:
+    file = io.BytesIO()
+    with _quietly():
+        torch.export.save(program, file, extra_files={_SEALED: json.dumps(metadata)})
+    return {"model.pt2": file.getvalue()}
+
+
+def _saved_openvino(model: Any, metadata: Mapping[str, Any]) -> Files:
+    import openvino
+
+    converted = openvino.Core().read_model(model.SerializeToString())
+    converted.set_rt_info(json.dumps(metadata), "fcos_d2")
+    with tempfile.TemporaryDirectory() as folder:
+        place = Path(folder, "model.xml")
+        openvino.save_model(converted, place, compress_to_fp16=metadata["dtype"] == "float16")
+        return {file.name: file.read_bytes() for file in (place, place.with_suffix(".bin"))}
+
+
+def _scripted_session(files: Files, graph: Any, shapes: Shapes) -> ModuleSession:
+    return ModuleSession(torch.jit.load(io.BytesIO(files["model.pt"])), graph, shapes)
+
+
+def _program_session(files: Files, graph: Any, shapes: Shapes) -> ModuleSession:
+    with _quietly():
+        return ModuleSession(torch.export.load(io.BytesIO(files["model.pt2"])).module(), graph, shapes)
+
+
+_EXPORTER = ("onnx", "onnxscript", "onnxslim", "onnxruntime")
+
+FORMATS: dict[str, Format] = {
+    "onnx": Format(
+        _EXPORTER, suppress_in_onnx, _onnx, True,
+        lambda model, metadata: {"model.onnx": seal(model.SerializeToString(), metadata)},
+        lambda files, graph, shapes: OnnxSession(files["model.onnx"]),
+    ),
+    "openvino": Format(
+        (*_EXPORTER, "openvino"), suppress_in_onnx, _onnx, True, _saved_openvino,
+        lambda files, graph, shapes: OpenVinoSession(files["model.xml"], files["model.bin"]),
+    ),
+    "torchscript": Format((), suppress_in_torch, _torchscript, False, _saved_torchscript, _scripted_session),
+    "torch-export": Format((), suppress_in_torch, _exported, False, _saved_program, _program_session),
+}  # fmt: skip
+"""Name -> format."""
