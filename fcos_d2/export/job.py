@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,14 +17,15 @@ from .. import runtime
 from ..errors import FcosError
 from ..files import write_atomically
 from ..predict import Predictor
-from ..runtime import Detections, Detector, OnnxSession, resized_size
+from ..runtime import Detections, Detector, OnnxSession, RuntimeFault, resized_size
 from .certificate import SHAPES, by_model, certified, expected_of, plain, plan, reduced
 from .described import described
 from .graphs import EndToEnd, RawGraph
 from .measured import Measure
 from .reduced import halved, quantized
 from .shapes import Shapes
-from .tracing import FORMATS, Format, OpenVinoSession
+from .tracing import FORMATS, Format
+from .vino import OpenVinoSession
 from .wrapping import picture_graph, with_pictures
 
 __all__ = ["Wanted", "export"]
@@ -88,12 +90,22 @@ def export(
     Raises:
         FcosError: the detector cannot be exported; or the file finds something else, and is not written.
     """
+    try:
+        return _export(predictor, Path(folder).expanduser(), wanted, source, weights, tell)
+    except RuntimeFault as error:  # of a picture, or of the file's runtime
+        raise FcosError(str(error)) from error
+
+
+def _export(
+    predictor: Predictor, folder: Path, wanted: Wanted, source: str, weights: str | None, tell: Tell
+) -> dict[str, Any]:
     wanted.check()
+    require_new(folder)
     form, (rows, cases) = FORMATS[wanted.format], plan(wanted.pictures, wanted.shapes)
     measure = None if wanted.data is None else Measure(wanted.data, predictor.class_names)
     tell("tracing", 0, 1)
     graph, shapes = graph_of(predictor, wanted), shapes_of(predictor.model, wanted)
-    core = form.traced(graph, shapes)
+    core = _traced(form, graph, shapes, wanted.format)
     tell("tracing", 1, 1)
     said = described(
         predictor, graph=wanted.graph, dtype=wanted.dtype, shapes=shapes, source=source, weights=weights,
@@ -112,10 +124,24 @@ def export(
     else:
         proof = reduced(detector, rows, cases, _aps(measure, predictor, detector, wanted, tell))
     whole = {**said, "certificate": proof}
-    files = {**form.saved(made, whole), "card.json": json.dumps(whole, indent=1).encode()}
+    beside = {"card.json": json.dumps(whole, indent=1).encode()}
     if wanted.format == "onnx":
-        files["fcos_runtime.py"] = Path(runtime.__file__).read_bytes()
-    return {**_summary(whole), "files": [str(path) for path in _written(Path(folder), files)]}
+        beside["fcos_runtime.py"] = Path(runtime.__file__).read_bytes()
+    return {**_summary(whole), "files": _written(folder, {**beside, **form.saved(made, whole)})}
+
+
+def require_new(folder: Path) -> None:
+    """Raise FcosError if something lies in a folder, which nothing shall replace."""
+    if folder.expanduser().is_dir() and any(folder.expanduser().iterdir()):
+        raise FcosError(f"{folder} is not empty, and nothing is overwritten: choose another --output.")
+
+
+def _traced(form: Format, graph: Any, shapes: Shapes, name: str) -> Any:
+    try:
+        return form.traced(graph, shapes)
+    except Exception as error:  # exporters raise anything
+        why = (str(error).splitlines() or [type(error).__name__])[0]
+        raise FcosError(f"PyTorch cannot trace this detector for --format {name}: {why[:300]}") from error
 
 
 def graph_of(predictor: Predictor, wanted: Wanted) -> Any:
@@ -202,11 +228,20 @@ def _summary(metadata: Mapping[str, Any]) -> dict[str, Any]:
     return {**metadata, "certificate": {**proof, "pictures": len(metadata["certificate"]["pictures"])}}
 
 
-def _written(folder: Path, files: Mapping[str, bytes]) -> list[Path]:
-    folder = folder.expanduser()
-    for name, data in files.items():
-        write_atomically(folder / name, functools.partial(_write, data))
-    return [folder / name for name in files]
+def _written(folder: Path, files: Mapping[str, bytes]) -> list[str]:
+    """Write all files, the model last, or none."""
+    there = folder.is_dir()
+    try:
+        for name, data in files.items():
+            write_atomically(folder / name, functools.partial(_write, data))
+    except BaseException:
+        for name in files:
+            (folder / name).unlink(missing_ok=True)
+        if not there:
+            with suppress(OSError):
+                folder.rmdir()
+        raise
+    return [str(folder / name) for name in reversed(files)]
 
 
 def _write(data: bytes, file: Any) -> None:

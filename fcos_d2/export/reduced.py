@@ -6,8 +6,10 @@ a box.
 
 from __future__ import annotations
 
+import logging
 import tempfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +24,16 @@ _QUANTIZED = ("Conv", "Relu", "Clip", "Add", "MaxPool")
 def halved(model: Any) -> Any:
     """The same model in float16, inputs and outputs in float32."""
     from onnxruntime.transformers.float16 import DEFAULT_OP_BLOCK_LIST, convert_float_to_float16
+    from onnxruntime.transformers.onnx_model import OnnxModel
 
     named = _named(model)
     network = {node.name for node in _network(named)}
     exact = [node.name for node in named.graph.node if node.name not in network]
     blocked = [*DEFAULT_OP_BLOCK_LIST, "DeformConv"]
-    return convert_float_to_float16(named, keep_io_types=True, op_block_list=blocked, node_block_list=exact)
+    made = convert_float_to_float16(named, keep_io_types=True, op_block_list=blocked, node_block_list=exact)
+    _without_detours(made)
+    OnnxModel(made).topological_sort()
+    return made
 
 
 def quantized(model: Any, inputs: Callable[[], Iterable[Mapping[str, np.ndarray]]]) -> Any:
@@ -52,13 +58,38 @@ def quantized(model: Any, inputs: Callable[[], Iterable[Mapping[str, np.ndarray]
     chosen = [
         x.name for x in _network(named) if x.op_type == "Conv" or (x.op_type in _QUANTIZED and x.name not in head)
     ]
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, _without_advice():
         place = Path(folder, "int8.onnx")
         quantize_static(
             named, place, Reader(), quant_format=QuantFormat.QDQ, op_types_to_quantize=list(_QUANTIZED),
             per_channel=True, activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8, nodes_to_quantize=chosen,
         )  # fmt: skip
         return onnx.load(place)
+
+
+@contextmanager
+def _without_advice() -> Iterator[None]:
+    """While it lasts, nothing below an error is logged: onnxruntime's tools advise what is not needed here."""
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(logging.NOTSET)
+
+
+def _without_detours(model: Any) -> None:
+    """Let float32 that the converter has cast to float16 and back be handed on as it is."""
+    to = {node.output[0]: node for node in model.graph.node if node.op_type == "Cast" and "cast" in node.name}
+    straight = {}
+    for node in to.values():
+        first = to.get(node.input[0])
+        if first is not None and node.attribute[0].i == 1 and first.attribute[0].i == 10:  # FLOAT16, and FLOAT again
+            straight[node.output[0]] = first.input[0]
+            node.op_type, node.input[0] = "Identity", first.input[0]
+            del node.attribute[:]
+    for node in model.graph.node:
+        for place, name in enumerate(node.input):
+            node.input[place] = straight.get(name, name)
 
 
 def _named(model: Any) -> Any:
@@ -104,4 +135,8 @@ def _own_biases(model: Any) -> Any:
             own.CopyFrom(values[node.input[2]])
             own.name = node.input[2] = f"{node.name}_bias"
             model.graph.initializer.append(own)
+    used = {name for node in model.graph.node for name in node.input}
+    kept = [x for x in model.graph.initializer if x.name in used]
+    del model.graph.initializer[:]
+    model.graph.initializer.extend(kept)
     return model

@@ -5,12 +5,10 @@ from __future__ import annotations
 import io
 import json
 import logging
-import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,6 +18,7 @@ from torch import Tensor, nn
 from ..runtime import OnnxSession, seal
 from .nms import onnx_translations, suppress_in_onnx, suppress_in_torch
 from .shapes import Shapes
+from .vino import OpenVinoSession, saved_openvino
 
 __all__ = ["FORMATS", "Format"]
 
@@ -69,38 +68,6 @@ class ModuleSession:
         with torch.no_grad():
             found = self._module(*(torch.from_numpy(np.ascontiguousarray(feeds[name])) for name in self.inputs))
         return {name: value.numpy() for name, value in zip(self._outputs, found)}
-
-
-class OpenVinoSession:
-    """A model in OpenVINO, on the CPU, as `Detector` runs it.
-
-    Args:
-        data: of an ONNX file, or of an .xml file.
-        weights: of the .bin file.
-
-    Attributes:
-        inputs: as those of `OnnxSession`.
-    """
-
-    def __init__(self, data: bytes, weights: bytes | None = None) -> None:
-        import openvino
-
-        core = openvino.Core()
-        model = core.read_model(data) if weights is None else core.read_model(data, weights)
-        self._outputs = [value.get_any_name() for value in model.outputs]
-        self.inputs = {
-            value.get_any_name(): (
-                tuple(side.get_length() if side.is_static else -1 for side in value.partial_shape),
-                np.dtype(value.element_type.to_dtype()),
-            )
-            for value in model.inputs
-        }
-        exact = {"INFERENCE_PRECISION_HINT": "f32"}
-        self._request = openvino.compile_model(model, "CPU", exact).create_infer_request()
-
-    def __call__(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        found = self._request.infer(dict(feeds))
-        return {name: np.array(found[place]) for place, name in enumerate(self._outputs)}
 
 
 @contextmanager
@@ -157,17 +124,6 @@ def _saved_program(program: Any, metadata: Mapping[str, Any]) -> Files:
     return {"model.pt2": file.getvalue()}
 
 
-def _saved_openvino(model: Any, metadata: Mapping[str, Any]) -> Files:
-    import openvino
-
-    converted = openvino.Core().read_model(model.SerializeToString())
-    converted.set_rt_info(json.dumps(metadata), "fcos_d2")
-    with tempfile.TemporaryDirectory() as folder:
-        place = Path(folder, "model.xml")
-        openvino.save_model(converted, place, compress_to_fp16=metadata["dtype"] == "float16")
-        return {file.name: file.read_bytes() for file in (place, place.with_suffix(".bin"))}
-
-
 def _scripted_session(files: Files, graph: Any, shapes: Shapes) -> ModuleSession:
     return ModuleSession(torch.jit.load(io.BytesIO(files["model.pt"])), graph, shapes)
 
@@ -186,7 +142,7 @@ FORMATS: dict[str, Format] = {
         lambda files, graph, shapes: OnnxSession(files["model.onnx"]),
     ),
     "openvino": Format(
-        (*_EXPORTER, "openvino"), suppress_in_onnx, _onnx, True, _saved_openvino,
+        (*_EXPORTER, "openvino"), suppress_in_onnx, _onnx, True, saved_openvino,
         lambda files, graph, shapes: OpenVinoSession(files["model.xml"], files["model.bin"]),
     ),
     "torchscript": Format((), suppress_in_torch, _torchscript, False, _saved_torchscript, _scripted_session),

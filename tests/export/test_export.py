@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-import torch
 from PIL import Image
+from untrained import FEW, SMALL, untrained
 
 from fcos_d2 import Predictor
 from fcos_d2.cli import export as command
@@ -21,26 +21,11 @@ from fcos_d2.export.certificate import Case, certified, plan
 from fcos_d2.runtime import Detections, Detector, generated_picture, read_metadata, verify
 
 SHAPES = ((48, 64), (64, 48), (64, 64), (40, 90), (90, 40), (57, 71))
-SMALL = "fcos_R_18_slim_FPN_small"
-
-
-def detector(name: str = SMALL, *overrides: str, **options) -> Predictor:
-    """A detector with random weights that finds a hundred objects in small pictures."""
-    short = "dataloader.test.mapper.augmentations[0].short_edge_length=64"
-    predictor = Predictor(
-        name, weights="random", device="cpu", overrides=[short, "model.num_classes=3", *overrides], **options
-    )
-    head, generator = predictor.model.dense.head, torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for conv, spread, bias in ((head.cls_logits, 0.5, -2.0), (head.bbox_pred, 0.05, 1.0)):
-            conv.weight.copy_(torch.randn(conv.weight.shape, generator=generator) * spread)
-            conv.bias.fill_(bias)
-    return predictor
 
 
 @pytest.fixture(scope="module")
 def small() -> Predictor:
-    return detector()
+    return untrained(SMALL, *FEW)
 
 
 @pytest.fixture(scope="module")
@@ -108,6 +93,7 @@ def test_another_model_or_other_metadata_do_not_verify(exported: Path, tmp_path:
     assert not verify(tmp_path / "said.onnx")["ok"]
 
 
+@pytest.mark.slow
 def test_a_raw_graph_is_decoded_to_the_same(small: Predictor, tmp_path: Path) -> None:
     export(small, tmp_path, Wanted(graph="raw", shapes=SHAPES[:2]), SMALL, "random")
     picture = generated_picture(3, 60, 75)

@@ -1,0 +1,42 @@
+"""Each structure of the zoo is exported to each format and passes its certificate; of all variants docs tell."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from untrained import SMALL, untrained
+
+from fcos_d2 import zoo
+from fcos_d2.export import Wanted, export
+
+SHAPES = ((64, 96), (96, 64))
+# A variant of each kind of network, head and rule of selection; the other variants differ in width, depth and weights.
+STRUCTURES = (
+    SMALL,
+    "fcos_R_50_FPN_1x",
+    "fcos_imprv_dcnv2_R_50_FPN_1x",
+    "fcos_bn_bs16_MNV2_FPN_1x",
+    "FCOS_RT_MS_DLA_34_4x_shtw_bn",
+    "FCOS_RT_MS_R_50_4x_bn",
+    "FCOS_MS_V_39_3x",
+    "detectron2/fcos_R_50_FPN_1x",
+    "fcos_resnet50_fpn",
+    "fcos_r50-caffe_fpn_gn-head_1x_coco",
+    "vovnet/fcos_V_39_FPN_1x",
+    "fcos_hrnet_w18_6l_2x",
+    "fcos_hrnet_w18_5l_2x",
+    "Mobile_NAS_head",
+    "nas-fcos_r50-caffe_fpn_nashead-gn-head_4xb4-1x_coco",
+)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", STRUCTURES)
+@pytest.mark.parametrize("format", ["onnx", "torch-export", "torchscript", "openvino"])
+def test_structure(name: str, format: str, tmp_path: Path) -> None:
+    predictor = untrained(name)
+    for graph in ("end2end", "raw"):
+        found = export(predictor, tmp_path / graph, Wanted(format, graph, shapes=SHAPES), name, "random")
+        assert found["certificate"]["detections"] > 20, found["certificate"]
+        assert found["recipe"] == zoo.find(name).recipe
