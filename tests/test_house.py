@@ -159,8 +159,12 @@ def one_edit(a: str, b: str) -> bool:
     return a[start + 1 :] in (b[start + 1 :], b[start:]) or a[start:] == b[start + 1 :]
 
 
-# Commands are called after what they run, and `config.load` and `data.loader` after Detectron2's names.
-SAME_SUBJECT = {("cli/train", "train/trainer"), ("cli/evaluate", "evaluation"), ("config/load", "data/loader")}
+# Commands are called after what they run, `config.load` and `data.loader` after Detectron2's names, and `data.exports`
+# writes labels, `export` detectors.
+SAME_SUBJECT = {
+    ("cli/train", "train/trainer"), ("cli/evaluate", "evaluation"), ("config/load", "data/loader"),
+    ("cli/export", "data/exports"), ("data/exports", "export"),
+}  # fmt: skip
 
 
 def test_no_two_files_have_nearly_one_name() -> None:

@@ -11,7 +11,7 @@ import torch
 from ..options import one_of, option
 from ..structures import Level, Locations, sent
 
-# Points of a cell as multiples of floor(stride / 4) from the cell's centre (FCOS_PLUS's DENSEPOINTS, in its order).
+# Points of a cell as multiples of floor(stride / 4) from the cell's centre (FCOS_PLUS's DENSE_POINTS, in its order).
 POINTS = {1: ((0, 0),), 4: ((-1, -1), (1, -1), (-1, 1), (1, 1)), 5: ((-1, -1), (1, -1), (0, 0), (-1, 1), (1, 1))}
 
 
@@ -27,7 +27,7 @@ class LocationGrid:
     """
 
     origin: str = option("center", key="LOCATION_ORIGIN")
-    points_per_cell: int = option(1, key="DENSEPOINTS")
+    points_per_cell: int = option(1, key="DENSE_POINTS")
 
     def __post_init__(self) -> None:
         one_of("LocationGrid.origin", self.origin, ("center", "corner"))

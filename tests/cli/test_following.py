@@ -197,7 +197,7 @@ def advised() -> set[tuple[str, str]]:
         docs = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
         for node in ast.walk(tree):
             if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in docs:
-                found |= {(path.name, name) for name in re.findall(r"(?<![-\w])--[a-z][-a-z]+", node.value)}
+                found |= {(path.name, name) for name in re.findall(r"(?<![-\w])--[a-z][-a-z0-9]+", node.value)}
     return found
 
 
