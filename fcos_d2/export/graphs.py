@@ -43,6 +43,9 @@ class RawGraph(nn.Module):
         FcosError: the model is no `FCOS`, is batch invariant, or is one that `optimize` has made.
     """
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(self, model: Any) -> None:
         super().__init__()
         if not isinstance(model, FCOS):
@@ -105,6 +108,7 @@ class EndToEnd(nn.Module):
     """
 
     output_names = ("boxes", "scores", "classes", "counts")
+    least: Tensor
 
     def __init__(self, model: Any, least: Sequence[float], suppress: Suppress) -> None:
         super().__init__()

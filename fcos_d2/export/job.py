@@ -118,6 +118,8 @@ def _export(
         find: Any = functools.partial(by_model, predictor)
         if shapes.inside:
             find = functools.partial(_by_model_inside, predictor, _looking(form, said, core))
+        elif shapes.size:
+            find = functools.partial(_by_model_padded, predictor, detector, shapes.size)
         expected_of(find, cases, lambda done: tell("model", done, len(cases)))
         name = f"The {wanted.format} file"
         proof = certified(detector, rows, cases, name, lambda done: tell("file", done, len(cases)))
@@ -178,7 +180,8 @@ def _finished(model: Any, said: Mapping[str, Any], measure: Measure | None) -> A
 
         def inputs() -> Any:
             for picture in pictures:
-                size = resized_size(*picture.shape[:2], said["resize"])
+                height, width = picture.shape[:2]
+                size = resized_size(height, width, said["resize"])
                 yield {"images": detector.network_input([picture], size), "image_sizes": np.array([size], np.int64)}
 
         model = quantized(model, inputs)
@@ -191,17 +194,31 @@ def _looking(form: Format, said: Mapping[str, Any], model: Any) -> Any:
     return OnnxSession(data) if form is FORMATS["onnx"] else OpenVinoSession(data)
 
 
-@torch.inference_mode()
 def _by_model_inside(predictor: Predictor, look: Any, pictures: Sequence[np.ndarray]) -> list[Detections]:
     """What the detector finds in pictures that the file has resized."""
     made = look({"picture": np.stack(list(pictures))})
+    return _by_model_in(predictor, made["images"], made["image_sizes"].tolist(), pictures)
+
+
+def _by_model_padded(
+    predictor: Predictor, detector: Detector, full: tuple[int, int], pictures: Sequence[np.ndarray]
+) -> list[Detections]:
+    """What the detector finds in pictures that are padded to a fixed size, beside an empty one of that size."""
+    size = detector._input_size(*pictures[0].shape[:2])
+    images = detector.network_input(pictures, size)
+    empty = np.zeros((1, 3, *full), np.float32)
+    shown = [*pictures, np.zeros((*full, 3), np.uint8)]
+    return _by_model_in(predictor, np.concatenate((images, empty)), [*[size] * len(pictures), full], shown)[:-1]
+
+
+def _by_model_in(
+    predictor: Predictor, images: np.ndarray, sizes: Sequence[Sequence[int]], pictures: Sequence[np.ndarray]
+) -> list[Detections]:
+    """What the detector finds in network inputs (N, 3, H, W), whose pictures are (height, width) of `sizes` in them."""
     inputs = [
-        {
-            "image": torch.from_numpy(image[:, :height, :width].copy()), "height": picture.shape[0],
-            "width": picture.shape[1],
-        }
-        for image, (height, width), picture in zip(made["images"], made["image_sizes"].tolist(), pictures)
-    ]  # fmt: skip
+        {"image": torch.from_numpy(image[:, :rows, :columns].copy()), "height": shown.shape[0], "width": shown.shape[1]}
+        for image, (rows, columns), shown in zip(images, sizes, pictures)
+    ]
     return [plain(x["instances"]) for x in predictor.predict_inputs(inputs)]
 
 
@@ -241,7 +258,7 @@ def _written(folder: Path, files: Mapping[str, bytes]) -> list[str]:
             with suppress(OSError):
                 folder.rmdir()
         raise
-    return [str(folder / name) for name in reversed(files)]
+    return [str(folder / name) for name in list(files)[::-1]]
 
 
 def _write(data: bytes, file: Any) -> None:

@@ -35,14 +35,14 @@ class Measure:
     def __init__(self, data: Path, class_names: list[str]) -> None:
         self.data = data
         names = register(find_dataset(data), f"export_{data.stem}", need=("val",), numbered=True)
-        self.name = names.val
-        theirs = list(MetadataCatalog.get(names.val).thing_classes)
+        self.name = str(names.val)
+        theirs = list(MetadataCatalog.get(self.name).thing_classes)
         if theirs != class_names:
             raise FcosError(
                 f"The classes of {data} are {shortened(theirs)}, but those of the detector {shortened(class_names)}: "
                 "name the data that it was trained for with --data."
             )
-        self._rows = DatasetCatalog.get(names.val)
+        self._rows = DatasetCatalog.get(self.name)
         self._train = DatasetCatalog.get(names.train) if names.train else self._rows
 
     def calibration(self) -> list[np.ndarray]:

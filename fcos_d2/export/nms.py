@@ -33,7 +33,9 @@ def _(boxes: Tensor, scores: Tensor, threshold: float) -> Tensor:
 
 def onnx_translations() -> dict[Any, Any]:
     """What `torch.onnx.export` must know of the operator above."""
-    from onnxscript import opset20 as op
+    from onnxscript import opset20
+
+    op: Any = opset20
 
     def translated(boxes: Any, scores: Any, threshold: float) -> Any:
         most = op.Constant(value_ints=[2**31 - 1])
