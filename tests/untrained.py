@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from fcos_d2 import Predictor
+from fcos_d2.modeling.deform import DeformConv
 
 SMALL = "fcos_R_18_slim_FPN_small"
 RESIZE = "dataloader.test.mapper.augmentations[0]"
@@ -33,6 +34,9 @@ def untrained(name: str = SMALL, *overrides: str, side: int = 64, classes: int =
             if hasattr(module, "weight") and module.weight is not None and module.weight.dim() > 1:
                 spread = module.weight[0].numel() ** -0.5
                 module.weight.copy_(torch.randn(module.weight.shape, generator=generator) * spread)
+        for module in model.modules():
+            if isinstance(module, DeformConv):
+                module.offset.weight.mul_(0.1)  # far offsets, one after the other, would make much of a rounding
         step = max(model.backbone.size_divisibility, 32)
         images = torch.rand((1, 3, 4 * step, 4 * step), generator=generator) * 255
         features = model.backbone((images - model.pixel_mean) / model.pixel_std)

@@ -78,9 +78,11 @@ def command(
         raise click.UsageError("Say where to write: -o DIR.")
     if half and int8:
         raise click.UsageError("--half and --int8 exclude each other.")
-    check(weights=weights, model=source, output=output, data=options["data"], detects=True)
+    if (half or int8) and options["data"] is None:
+        raise click.UsageError("--half and --int8 are not exact: name a data set, --data DIR, for AP before and after.")
     if output.expanduser().is_dir() and any(output.expanduser().iterdir()):
         raise FcosError(f"{output} is not empty, and nothing is overwritten: choose another --output.")
+    check(weights=weights, model=source, output=output, data=options["data"], detects=True)
     for name in FORMATS[format]:
         require_package(name, f"--format {format}", "fcos_d2[export]")
     session.start()

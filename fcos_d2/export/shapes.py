@@ -10,7 +10,7 @@ from torch import Tensor
 
 __all__ = ["Shapes"]
 
-_LEAST = 64  # pixels along a side, for which all maps are promised to work
+_LEAST = 128  # pixels along a side from which on no map is smaller than the windows of HRNet's pyramid
 _MOST = 4096  # cells of size_divisibility along a side, and pictures of a batch
 
 

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..runtime import OnnxSession, seal
+from ..runtime import OnnxSession, RuntimeFault, seal
 from .nms import onnx_translations, suppress_in_onnx, suppress_in_torch
 from .shapes import Shapes
 from .vino import OpenVinoSession, saved_openvino
@@ -66,8 +66,13 @@ class ModuleSession:
         }  # fmt: skip
 
     def __call__(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        with torch.no_grad():
-            found = self._module(*(torch.from_numpy(np.ascontiguousarray(feeds[name])) for name in self.inputs))
+        given = [torch.from_numpy(np.ascontiguousarray(feeds[name])) for name in self.inputs]
+        try:
+            with torch.no_grad():
+                found = self._module(*given)
+        except (RuntimeError, AssertionError) as error:
+            size = "x".join(map(str, feeds["images"].shape[:1:-1]))
+            raise RuntimeFault(f"PyTorch cannot run the file on network inputs of {size} pixels.") from error
         return {name: value.numpy() for name, value in zip(self._outputs, found)}
 
 
