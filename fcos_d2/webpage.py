@@ -15,7 +15,7 @@ from PIL import Image
 from .errors import FcosError
 from .files import write_atomically
 
-__all__ = ["escaped", "inlined", "jpeg", "require_own_page", "write_page"]
+__all__ = ["escaped", "inlined", "jpeg", "page_text", "require_own_page", "write_page"]
 
 # What all pages have: the reader's colors, tables, figures, code; no line is wider than the window.
 _STYLE = """
@@ -61,12 +61,17 @@ def write_page(path: Path, generator: str, title: str, style: str, parts: Iterab
     Raises:
         FcosError: the file cannot be written.
     """
+    text = page_text(generator, title, style, parts)
+    write_atomically(path, lambda file: file.write(text.encode("utf-8", "replace")))
+
+
+def page_text(generator: str, title: str, style: str, parts: Iterable[str]) -> str:
+    """The text of a page; see `write_page`."""
     head = (
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="generator" content="{generator}">'
         f'<meta name="viewport" content="width=device-width,initial-scale=1"><title>{escaped(title)}</title>'
     )
-    text = "\n".join([head, f"<style>{_STYLE}{style}</style></head><body>", *parts, "</body></html>\n"])
-    write_atomically(path, lambda file: file.write(text.encode("utf-8", "replace")))
+    return "\n".join([head, f"<style>{_STYLE}{style}</style></head><body>", *parts, "</body></html>\n"])
 
 
 def require_own_page(path: Path, generator: str, option: str) -> None:

@@ -14,14 +14,16 @@ import torch
 
 import fcos_d2  # noqa: F401  # isort: skip  # before detectron2, whose 0.6 needs mending
 
-from detectron2.config import CfgNode
+from detectron2.config import CfgNode, instantiate
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from omegaconf import DictConfig
 
 from fcos_d2.config import load_config
+from fcos_d2.config.stored import dump_config
 from fcos_d2.data import DatasetNames, register
 from fcos_d2.data.synthetic import generate
 from fcos_d2.paths import config_root
+from fcos_d2.weights.write import save
 
 ROOT = Path(__file__).resolve().parent.parent
 COMMON_DATA = "engine_tests"  # start of the names of the data set that all files of tests share
@@ -153,3 +155,23 @@ def yaml(data: DatasetNames, tmp_path: Path, device: torch.device) -> Callable[.
         return load_config(config_root() / "yaml" / "small" / "fcos_R_18_slim_FPN_small.yaml", [*fixed, *overrides])
 
     return config
+
+
+@pytest.fixture(scope="session")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint whose boxes are those of a model that was never trained, but always the same."""
+    path = tmp_path_factory.mktemp("weights") / "w.pth"
+    torch.manual_seed(0)
+    cfg = load_config(
+        "fcos_R_18_slim_FPN_small",
+        [
+            "model.num_classes=3",
+            "dataloader.test.mapper.augmentations[0].short_edge_length=64",
+            "train.device=cpu",
+            "model.dense.selector.max_detections=4",
+        ],
+    )
+    model = instantiate(cfg.model).state_dict()
+    model["dense.head.cls_logits.bias"] = torch.tensor([0.0, 0.1, 0.2])
+    save(path, {"model": model, "class_names": ["circle", "square", "star"], "config": dump_config(cfg)})
+    return path

@@ -133,8 +133,8 @@ class _Server(ThreadingHTTPServer):
 
 
 @contextmanager
-def publisher() -> Iterator[Publisher]:
-    server = _Server(("127.0.0.1", 0), _Handler)
-    server.publisher = Publisher(f"http://127.0.0.1:{server.server_port}")
+def publisher(host: str = "127.0.0.1", port: int = 0) -> Iterator[Publisher]:
+    server = _Server((host, port), _Handler)
+    server.publisher = Publisher(f"http://{host}:{server.server_port}")
     with running(server, server.publisher.closing):
         yield server.publisher

@@ -39,6 +39,7 @@ COMMANDS: tuple[Row, ...] = (
     Row("eval", "evaluate", "COCO's AP of a checkpoint on a data set."),
     Row("report", "webreport", "A page of what a detector does on a data set, with pictures."),
     Row("detect", "detect", "Find objects in images, videos, folders, URLs, cameras."),
+    Row("serve", "serve", "A detector that answers over HTTP, with a page for pictures."),
     Row("explain", "explain", "Why a detector found this and missed that, in one image."),
     Row("demo", "demo", "Make images, train a small FCOS on them, show what it finds."),
     Row("data", "data", "Data sets: to other formats, divided, looked at."),

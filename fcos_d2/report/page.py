@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 
-from ..visualize.charts import SCHEMES
+from ..visualize.charts import page_colors, scheme_css
 from ..webpage import escaped, inlined, write_page
 from .parts import Picture, Section, Table
 from .sections import Row
@@ -18,17 +18,9 @@ __all__ = ["GENERATOR", "write"]
 GENERATOR = "fcos report"
 _NUMBER = re.compile(r"[-+]?\d[\d.,]*(\s?%| of \d+)?|–")  # a cell that stands to the right of its column
 
-_LIGHT, _DARK = (
-    ";".join(f"--{name}:{pair[k]}" for name, pair in {
-        **SCHEMES, "page": ("#f4f6f8", "#0e1216"), "card": ("#ffffff", "#171c22"), "soft": ("#eef1f4", "#222a32"),
-    }.items())
-    for k in (0, 1)
-)  # fmt: skip
 _STYLE = (
     f"""
-:root{{{_LIGHT};--line:var(--grid)}}
-@media (prefers-color-scheme:dark){{:root{{{_DARK}}}}}
-@media print{{:root{{{_LIGHT};color-scheme:light;--page:#fff}}}}
+{page_colors()}@media print{{:root{{{scheme_css(False)};color-scheme:light;--page:#fff}}}}
 """
     + """
 *{box-sizing:border-box}

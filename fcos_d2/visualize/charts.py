@@ -19,7 +19,18 @@ from .fonts import font_for
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["SCHEMES", "Bars", "Line", "alone", "bar_chart", "calibration_chart", "line_chart", "scatter_chart"]
+__all__ = [
+    "SCHEMES",
+    "Bars",
+    "Line",
+    "alone",
+    "bar_chart",
+    "calibration_chart",
+    "line_chart",
+    "page_colors",
+    "scatter_chart",
+    "scheme_css",
+]
 
 # Variables of a page -> their values in light and in dark.
 SCHEMES = {
@@ -27,6 +38,7 @@ SCHEMES = {
     "s1": ("#1f6feb", "#6cb2ff"), "s2": ("#d2521c", "#ff9a62"), "s3": ("#1a8a4a", "#5fd38d"),
     "s4": ("#8b3fc7", "#c99bf5"), "s5": ("#a97a00", "#f0c74a"),
 }  # fmt: skip
+_BEHIND = {"page": ("#f4f6f8", "#0e1216"), "card": ("#ffffff", "#171c22"), "soft": ("#eef1f4", "#222a32")}
 _STAND_FOR = {name: f"#0b0c{i + 16:02x}" for i, name in enumerate(SCHEMES)}
 _INK, _DIM, _GRID = (_STAND_FOR[name] for name in ("ink", "dim", "grid"))
 _SERIES = [_STAND_FOR[f"s{i}"] for i in range(1, 6)]
@@ -48,6 +60,20 @@ class Bars:
 
     name: str
     heights: Sequence[float | None]
+
+
+def scheme_css(dark: bool) -> str:
+    """`SCHEMES`, and what lies behind charts on a page (page, card, soft), as variables of CSS."""
+    return ";".join(f"--{name}:{pair[dark]}" for name, pair in {**SCHEMES, **_BEHIND}.items())
+
+
+def page_colors() -> str:
+    """CSS: the variables as the reader's system is, light or dark."""
+    light, dark = scheme_css(False), scheme_css(True)
+    return (
+        f":root{{color-scheme:light dark;--line:var(--grid);{light}}}\n"
+        f"@media (prefers-color-scheme:dark){{:root{{{dark}}}}}\n"
+    )
 
 
 def line_chart(

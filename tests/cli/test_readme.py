@@ -255,6 +255,7 @@ NOT_RUN = {
     r"lazyconfig_train_net\.py": "needs COCO and eight GPUs: script, config and options must exist",
     r"^python -m (projects_tools\.\w+|fcos_d2)": "measures for minutes: the module must exist",
     r"^(git clone|uvx|uv|pip) ": "needs network: nothing is checked",
+    r"^(curl|docker) ": "needs a server, or Docker: the files of this repository must exist",
     r"^fcos [a-z]": "run above or long: its options must exist",
     r"^(export|first=|srun|pytest|\S*python)": "several machines, or a measurement: nothing is checked",
     r"^(--|bash|torchrun)": "the rest of such a line: nothing is checked",
