@@ -6,7 +6,7 @@ RUN pip install --no-cache-dir "uv>=0.9,<1"
 WORKDIR /app
 ENV UV_PROJECT_ENVIRONMENT=/app/.venv UV_LINK_MODE=copy UV_COMPILE_BYTECODE=1 UV_PYTHON_DOWNLOADS=never
 # What changes seldom first, so that a change of the package does not fetch PyTorch anew.
-COPY pyproject.toml uv.lock README.md LICENSE ./
+COPY pyproject.toml README.md LICENSE ./
 RUN uv sync --no-default-groups --extra detectron2 --extra serve --no-install-project
 COPY configs configs
 COPY fcos_d2 fcos_d2

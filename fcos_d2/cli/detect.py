@@ -18,6 +18,11 @@ import click
 from click.core import ParameterSource
 
 from .. import zoo
+<<<<<<< HEAD
+=======
+from ..errors import FcosError
+from ..hub import located
+>>>>>>> 9ce47c2 (A detector in the layout of the Hugging Face Hub, by folder and by name)
 from ..zoo.tta import NONE
 from . import options as shared
 from . import thresholds
@@ -121,6 +126,7 @@ def command(
     pictures of an earlier run. A source that cannot be read is named and left out; the exit code is 1 then. With
     --json, boxes are [left, top, right, bottom] in pixels of the image.
     """
+    weights = None if weights is None else located(weights)
     if weights is None and model is None:
         model = zoo.DEFAULT
     wanted = Wanted(**options)

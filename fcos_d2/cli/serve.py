@@ -9,6 +9,7 @@ import click
 
 from .. import zoo
 from ..errors import FcosError
+from ..hub import located
 from . import options as shared
 from . import thresholds
 from .checks import check, require_package
@@ -72,6 +73,7 @@ def command(
         require_package(package, "fcos serve", "fcos_d2[serve]")
     if options["hosts"] and not options["allow_urls"]:
         raise click.UsageError("--url-host is for --allow-urls: add that.")
+    weights = None if weights is None else located(weights)
     if weights is None and model is None:
         model = zoo.DEFAULT
     check(weights=weights, model=model, device=device, detects=True)

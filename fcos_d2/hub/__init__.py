@@ -6,7 +6,9 @@ there are is data of the zoo; what is in them is for the room of weights.
 
 from .kept import folder_of, found_elsewhere, lock, place_of
 from .obtain import file_of, is_offline, obtain, require, row_of
+from .repositories import located
 
 __all__ = [
-    "file_of", "folder_of", "found_elsewhere", "is_offline", "lock", "obtain", "place_of", "require", "row_of"
+    "file_of", "folder_of", "found_elsewhere", "is_offline", "located", "lock", "obtain", "place_of", "require",
+    "row_of",
 ]  # fmt: skip

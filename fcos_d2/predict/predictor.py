@@ -27,6 +27,7 @@ from ..config.tta import tta_from, tta_of
 from ..data.images import ImageLike, to_array
 from ..devices import find_device
 from ..errors import FcosError
+from ..hub import located
 from ..visualize import draw_boxes
 from ..weights.families.torchvision import COCO_IDS, TORCHVISION, coco_names
 from ..weights.fetch import fetch, is_backbone_only
@@ -54,7 +55,8 @@ class Predictor:
     resizing of test images are built. A .py config is code and runs.
 
     Args:
-        source: the name of a variant, a LazyConfig (.py), a YAML file, or a checkpoint that holds its config.
+        source: the name of a variant, a LazyConfig (.py), a YAML file, a checkpoint that holds its config, or a
+            detector in the layout of the Hugging Face Hub: its folder, or hf://owner/name.
         weights: a checkpoint, or the name of a variant, whose published weights are fetched; by default those of the
             source; "random" for none. A config takes its number of classes from them.
         device: by default "cuda" where there is one, else "cpu".
@@ -104,14 +106,15 @@ class Predictor:
         wanted = tta_from(tta)
         load_plugins(plugins)
         self.max_pixels = max_pixels
+        source, weights = located(str(source)), None if weights is None else located(str(weights))
         self.device: torch.device = find_device(device, "device")
         self.cfg = load_config(source, overrides, allow_py=allow_py)
-        path = _weights_path(str(source), self.cfg, None if weights is None else str(weights))
+        path = _weights_path(source, self.cfg, weights)
         weights_read = read(fetch(path)) if path else None
         if weights_read and not any("num_classes" in override.lower() for override in overrides):
             _set_classes(self.cfg, weights_read)
         most = 2 * _numbers_in(weights_read.tensors.values()) + 2**24 if weights_read else 2**31
-        model, resizes, self._input_format, data_sets = _parts(self.cfg, str(source), self.device, most)
+        model, resizes, self._input_format, data_sets = _parts(self.cfg, source, self.device, most)
         if isinstance(model, ProposalNetwork):
             raise FcosError(f"{source} only proposes regions, and detects nothing: `fcos eval` tells their recall.")
         self.model = model.to(self.device)

@@ -23,6 +23,7 @@ from torch import Tensor
 from ..errors import FcosError
 from ..files import os_error
 from ..paths import require_checkpoint
+from .packing import unpacked
 from .pickles import STORAGES, Foreign, Refused, read_pickle
 
 __all__ = ["SUFFIXES", "load"]
@@ -165,10 +166,10 @@ def _older(file: BinaryIO) -> Any:
     return tree
 
 
-def _safetensors(file: BinaryIO) -> dict[str, Tensor]:
+def _safetensors(file: BinaryIO) -> dict[str, Any]:
     (length,) = struct.unpack("<Q", file.read(8))
     header = json.loads(file.read(length))
-    header.pop("__metadata__", None)
+    metadata = header.pop("__metadata__", None)
     base, storages = file.tell(), _Storages(file)
     for name, row in header.items():
         first, last = row["data_offsets"]
@@ -177,4 +178,4 @@ def _safetensors(file: BinaryIO) -> dict[str, Tensor]:
         dtype = _SAFETENSORS[row["dtype"]]
         storages.of(name, dtype, (last - first) // dtype.itemsize)
         storages.fill(name, base + first, last - first, sys.byteorder == "big")
-    return {name: flat.reshape(header[name]["shape"]) for name, flat in storages.items()}
+    return unpacked({name: flat.reshape(header[name]["shape"]) for name, flat in storages.items()}, metadata)
