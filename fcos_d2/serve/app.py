@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
 from typing import Annotated, Any, Literal
 
 from fastapi import FastAPI, Query, Request
@@ -207,8 +208,7 @@ class _Watch:
             if message["type"] == "http.response.start":
                 status = message["status"]
                 if self.service.leaving:
-                    while left:  # a connection that is closed on a body that was not read loses its answer
-                        await read()
+                    await self._finish(read, lambda: left)
                     message["headers"] = [*message["headers"], (b"connection", b"close")]
             await send(message)
             if message["type"] == "http.response.body" and not message.get("more_body") and scope["path"] == "/detect":
@@ -218,3 +218,13 @@ class _Watch:
             await self.app(scope, read, watched)
         except Exception:  # it has been answered with status 500; uvicorn would close the connection on that
             logger.exception("A request could not be answered.")
+
+    async def _finish(self, read: Receive, is_left: Callable[[], bool]) -> None:
+        """Read what is left of a body: a connection that is closed on one that was not read loses its answer."""
+
+        async def rest() -> None:
+            while is_left():
+                await read()
+
+        with suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(rest(), self.service.limits.timeout)

@@ -163,6 +163,7 @@ class Remote:
 def _parsed(url: str) -> SplitResult:
     """The parts of an address that can be fetched; its host in ASCII."""
     try:
+        url.encode()  # JSON can hold half a character
         parts = urlsplit(url)
         host = parts.hostname or ""
         if not host.isascii():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import socket
 from types import FrameType
 
@@ -66,6 +67,7 @@ class Server(uvicorn.Server):
             limit_concurrency=_CONNECTIONS,
             lifespan="on",
             server_header=False,
+            timeout_graceful_shutdown=math.ceil(3 * service.limits.timeout),  # for clients that do not take answers
         )
         super().__init__(config)
 

@@ -160,6 +160,8 @@ class DetectionQueue:
         began = time.monotonic()
         try:
             found: Sequence[Any] = self.engine.detect([waiting.picture for waiting in batch])
+            if len(found) != len(batch):
+                raise RuntimeError(f"the engine {self.engine.name} gave {len(found)} answers to {len(batch)} pictures")
         except Exception as error:
             if len(batch) > 1:  # one of them, or all together are too much: the others shall have their answers
                 for waiting in batch:

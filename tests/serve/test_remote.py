@@ -50,7 +50,7 @@ def test_no_address_leads_inside(inner: Publisher) -> None:
         "file:///etc/passwd", "FILE:///etc/passwd", "/etc/passwd", "ftp://127.0.0.1/a", "gopher://127.0.0.1/_x",
         "data:,x",        "http:///etc/passwd", "http://", "//127.0.0.1/a", f"http://a@127.0.0.1:{port}/", f"http://127.0.0.1:{port}\\@b.c/",
         f"http://127.0.0.1:{port}/\r\nHost: x", "http://127.0.0.1:99999/", "http://[::1", "jar:http://a!/b", "",
-        "http://" + "a" * 3000,
+        "http://" + "a" * 3000, "http://\ud800.org/", "http://a.org/\ud800",
     ]  # fmt: skip
     with running(Service(Held(held=False), remote=Remote(10**6, 20))) as client:
         said = set()
