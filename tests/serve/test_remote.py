@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ipaddress
+import json
 import threading
 from collections.abc import Iterator
 
+import httpx
 import pytest
 from publisher import Publisher, publisher
 from served import Held, picture, running
@@ -53,15 +55,21 @@ def test_no_address_leads_inside(inner: Publisher) -> None:
         "http://" + "a" * 3000, "http://\ud800.org/", "http://a.org/\ud800",
     ]  # fmt: skip
     with running(Service(Held(held=False), remote=Remote(10**6, 20))) as client:
+
+        def ask(where: str) -> httpx.Response:
+            return client.post(
+                "/detect", content=json.dumps({"url": where}), headers={"content-type": "application/json"}
+            )
+
         said = set()
         for host in hosts:
             for where in (f"http://{host}:{port}/secret.png", f"http://{host}/secret.png", f"https://{host}/"):
-                answer = client.post("/detect", json={"url": where})
+                answer = ask(where)
                 assert answer.status_code in (403, 422), (where, answer.text)
                 said.add(answer.json()["error"])
         assert len([text for text in said if text.startswith("The address is not fetched")]) == 1 and len(said) <= 2
         for where in others:
-            answer = client.post("/detect", json={"url": where})
+            answer = ask(where)
             assert 400 <= answer.status_code < 500 and answer.json()["error"].endswith("."), (where, answer.text)
         assert client.get("/model").json()["addresses"] is True
     assert inner.requests == []
