@@ -1,4 +1,4 @@
-"""A detector in the hands of the real FiftyOne, where it is installed: it brings a database, and an OpenCV of its own."""
+"""A detector in the hands of the real FiftyOne, where that is installed: it brings a database and its own OpenCV."""
 
 from __future__ import annotations
 
