@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from typing import Any
 
@@ -79,13 +80,15 @@ def command(
     check(weights=weights, model=model, device=device, detects=True)
     from ..serve.server import Server, bound, url_of
 
+    logging.getLogger("python_multipart").setLevel(logging.CRITICAL)  # which tells each wrong form of a stranger
+
     listener = bound(host, port)  # before the weights are read, so that a port that is taken is told at once
     with listener:
-        server = Server(_service(session, weights, model, device, **options))
-        url = url_of(listener)
-        session.say(f"{server.service.model} answers at {url} (a page to drop pictures on); Ctrl-C ends.")
+        url, service = url_of(listener), _service(session, weights, model, device, **options)
+        told = f"{service.model} answers at {url} (a page to drop pictures on); Ctrl-C ends."
+        server = Server(service, lambda: session.say(told))
         server.run(sockets=[listener])
-    counted = server.service.metrics
+    counted = service.metrics
     data = {
         "url": url, "accepted": counted.accepted, "answered": counted.answered,
         "by_status": {str(status): count for status, count in sorted(counted.by_status.items())},

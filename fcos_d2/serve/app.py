@@ -208,7 +208,7 @@ class _Watch:
             if message["type"] == "http.response.start":
                 status = message["status"]
                 if self.service.leaving:
-                    await self._finish(read, lambda: left)
+                    await _finish(read, lambda: left, self.service.limits.timeout)
                     message["headers"] = [*message["headers"], (b"connection", b"close")]
             await send(message)
             if message["type"] == "http.response.body" and not message.get("more_body") and scope["path"] == "/detect":
@@ -219,12 +219,13 @@ class _Watch:
         except Exception:  # it has been answered with status 500; uvicorn would close the connection on that
             logger.exception("A request could not be answered.")
 
-    async def _finish(self, read: Receive, is_left: Callable[[], bool]) -> None:
-        """Read what is left of a body: a connection that is closed on one that was not read loses its answer."""
 
-        async def rest() -> None:
-            while is_left():
-                await read()
+async def _finish(read: Receive, is_left: Callable[[], bool], seconds: float) -> None:
+    """Read what is left of a body: a connection that is closed on one that was not read loses its answer."""
 
-        with suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(rest(), self.service.limits.timeout)
+    async def rest() -> None:
+        while is_left():
+            await read()
+
+    with suppress(asyncio.TimeoutError):
+        await asyncio.wait_for(rest(), seconds)

@@ -34,19 +34,21 @@ _PIECE = 1 << 16
 _IN_PATHS = "%/?:@!$&'()*+,;=-._~[]|"  # what stays as it is written
 _UNICAST = ipaddress.ip_network("2000::/3")  # where public IPv6 addresses are
 _TRANSLATED = ipaddress.ip_network("64:ff9b::/96")  # IPv4 in IPv6, RFC 6052
-_OF_A_CLOUD = ipaddress.ip_address("168.63.129.16")  # Azure's service for its own machines, at a public address
+# IETF's own, of which some clouds make use, and Azure's service for its machines: not all versions of Python know them.
+_INNER = tuple(map(ipaddress.ip_network, ("192.0.0.0/24", "168.63.129.16/32")))
 
 
 def is_public(address: IPAddress) -> bool:
     """Whether an address is one of the open internet, that of an IPv4 host in an IPv6 address included."""
     if isinstance(address, ipaddress.IPv4Address):
-        return address.is_global and not address.is_multicast and not address.is_reserved and address != _OF_A_CLOUD
+        inner = any(address in network for network in _INNER)
+        return address.is_global and not (address.is_multicast or address.is_reserved or inner)
     if address.ipv4_mapped is not None:
         return is_public(address.ipv4_mapped)
     if address in _TRANSLATED:
         return is_public(ipaddress.IPv4Address(int(address) & 0xFFFFFFFF))
-    inner = [*(address.teredo or ()), *([address.sixtofour] if address.sixtofour else [])]
-    return address in _UNICAST and address.is_global and all(map(is_public, inner))
+    within = [*(address.teredo or ()), *([address.sixtofour] if address.sixtofour else [])]
+    return address in _UNICAST and address.is_global and all(map(is_public, within))
 
 
 def _looked_up(host: str, port: int) -> list[str]:
@@ -113,6 +115,8 @@ class Remote:
                 self._require_other_machine(connection, f"{host}:{port}")
                 connection.request("GET", path, headers=headers, preload_content=False)
                 return self._read(connection.getresponse(), end)
+            except Refused:
+                raise
             except (urllib3.exceptions.HTTPError, http.client.HTTPException, OSError, ValueError) as error:
                 slow = time.monotonic() >= end
                 why = f"takes longer than {self.timeout:g} s" if slow else "gives no answer"
@@ -167,7 +171,9 @@ def _parsed(url: str) -> SplitResult:
         parts = urlsplit(url)
         host = parts.hostname or ""
         if not host.isascii():
-            parts = parts._replace(netloc=parts.netloc.lower().replace(host, host.encode("idna").decode()))
+            parts = SplitResult(
+                parts.scheme, parts.netloc.lower().replace(host, host.encode("idna").decode()), *parts[2:]
+            )
         good = parts.scheme in _PORTS and bool(host) and parts.username is None and parts.port != 0
     except ValueError:
         good = False

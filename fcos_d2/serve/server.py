@@ -6,6 +6,7 @@ import asyncio
 import logging
 import math
 import socket
+from collections.abc import Callable
 from types import FrameType
 
 import uvicorn
@@ -56,10 +57,14 @@ class Server(uvicorn.Server):
     """Serves until Ctrl-C or SIGTERM: then it takes no more requests, answers those that it has, and ends.
 
     A second signal ends it at once.
+
+    Args:
+        service: what answers.
+        begun: called when somebody listens.
     """
 
-    def __init__(self, service: Service) -> None:
-        self.service = service
+    def __init__(self, service: Service, begun: Callable[[], None] = lambda: None) -> None:
+        self.service, self.begun = service, begun
         config = uvicorn.Config(
             make_app(service),
             log_config=None,
@@ -70,6 +75,11 @@ class Server(uvicorn.Server):
             timeout_graceful_shutdown=math.ceil(3 * service.limits.timeout),  # for clients that do not take answers
         )
         super().__init__(config)
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """By uvicorn: begin to listen."""
+        await super().startup(sockets)
+        self.begun()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Of a signal; uvicorn calls it."""

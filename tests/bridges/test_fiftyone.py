@@ -20,7 +20,9 @@ def test_a_data_set_is_looked_at(weights: Path, tmp_path: Path) -> None:
     random = np.random.default_rng(0)
     for number, size in enumerate(((48, 64), (48, 64), (60, 60))):
         Image.fromarray(random.integers(0, 256, (*size, 3), np.uint8)).save(tmp_path / f"{number}.png")
-    predictor = Predictor(weights, device="cpu", score_threshold=0.3)
+    predictor = Predictor(
+        weights, device="cpu", score_threshold=0.3, overrides=["model.dense.selector.max_detections=40"]
+    )
     dataset = fiftyone.Dataset.from_images_dir(str(tmp_path))
     try:
         for field, batch in (("one", None), ("batch", 2)):

@@ -53,10 +53,19 @@ def test_the_folder_is_as_the_hub_wants_it(folder: Path, weights: Path) -> None:
 
 
 def test_the_folder_is_the_detector(folder: Path, weights: Path) -> None:
-    ours, theirs = (Predictor(source, device="cpu", score_threshold=0.3) for source in (weights, folder))
+    ours, theirs = (
+        Predictor(source, device="cpu", score_threshold=0.3, overrides=["model.dense.selector.max_detections=40"])
+        for source in (weights, folder)
+    )
     found = [predictor.describe(predictor(IMAGE)["instances"]) for predictor in (ours, theirs)]
     assert found[0] == found[1] != [] and theirs.class_names == ["circle", "square", "star"]
-    both = Predictor("fcos_R_18_slim_FPN_small", weights=folder, device="cpu", score_threshold=0.3)
+    both = Predictor(
+        "fcos_R_18_slim_FPN_small",
+        weights=folder,
+        device="cpu",
+        score_threshold=0.3,
+        overrides=["model.dense.selector.max_detections=40"],
+    )
     assert both.class_names == theirs.class_names
     assert Predictor(folder / "model.safetensors", device="cpu").class_names == theirs.class_names
 
@@ -140,7 +149,10 @@ def hub(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterat
 
 
 def test_by_name(hub: list[str], weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    ours, theirs = (Predictor(source, device="cpu", score_threshold=0.3) for source in (weights, "hf://me/my-detector"))
+    ours, theirs = (
+        Predictor(source, device="cpu", score_threshold=0.3, overrides=["model.dense.selector.max_detections=40"])
+        for source in (weights, "hf://me/my-detector")
+    )
     assert theirs.describe(theirs(IMAGE)["instances"]) == ours.describe(ours(IMAGE)["instances"])
     assert any(path.startswith("GET /me/my-detector/resolve/") for path in hub)
     before = len(hub)

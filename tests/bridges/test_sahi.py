@@ -21,8 +21,10 @@ def rows(result: object) -> list[tuple[str, float, list[float]]]:
 
 
 def test_whole_and_in_slices(weights: Path) -> None:
-    model = FCOSDetectionModel(model_path=str(weights), confidence_threshold=0.3, device="cpu")
-    predictor = Predictor(weights, device="cpu", score_threshold=0.3)
+    predictor = Predictor(
+        weights, device="cpu", score_threshold=0.3, overrides=["model.dense.selector.max_detections=40"]
+    )
+    model = FCOSDetectionModel(model=predictor, confidence_threshold=0.3, device="cpu")
     image = np.random.default_rng(0).integers(0, 256, (90, 120, 3), np.uint8)
     wanted = predictor.describe(predictor(image, "RGB")["instances"])
     found = rows(get_prediction(image, model))
@@ -42,11 +44,17 @@ def test_whole_and_in_slices(weights: Path) -> None:
 
 
 def test_names_thresholds_and_a_predictor_that_is_there(weights: Path) -> None:
-    predictor = Predictor(weights, device="cpu", score_threshold=0.3)
+    predictor = Predictor(
+        weights, device="cpu", score_threshold=0.3, overrides=["model.dense.selector.max_detections=40"]
+    )
     model = FCOSDetectionModel(model=predictor, confidence_threshold=0.45, category_remapping={"0": 7, "1": 8, "2": 9})
     assert model.category_names == predictor.class_names and model.num_categories == 3 and not model.has_mask
     result = get_prediction(np.full((64, 64, 3), 128, np.uint8), model)
     assert all(row[1] > 0.45 for row in rows(result))
     assert all(o.category.id in (7, 8, 9) for o in result.object_prediction_list)
+    alone = FCOSDetectionModel(model_path=str(weights), confidence_threshold=0.3, device="cpu")
+    assert alone.category_names == predictor.class_names
+    named = FCOSDetectionModel(model_path=str(weights), config_path="fcos_R_18_slim_FPN_small", device="cpu")
+    assert named.model.class_names == predictor.class_names
     with pytest.raises(FcosError, match=r"gone\.pth"):
         FCOSDetectionModel(model_path="gone.pth")

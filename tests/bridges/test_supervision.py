@@ -14,7 +14,9 @@ supervision = pytest.importorskip("supervision")
 
 
 def test_detections_are_supervisions_own(weights: Path) -> None:
-    predictor = Predictor(weights, device="cpu", score_threshold=0.3)
+    predictor = Predictor(
+        weights, device="cpu", score_threshold=0.3, overrides=["model.dense.selector.max_detections=40"]
+    )
     image = np.random.default_rng(0).integers(0, 256, (48, 64, 3), np.uint8)
     instances = predictor(image)["instances"]
     found = to_supervision(instances, predictor.class_names)

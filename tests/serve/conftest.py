@@ -16,7 +16,7 @@ from fcos_d2.serve.service import Service
 
 @pytest.fixture(scope="session")
 def predictor(weights: Path) -> Predictor:
-    return Predictor(weights, device="cpu", score_threshold=0.3)
+    return Predictor(weights, device="cpu", score_threshold=0.3, overrides=["model.dense.selector.max_detections=40"])
 
 
 @pytest.fixture(scope="module")

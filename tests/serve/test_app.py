@@ -30,7 +30,8 @@ GOOD = [
     picture(90, 90, "GIF"),
 ]
 IHDR = b"IHDR" + struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0)
-BOMB = b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + IHDR + struct.pack(">I", zlib.crc32(IHDR)) + bytes(99)
+IDAT = struct.pack(">I", 10) + b"IDAT" + bytes(14)
+BOMB = b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + IHDR + struct.pack(">I", zlib.crc32(IHDR)) + IDAT
 
 
 def expected(predictor: Any, data: bytes) -> list[dict[str, Any]]:
@@ -38,10 +39,11 @@ def expected(predictor: Any, data: bytes) -> list[dict[str, Any]]:
 
 
 def assert_equal(found: list[dict[str, Any]], wanted: list[dict[str, Any]]) -> None:
-    """The same objects; pictures of a batch differ by rounding from the same one by one."""
-    assert [row["class"] for row in found] == [row["class"] for row in wanted]
-    for key, tolerance in (("score", 1e-5), ("box", 2e-3)):
-        np.testing.assert_allclose([row[key] for row in found], [row[key] for row in wanted], rtol=0, atol=tolerance)
+    """The same objects; pictures of a batch differ by rounding from the same one by one, and so may their order."""
+    assert len(found) == len(wanted)
+    for row in wanted:
+        like = [one for one in found if one["class"] == row["class"] and abs(one["score"] - row["score"]) < 1e-5]
+        assert any(np.allclose(one["box"], row["box"], rtol=0, atol=2e-3) for one in like), row
 
 
 def test_many_clients_get_what_the_predictor_finds(client: httpx.Client, predictor: Any) -> None:
@@ -174,7 +176,7 @@ def test_pages_load_nothing_from_elsewhere(client: httpx.Client) -> None:
     body = schema["paths"]["/detect"]["post"]["requestBody"]["content"]
     assert set(body) == {"multipart/form-data", "application/octet-stream", "application/json"}
     docs = client.get("/docs")
-    page = Page(docs.text.split("<body>")[1])
+    page = Page(docs.text)
     assert page.scripts == 0 and all(path in docs.text for path in schema["paths"])
     for path in ("/", "/docs"):
         answer = client.get(path)
