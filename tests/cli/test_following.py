@@ -206,7 +206,8 @@ def test_options_in_texts_exist():
     known = set().union(*OPTIONS.values()) | {"--json", "--debug", "--help", "--version"}
     others = {"--num-machines", "--machine-rank", "--dist-url", "--no-build-isolation", "--extra", "--no-pictures"}
     others |= {"--force-reinstall", "--no-deps", "--upgrade", "--shm-size", "--query-gpu", "--format"}  # of `doctor`
-    theirs = ("foreign.py", "page.py", "webpage.py", "charts.py", "static.py")  # commands of other tools, which convert what is not read; styles
+    # Commands of other tools, which convert what is not read; styles.
+    theirs = ("foreign.py", "page.py", "webpage.py", "charts.py", "static.py")
     assert {(file, name) for file, name in advised() if name not in known | others and file not in theirs} == set()
 
 
