@@ -66,7 +66,7 @@ def test_many_clients_get_what_the_predictor_finds(client: httpx.Client, predict
         assert_equal(said["detections"], wanted[number % len(GOOD)])
 
     with ThreadPoolExecutor(8) as pool:
-        list(pool.map(ask, range(60)))
+        list(pool.map(ask, range(40)))
 
 
 def test_threshold_and_drawn_picture(client: httpx.Client, predictor: Any) -> None:
