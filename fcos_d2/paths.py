@@ -9,11 +9,13 @@ from urllib.parse import urlparse
 from .errors import FcosError
 
 __all__ = [
-    "CHECKPOINTS", "CONFIGS", "camera_of", "config_root", "is_address", "require_checkpoint", "require_config",
+    "CHECKPOINTS", "CONFIGS", "HUB", "HUB_FILE", "camera_of", "config_root", "is_address", "is_repository",
+    "require_checkpoint", "require_config",
 ]  # fmt: skip
 
 CHECKPOINTS = (".pth", ".pt", ".pkl", ".pyth", ".bin", ".safetensors")
 CONFIGS = (".py", ".yaml", ".yml")
+HUB, HUB_FILE = "hf://", "model.safetensors"  # how the Hugging Face Hub names a detector, and what that has
 
 
 def config_root() -> Path:
@@ -32,6 +34,11 @@ def config_root() -> Path:
 def is_address(path: str) -> bool:
     """Whether it names something to download (https://, detectron2://, torchvision://, ...) rather than a file."""
     return len(urlparse(path).scheme) > 1
+
+
+def is_repository(name: str | None) -> bool:
+    """Whether it names a detector in the layout of the Hugging Face Hub: hf://owner/name, or its folder."""
+    return name is not None and (name.startswith(HUB) or (Path(name).expanduser() / HUB_FILE).is_file())
 
 
 def require_checkpoint(path: str | Path) -> Path:

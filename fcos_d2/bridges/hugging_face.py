@@ -14,8 +14,9 @@ from typing import Any
 
 from ..errors import FcosError
 from ..files import write_atomically, write_json
-from ..hub.repositories import FILE, located
+from ..hub import located
 from ..libraries import require_library
+from ..paths import HUB_FILE
 from ..weights.fetch import fetch
 from ..weights.packing import packed
 from ..weights.read import Weights, read
@@ -67,7 +68,7 @@ def write_repository(weights: str | Path, folder: str | Path, licence: str | Non
         raise FcosError(f"{folder} is there already, and nothing is overwritten: choose another folder.")
     plain = {key: found.extra[key] for key in _KEPT if found.extra.get(key) is not None}
     data = save(*packed(found.chosen(), plain))
-    write_atomically(folder / FILE, lambda file: file.write(data))
+    write_atomically(folder / HUB_FILE, lambda file: file.write(data))
     write_json(folder / "config.json", _config(found))
     card = _card(folder.absolute().name, found, licence)
     write_atomically(folder / "README.md", lambda file: file.write(card.encode()))

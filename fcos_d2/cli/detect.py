@@ -21,8 +21,12 @@ from .. import zoo
 <<<<<<< HEAD
 =======
 from ..errors import FcosError
+<<<<<<< HEAD
 from ..hub import located
 >>>>>>> 9ce47c2 (A detector in the layout of the Hugging Face Hub, by folder and by name)
+=======
+from ..paths import is_repository
+>>>>>>> ef64ec1 (Names of the Hub are known without importing what fetches)
 from ..zoo.tta import NONE
 from . import options as shared
 from . import thresholds
@@ -126,7 +130,10 @@ def command(
     pictures of an earlier run. A source that cannot be read is named and left out; the exit code is 1 then. With
     --json, boxes are [left, top, right, bottom] in pixels of the image.
     """
-    weights = None if weights is None else located(weights)
+    if is_repository(weights):
+        from ..hub import located
+
+        weights = located(str(weights))
     if weights is None and model is None:
         model = zoo.DEFAULT
     wanted = Wanted(**options)

@@ -10,7 +10,7 @@ import click
 
 from .. import zoo
 from ..errors import FcosError
-from ..hub import located
+from ..paths import is_repository
 from . import options as shared
 from . import thresholds
 from .checks import check, require_package
@@ -74,7 +74,10 @@ def command(
         require_package(package, "fcos serve", "fcos_d2[serve]")
     if options["hosts"] and not options["allow_urls"]:
         raise click.UsageError("--url-host is for --allow-urls: add that.")
-    weights = None if weights is None else located(weights)
+    if is_repository(weights):
+        from ..hub import located
+
+        weights = located(str(weights))
     if weights is None and model is None:
         model = zoo.DEFAULT
     check(weights=weights, model=model, device=device, detects=True)

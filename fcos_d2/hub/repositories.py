@@ -7,12 +7,11 @@ from pathlib import Path
 
 from ..errors import FcosError
 from ..libraries import is_installed
+from ..paths import HUB, HUB_FILE
 from .obtain import is_offline
 
-__all__ = ["FILE", "PREFIX", "located"]
+__all__ = ["located"]
 
-PREFIX = "hf://"
-FILE = "model.safetensors"
 _ID = re.compile(r"hf://([\w.-]+/[\w.-]+)(?:@([\w./-]+))?")
 
 
@@ -24,9 +23,9 @@ def located(name: str) -> str:
     Raises:
         FcosError: there is no such repository, or none can be reached; one sentence.
     """
-    if name.startswith(PREFIX):
+    if name.startswith(HUB):
         return _fetched(name)
-    file = Path(name).expanduser() / FILE
+    file = Path(name).expanduser() / HUB_FILE
     return str(file) if file.is_file() else name
 
 
@@ -42,7 +41,9 @@ def _fetched(name: str) -> str:
     repository, revision = found.groups()
     offline = is_offline("https://huggingface.co")
     try:
-        return hf_hub_download(repository, FILE, revision=revision, local_files_only=offline, library_name="fcos_d2")
+        return hf_hub_download(
+            repository, HUB_FILE, revision=revision, local_files_only=offline, library_name="fcos_d2"
+        )
     except errors.LocalEntryNotFoundError as error:
         why = "--offline forbids to fetch it" if offline else "the server cannot be reached"
         raise FcosError(f"{name} is not in the cache of huggingface_hub, and {why}.") from error
@@ -51,7 +52,7 @@ def _fetched(name: str) -> str:
     except errors.RepositoryNotFoundError as error:
         raise FcosError(f"There is no {repository} at Hugging Face, or only for others: `hf auth login`.") from error
     except errors.EntryNotFoundError as error:
-        raise FcosError(f"{repository} at Hugging Face has no {FILE}, so it is no detector of fcos_d2.") from error
+        raise FcosError(f"{repository} at Hugging Face has no {HUB_FILE}, so it is no detector of fcos_d2.") from error
     except Exception as error:  # of the network
         first = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
         raise FcosError(f"{name} cannot be fetched: {first}.") from error
