@@ -120,7 +120,8 @@ class Service:
         future = asyncio.wrap_future(self.queue.put(picture))
         gone = asyncio.ensure_future(_gone(request))
         try:
-            await asyncio.wait({future, gone}, timeout=self.limits.timeout, return_when=asyncio.FIRST_COMPLETED)
+            either: set[asyncio.Future[Any]] = {future, gone}
+            await asyncio.wait(either, timeout=self.limits.timeout, return_when=asyncio.FIRST_COMPLETED)
             if future.done():
                 return future.result()
             if gone.done():

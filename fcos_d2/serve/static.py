@@ -6,7 +6,7 @@ import base64
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +63,7 @@ def _parts(schema: Mapping[str, Any]) -> Iterator[str]:
             yield from _table(("status", "means"), [(status, answer["description"]) for status, answer in answers])
 
 
-def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> Iterator[str]:
+def _table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> Iterator[str]:
     if rows:
         cells = ["".join(f"<td>{_marked(cell)}</td>" for cell in row) for row in rows]
         names = "".join(f"<th>{name}</th>" for name in head)
