@@ -65,7 +65,7 @@ class Tab:
         assert "exceptionDetails" not in found, found["exceptionDetails"]
         return found["result"].get("value")
 
-    def until(self, condition: str, seconds: float = 20) -> None:
+    def until(self, condition: str, seconds: float = 60) -> None:
         """Wait for a condition of JavaScript."""
         waiting = f"""new Promise((yes, no) => {{ const end = Date.now() + {seconds * 1000};
             (function look() {{ if ({condition}) yes(true); else if (Date.now() > end) no(new Error("too late"));
