@@ -27,7 +27,7 @@ def path() -> str:
 
 
 class Tab:
-    """One page. `log` has what it complained about."""
+    """One page. `log` has its errors."""
 
     def __init__(self, reading: Any, writing: Any) -> None:
         self._reading, self._writing, self._last, self._session = reading, writing, 0, None
@@ -46,7 +46,8 @@ class Tab:
         self._writing.flush()
         while True:
             said = json.loads(self._next())
-            if said.get("method") in ("Runtime.exceptionThrown", "Log.entryAdded"):
+            thrown, entry = said.get("method") == "Runtime.exceptionThrown", said.get("params", {}).get("entry", {})
+            if thrown or entry.get("level") == "error":
                 self.log.append(json.dumps(said["params"]))
             if said.get("id") == self._last:
                 assert "error" not in said, said
