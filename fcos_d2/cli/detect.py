@@ -18,15 +18,7 @@ import click
 from click.core import ParameterSource
 
 from .. import zoo
-<<<<<<< HEAD
-=======
-from ..errors import FcosError
-<<<<<<< HEAD
-from ..hub import located
->>>>>>> 9ce47c2 (A detector in the layout of the Hugging Face Hub, by folder and by name)
-=======
 from ..paths import is_repository
->>>>>>> ef64ec1 (Names of the Hub are known without importing what fetches)
 from ..zoo.tta import NONE
 from . import options as shared
 from . import thresholds

@@ -9,7 +9,6 @@ from typing import Any
 import click
 
 from .. import zoo
-from ..errors import FcosError
 from ..paths import is_repository
 from . import options as shared
 from . import thresholds
@@ -123,10 +122,9 @@ def _engine(
     session.start(device)
     from ..predict import Predictor
     from ..serve.eager import Eager
-    from ..train.own_data import holds_config
+    from ..train.own_data import require_model
 
-    if model is None and not zoo.is_name(str(weights)) and not holds_config(str(weights)):
-        raise FcosError(f"{weights} does not say what detector it is of: add --model NAME (`fcos zoo` lists them).")
+    require_model(model, weights)
     predictor = Predictor(
         model or str(weights), weights=weights, device=device, score_threshold=threshold, optimize=optimize or False,
         allow_py=not session.no_py, force_recipe=force_recipe, otherwise=0.5,
