@@ -78,6 +78,10 @@ class Locations:
     def points_per_cell(self) -> int:
         return len(self.levels[0].points)
 
+    def level_of(self, location: Tensor) -> Tensor:
+        """(P,) int64 locations -> (P,) int64 their levels, 0 the finest."""
+        return torch.stack([location >= level.end for level in self.levels]).sum(dim=0)
+
 
 @dataclass
 class GroundTruth:

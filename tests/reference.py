@@ -46,6 +46,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         "topk": 1000,
         "topk_by": "score",
         "nms_threshold": 0.6,
+        "nms_within": "class",
         "nms_convention": "plain",
         "max_detections": 100,
         "max_detections_ties": "keep",
@@ -423,7 +424,7 @@ def detect(
                 c.box = [min(max(v, 0.0), limit) for v, limit in zip(c.box, limits)]
             if options["min_size"] >= 0:
                 kept = [c for c in kept if min(c.box[2] - c.box[0], c.box[3] - c.box[1]) > options["min_size"]]
-        kept = suppress(kept, options["nms_threshold"], options["nms_convention"] == "plus_one")
+        kept = suppress(kept, points.level if options["nms_within"] == "level" else None, options)
         limit = options["max_detections"]
         if options["max_detections_ties"] == "keep" and len(kept) > limit:
             last = kept[limit - 1].score
@@ -450,11 +451,14 @@ def overlap(a: Sequence[float], b: Sequence[float], one: float = 0.0) -> float:
     return inter / union if union > 0 else 0.0
 
 
-def suppress(candidates: list[Candidate], threshold: float, plus_one: bool) -> list[Candidate]:
-    """Greedy suppression within each class, best first."""
+def suppress(candidates: list[Candidate], levels: np.ndarray | None, options: Mapping[str, Any]) -> list[Candidate]:
+    """Greedy suppression within each class, and within each level where the levels of locations are given, best first."""
     kept: list[Candidate] = []
+    one = 1.0 if options["nms_convention"] == "plus_one" else 0.0
     for c in sorted(candidates, key=lambda c: -c.score):
-        rivals = (k for k in kept if k.label == c.label)
-        if all(overlap(k.box, c.box, 1.0 if plus_one else 0.0) <= threshold for k in rivals):
+        rivals = [k for k in kept if k.label == c.label]
+        if levels is not None:
+            rivals = [k for k in rivals if levels[k.location] == levels[c.location]]
+        if all(overlap(k.box, c.box, one) <= options["nms_threshold"] for k in rivals):
             kept.append(c)
     return kept

@@ -79,7 +79,7 @@ def fates_of(
     image, location, classes, scores, raw_ltrb = selector._candidates(predictions)
     chosen = Detections(image, _boxes(predictions, coder, location, raw_ltrb), scores, classes, location)
     large = selector._clip(chosen, sizes) if selector.clip == "before" else chosen  # clips those of `chosen`, too
-    apart = large[selector._suppress(large, num_classes)]
+    apart = large[selector._suppress(large, *selector._kinds(large, predictions))]
     best = selector._best(apart, num_images)
     # 2. all candidates, with what the steps say of those that they saw
     found, class_score, quality = _passing(selector, predictions, chosen)
@@ -90,11 +90,12 @@ def fates_of(
     for some, code in ((chosen, SMALL), (large, SUPPRESSED), (apart, LIMIT), (best, KEPT)):
         rows = torch.searchsorted(keys, key(some))
         fate[rows], found.boxes[rows], found.scores[rows] = code, some.boxes, some.scores
-    level = torch.stack([found.location >= level.end for level in where.levels]).sum(dim=0)
+    level = where.level_of(found.location)
     rank, of = _placed(found.image * len(where.levels) + level, selector._rank(class_score, class_score * quality))
     by = torch.full_like(found.image, -1)
     lost, survivors = (fate == SUPPRESSED).nonzero().squeeze(1), torch.searchsorted(keys, key(apart))
-    group = found.image * num_classes + found.classes
+    kind, num_kinds = selector._kinds(found, predictions)
+    group = found.image * num_kinds + kind
     by[lost] = _suppressors(selector._measured(found.boxes), group, lost, survivors, selector.nms_threshold)
     return Fates(found, class_score, quality, level, rank, of, fate, by, torch.searchsorted(keys, key(best)))
 

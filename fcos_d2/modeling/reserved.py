@@ -61,24 +61,25 @@ def by_location(values: Tensor, points: int) -> Tensor:
     return values.unflatten(1, (points, -1)).flatten(3).permute(0, 3, 1, 2).flatten(1, 2)
 
 
-def kept(selector: Selector, found: Detections, boxes: Tensor, num_images: int, num_classes: int) -> Detections:
+def kept(
+    selector: Selector, found: Detections, boxes: Tensor, num_images: int, kind: Tensor, num_kinds: int
+) -> Detections:
     """The best of each image after suppression, best first.
 
     Args:
         found: N*C rows, those of `candidates`.
         boxes: (N*C, 4) xyxy, of which overlaps are taken.
-        num_images, num_classes: N, K.
+        num_images: N.
+        kind, num_kinds: boxes of an image suppress those of their kind, (N*C,) int64 in 0..num_kinds-1.
     """
-    # What is none lies on one square, in a class of its own, and so does one row more: of these suppression keeps one,
+    # What is none lies on one square, in a kind of its own, and so does one row more: of these suppression keeps one,
     # the last in the order of scores, and the host knows how many are real.
     none = (found.scores < 0).unsqueeze(1)
     square = F.pad(boxes.new_zeros(1, 2), (0, 2), value=1.0)
     places = F.pad(torch.where(none, square, boxes).view(num_images, -1, 4), (0, 0, 0, 1))
     places[:, -1:] = square
     scores = F.pad(found.scores.view(num_images, -1), (0, 1), value=-1.0)
-    group = F.pad(
-        found.classes.masked_fill(none.squeeze(1), num_classes).view(num_images, -1), (0, 1), value=num_classes
-    )
+    group = F.pad(kind.masked_fill(none.squeeze(1), num_kinds).view(num_images, -1), (0, 1), value=num_kinds)
     rows: list[Tensor] = []
     for image in range(num_images):
         if selector.nms_threshold < 1:

@@ -43,6 +43,7 @@ class Selector:
         topk: most candidates kept for each level of an image before suppression.
         topk_by: rank them by the final "score", or the "class" score alone (mmdetection).
         nms_threshold: suppress a box that overlaps a better one of its class by more than this IoU.
+        nms_within: "class", or "level": of its class and its level, as an RPN does (Detectron2).
         nms_convention: "plain" IoU, or "plus_one": of boxes whose far corner is one pixel larger (original FCOS).
         max_detections: most boxes of an image.
         max_detections_ties: "cut" keeps exactly that many; "keep" also those that tie with the last (original FCOS).
@@ -57,6 +58,7 @@ class Selector:
     topk: int = option(1000)
     topk_by: str = option("score", key="TOPK_BY")
     nms_threshold: float = option(0.6, key="NMS_TH")
+    nms_within: str = option("class", key="NMS_WITHIN")
     nms_convention: str = option("plain", key="NMS_CONVENTION")
     max_detections: int = option(100)
     max_detections_ties: str = option("keep", key="MAX_DETECTIONS_TIES")
@@ -68,6 +70,7 @@ class Selector:
         one_of("Selector.threshold_on", self.threshold_on, ("class", "score", "product"))
         one_of("Selector.score_form", self.score_form, ("sqrt", "product"))
         one_of("Selector.topk_by", self.topk_by, ("score", "class"))
+        one_of("Selector.nms_within", self.nms_within, ("class", "level"))
         one_of("Selector.nms_convention", self.nms_convention, ("plain", "plus_one"))
         one_of("Selector.max_detections_ties", self.max_detections_ties, ("cut", "keep"))
         one_of("Selector.clip", self.clip, ("before", "after"))
@@ -105,11 +108,11 @@ class Selector:
         found = Detections(image, boxes, scores, classes, location)
         if self.clip == "before":
             found = self._clip(found, image_sizes)
-        # 3. suppression within each class of each image, then the best of each image
-        num_images, num_classes = predictions.num_images, predictions.num_classes
+        # 3. suppression within each group of each image, then the best of each image
+        num_images, kinds = predictions.num_images, self._kinds(found, predictions)
         if not on_host:
-            return kept(self, found, self._measured(found.boxes), num_images, num_classes)
-        found = found[self._suppress(found, num_classes)]
+            return kept(self, found, self._measured(found.boxes), num_images, *kinds)
+        found = found[self._suppress(found, *kinds)]
         return self._best(found, num_images)
 
     def _candidates(self, predictions: Predictions) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
@@ -144,7 +147,7 @@ class Selector:
             chosen = tuple(x[passed] for x in chosen)
         # 4. the best of each level of each image
         if traced or len(chosen[0]) > self.topk:
-            level = torch.stack([chosen[2] >= level.end for level in levels]).sum(dim=0)
+            level = predictions.locations.level_of(chosen[2])
             rows = self._topk(level * predictions.num_images + chosen[1], chosen[-1])
             chosen = chosen if rows is None else tuple(x[rows] for x in chosen)
         raw_ltrb = torch.cat([_rows(x, points, *pair) for x, pair in zip(predictions.raw_ltrb, places)])
@@ -228,11 +231,18 @@ class Selector:
             boxes[:, 2:] += 1
         return boxes
 
-    def _suppress(self, found: Detections, num_classes: int) -> Tensor:
+    def _kinds(self, found: Detections, predictions: Predictions) -> tuple[Tensor, int]:
+        """(P,) int64 what boxes of an image must have in common to suppress each other, and how many such there are."""
+        if self.nms_within == "class":
+            return found.classes, predictions.num_classes
+        where = predictions.locations
+        levels = len(where.levels)
+        return found.classes * levels + where.level_of(found.location), predictions.num_classes * levels
+
+    def _suppress(self, found: Detections, kind: Tensor, num_kinds: int) -> Tensor:
         """Rows to keep, best score first."""
         boxes, scores = self._measured(found.boxes), found.scores.double()
-        group = found.image * num_classes + found.classes
-        return grouped_nms(boxes, scores, group, self.nms_threshold)
+        return grouped_nms(boxes, scores, found.image * num_kinds + kind, self.nms_threshold)
 
     def _best(self, found: Detections, num_images: int) -> Detections:
         """The best of each image, from detections sorted by score."""

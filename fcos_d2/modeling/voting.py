@@ -79,7 +79,7 @@ def merge_views(
 
 
 def _nms(found: Detections, selector: Selector, vote_threshold: float, soft_threshold: float) -> Detections:
-    return found[selector._suppress(found, 1)]  # groups are classes, as there is one image
+    return found[selector._suppress(found, found.classes, 1)]  # groups are classes, as there is one image
 
 
 def _vote(found: Detections, selector: Selector, vote_threshold: float, soft_threshold: float) -> Detections:

@@ -39,7 +39,7 @@ class ProposalVariant(Variant):
 _LEVELS = ("p2", "p3", "p4", "p5", "p6")
 _RANGES = ((-1.0, 32.0), (32.0, 64.0), (64.0, 128.0), (128.0, 256.0), (256.0, math.inf))
 _SELECTION = {
-    "score_threshold": 0.0, "topk": 1000, "nms_threshold": 0.7, "max_detections": 1000, "max_detections_ties": "cut",
+    "score_threshold": 0.0, "topk": 1000, "nms_threshold": 0.7, "nms_within": "level", "max_detections": 1000, "max_detections_ties": "cut",
     "clip": "before", "min_size": 0.0,
 }  # fmt: skip
 # Detectron2's schedules are for 0.02 with 16 images.

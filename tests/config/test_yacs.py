@@ -218,6 +218,7 @@ KEYS: list[tuple[str, Any, str, str, Any]] = [
     ("PRE_NMS_TOPK_TEST", 50, "selector", "topk", 50),
     ("POST_NMS_TOPK_TEST", 5, "selector", "max_detections", 5),
     ("NMS_TH", 0.5, "selector", "nms_threshold", 0.5),
+    ("NMS_WITHIN", "level", "selector", "nms_within", "level"),
     ("NMS_CONVENTION", "plus_one", "selector", "nms_convention", "plus_one"),
     ("SCORE_FORM", "product", "selector", "score_form", "product"),
     ("TOPK_BY", "class", "selector", "topk_by", "class"),

@@ -36,7 +36,13 @@ def held(found: Detections) -> Detections:
 
 
 @pytest.mark.parametrize(
-    "options", [{}, {"topk": 7, "max_detections": 9}, {"score_threshold": 0.0, "nms_threshold": 1.0}]
+    "options",
+    [
+        {},
+        {"topk": 7, "max_detections": 9},
+        {"nms_within": "level", "nms_threshold": 0.3},
+        {"score_threshold": 0.0, "nms_threshold": 1.0},
+    ],
 )
 @pytest.mark.parametrize("recipe", distinct("grid", "coder", "selector"))
 def test_the_same_detections_as_on_the_cpu(recipe: str, options: dict[str, Any]) -> None:

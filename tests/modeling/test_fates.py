@@ -22,7 +22,8 @@ def test_what_is_kept_is_what_the_selector_keeps(recipe: str) -> None:
     torch.manual_seed(0)
     scene = scene_of(recipe)
     sizes = [scene.image_size] * 3
-    for options in ({}, {"topk": 20, "max_detections": 15}):
+    tight = {"topk": 20, "max_detections": 15}
+    for options in ({}, tight, {**tight, "nms_within": "level"}):
         selector = type(scene.dense.selector)(**{**RECIPES[recipe].selector, **options})
         found = selector(scene.predictions, scene.dense.coder, sizes)
         fates = fates_of(selector, scene.predictions, scene.dense.coder, sizes)
@@ -65,6 +66,7 @@ def laws(fates, selector, predictions, options) -> None:
         by = int(fates.by[row])
         assert fates.fate[by] in (KEPT, LIMIT) and found.scores[by] >= found.scores[row]
         assert (found.classes[by], found.image[by]) == (found.classes[row], found.image[row])
+        assert selector.nms_within == "class" or fates.level[by] == fates.level[row]
         assert box_iou(boxes[row : row + 1], boxes[by : by + 1]).item() > selector.nms_threshold
     assert bool((fates.by[fates.fate != SUPPRESSED] == -1).all())
     if options:

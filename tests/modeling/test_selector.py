@@ -162,6 +162,13 @@ def test_suppression_stays_within_a_class() -> None:
     assert select(by_hand(entries)).location.tolist() == [0, 18, 27]
 
 
+@pytest.mark.parametrize(("within", "kept"), [("class", [0]), ("level", [0, 64])])
+def test_suppression_within_a_level(within: str, kept: list[int]) -> None:
+    """Three boxes of one class overlap by 0.95 and more: two were predicted on the finest level, one on the next."""
+    entries = [(0, 0, 0.9, 0.9, [0, 0, 20, 20]), (9, 0, 0.8, 0.9, [0, 0, 20, 19]), (64, 0, 0.7, 0.9, [0, 0, 20, 19.5])]
+    assert select(by_hand(entries, levels=2), nms_within=within).location.tolist() == kept
+
+
 @pytest.mark.parametrize(("threshold", "count"), [(0.49, 1), (0.5, 2), (0.51, 2)])
 def test_suppression_needs_more_than_the_threshold(threshold: float, count: int) -> None:
     """An overlap of exactly one half."""
@@ -274,6 +281,7 @@ OPTIONS: list[dict[str, Any]] = [
     *({"threshold_on": on, "score_form": form} for on in ("class", "score", "product") for form in ("sqrt", "product")),
     *({"score_threshold": t, "threshold_on": on} for t in (0.0, 0.2, 0.6) for on in ("class", "score")),
     *({"topk": k, "topk_by": by} for k in (1, 7) for by in ("score", "class")),
+    *({"nms_threshold": t, "nms_within": "level"} for t in (0.1, 0.6, 1.0)),
     *({"nms_threshold": t, "nms_convention": c} for t in (0.1, 0.9) for c in ("plain", "plus_one")),
     *({"max_detections": m, "max_detections_ties": t} for m in (1, 9) for t in ("cut", "keep")),
     {"clip": "before", "min_size": 6.0},
@@ -354,6 +362,7 @@ def test_distant_images_and_classes_do_not_meet() -> None:
         ),
         ({"score_form": "mean"}, "Selector.score_form is 'mean', but it must be one of: 'sqrt', 'product'."),
         ({"topk_by": "box"}, "Selector.topk_by is 'box', but it must be one of: 'score', 'class'."),
+        ({"nms_within": "image"}, "Selector.nms_within is 'image', but it must be one of: 'class', 'level'."),
         ({"nms_convention": "x"}, "Selector.nms_convention is 'x', but it must be one of: 'plain', 'plus_one'."),
         (
             {"max_detections_ties": "drop"},
