@@ -452,7 +452,7 @@ def overlap(a: Sequence[float], b: Sequence[float], one: float = 0.0) -> float:
 
 
 def suppress(candidates: list[Candidate], levels: np.ndarray | None, options: Mapping[str, Any]) -> list[Candidate]:
-    """Greedy suppression within each class, and within each level where the levels of locations are given, best first."""
+    """Greedy suppression within each class, best first; within each level, too, where those of locations are given."""
     kept: list[Candidate] = []
     one = 1.0 if options["nms_convention"] == "plus_one" else 0.0
     for c in sorted(candidates, key=lambda c: -c.score):

@@ -1,7 +1,8 @@
 """FCOS in place of a region proposal network (arXiv:1904.01355, Sec. 5), and Detectron2's RPN at equal settings.
 
 The recipes keep to what Detectron2's Faster R-CNN with FPN does around its RPN: the levels p2..p6, a head of one 3x3
-convolution, the numbers of proposals, suppression at an IoU of 0.7. What FCOS itself decides is AdelaiDet's choice.
+convolution, the numbers of proposals, suppression within a level at an IoU of 0.7. What FCOS itself decides is
+AdelaiDet's choice.
 """
 
 from __future__ import annotations
@@ -39,8 +40,8 @@ class ProposalVariant(Variant):
 _LEVELS = ("p2", "p3", "p4", "p5", "p6")
 _RANGES = ((-1.0, 32.0), (32.0, 64.0), (64.0, 128.0), (128.0, 256.0), (256.0, math.inf))
 _SELECTION = {
-    "score_threshold": 0.0, "topk": 1000, "nms_threshold": 0.7, "nms_within": "level", "max_detections": 1000, "max_detections_ties": "cut",
-    "clip": "before", "min_size": 0.0,
+    "score_threshold": 0.0, "topk": 1000, "nms_threshold": 0.7, "nms_within": "level", "max_detections": 1000,
+    "max_detections_ties": "cut", "clip": "before", "min_size": 0.0,
 }  # fmt: skip
 # Detectron2's schedules are for 0.02 with 16 images.
 _SOLVER = {"base_lr": 0.02}

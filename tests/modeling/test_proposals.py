@@ -6,6 +6,7 @@ import pytest
 import torch
 from detectron2.config import instantiate
 from detectron2.modeling.proposal_generator import PROPOSAL_GENERATOR_REGISTRY
+from detectron2.modeling.proposal_generator.proposal_utils import find_top_rpn_proposals
 from detectron2.structures import ImageList, Instances
 from scenes import STRIDES, dense_of, detector, feature_sizes, image_inputs, instances, random_boxes, total
 from torch import Tensor
@@ -127,6 +128,36 @@ def test_objectness_without_centerness_is_the_class_logit(images: ImageList, fea
         logits = torch.cat([x.flatten() for x in dense.head([maps[name] for name in names])[0]])
     assert len(found[0]) > 20
     assert all((logits - value).abs().min() < 1e-3 for value in found[0].objectness_logits if value.abs() < 8)
+
+
+def test_the_selection_is_that_of_detectron2s_rpn(images: ImageList, features: dict[str, Tensor]) -> None:
+    """Detectron2's `find_top_rpn_proposals` makes the same proposals of the same boxes and scores."""
+    recipe = PROPOSAL_RECIPES["proposals"].derived("trial", "this test", selector={"topk": 40, "max_detections": 60})
+    dense, names = dense_of(recipe, 1), list(recipe.features)
+    maps = [features["p3"].detach()[:, :, : 16 // 2**i, : 24 // 2**i] for i in range(len(names))]
+    with torch.no_grad():
+        for conv, std in ((dense.head.cls_logits, 0.3), (dense.head.quality, 0.3), (dense.head.bbox_pred, 0.02)):
+            conv.weight.normal_(std=std)
+        dense.head.bbox_pred.bias.fill_(3.0)
+        generator = FCOSProposals(
+            dense=dense, train_selector=dense.selector, in_features=names, strides=(4, 8, 16, 32, 64), num_classes=1
+        ).eval()
+        found, _ = generator(images, dict(zip(names, maps)))
+        predictions = dense(maps, (4, 8, 16, 32, 64), (64, 96))
+        boxes, scores = [], []
+        for level, logits, quality, raw in zip(
+            predictions.locations.levels, predictions.logits, predictions.quality, predictions.raw_ltrb
+        ):
+            here = slice(level.start, level.end)
+            at, stride = predictions.locations.xy[here], predictions.locations.stride[here]
+            ltrb = dense.coder.activate(raw).flatten(2).transpose(1, 2)
+            boxes.append(torch.stack([dense.coder.decode(at, stride, x) for x in ltrb]))
+            scores.append((logits.sigmoid() * quality.sigmoid()).sqrt().logit(eps=1e-6).flatten(1))
+        theirs = find_top_rpn_proposals(boxes, scores, SIZES, 0.7, 40, 60, 0.0, False)
+    for mine, other in zip(found, theirs):
+        assert 20 < len(mine) == len(other) <= 60
+        assert torch.allclose(mine.proposal_boxes.tensor, other.proposal_boxes.tensor, atol=1e-4)
+        assert torch.allclose(mine.objectness_logits, other.objectness_logits, atol=1e-3)
 
 
 def test_the_first_stage_of_a_two_stage_detector() -> None:

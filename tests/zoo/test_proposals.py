@@ -95,6 +95,7 @@ def test_fcos_and_rpn_differ_in_the_generator_alone():
         assert [x.topk for x in selectors] == list(rpn.pre_nms_topk) == [2000, 1000]
         assert [x.max_detections for x in selectors] == list(rpn.post_nms_topk) == [1000, 1000]
         assert {x.nms_threshold for x in selectors} == {rpn.nms_thresh} == {0.7}
+        assert {x.nms_within for x in selectors} == {"level"}  # as `find_top_rpn_proposals` does
         assert {x.score_threshold for x in selectors} == {0.0}
 
 
