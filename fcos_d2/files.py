@@ -8,7 +8,7 @@ import json
 import math
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -46,6 +46,19 @@ def numbered(folder: Path, stem: str, suffix: str = "") -> Iterator[Path]:
     """name.ext, name-2.ext, name-3.ext, ... without end."""
     names = itertools.chain([stem], (f"{stem}-{number}" for number in itertools.count(2)))
     return (folder / f"{name}{suffix}" for name in names)
+
+
+class Taken:
+    """Paths that new files must not have; one that leads to the same file by another way is the same path."""
+
+    def __init__(self, paths: Iterable[str | Path] = ()) -> None:
+        self._real = {os.path.realpath(path) for path in paths}
+
+    def __contains__(self, path: str | Path) -> bool:
+        return os.path.realpath(path) in self._real
+
+    def add(self, path: str | Path) -> None:
+        self._real.add(os.path.realpath(path))
 
 
 def sha256_of(path: str | Path) -> str:

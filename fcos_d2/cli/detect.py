@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shlex
-import sys
 import tempfile
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,15 +18,16 @@ from click.core import ParameterSource
 from .. import zoo
 from ..paths import is_repository
 from ..zoo.tta import NONE
+from . import cluster as many
 from . import options as shared
 from . import thresholds
 from .checks import check, require_package
+from .endings import how_to_go_on, stopping
 from .session import Result, Session, fcos_command
 from .views import view_of_detections
 
 if TYPE_CHECKING:
     from ..data.sources import Source
-    from ..predict.job import DetectionJob
     from ..predict.journal import Journal
     from ..predict.look import Look
     from ..predict.predictor import Predictor
@@ -105,9 +104,11 @@ class Wanted:
 )  # fmt: skip
 @click.option("--limit-mb", type=shared.POSITIVE, default=64, show_default=True, help="Largest download of an image.")
 @click.option("--timeout", type=shared.POSITIVE, default=20, show_default=True, help="Seconds to wait for an address.")
+@many.options
 def command(
     session: Session, images: tuple[str, ...], weights: str | None, model: str | None, force_recipe: bool,
-    threshold: Any, calibrate: bool, device: str | None, optimize: str | None, tta: str | None, **options: Any,
+    threshold: Any, calibrate: bool, device: str | None, optimize: str | None, tta: str | None,
+    cluster: Mapping[str, Any] | None, **options: Any,
 ) -> Result:  # fmt: skip
     """Find objects in images and videos.
 
@@ -133,18 +134,24 @@ def command(
         raise click.UsageError("--tta looks at whole images, so it does not go with --tile: leave one of them out.")
     check(weights=weights, model=model, device=device, detects=True)
     sources = _sources(images, wanted)
+    many.require(cluster, wanted, sources)
     session.start(device)
     from ..predict.predictor import Predictor
     from ..train.own_data import require_model
 
     require_model(model, weights)
-    predictor = Predictor(
-        model or str(weights), weights=weights, device=device, score_threshold=threshold, optimize=optimize or False,
-        allow_py=not session.no_py, force_recipe=force_recipe, otherwise=0.5, calibrate=calibrate,
-        tta=NONE if wanted.in_tiles else tta,
+    given = dict(
+        source=model or str(weights), weights=weights, device=device, score_threshold=threshold,
+        optimize=optimize or False, allow_py=not session.no_py, force_recipe=force_recipe, otherwise=0.5,
+        calibrate=calibrate, tta=NONE if wanted.in_tiles else tta,
     )  # fmt: skip
+    predictor = Predictor(**given)
     told = [predictor.thresholds, calibrate, *([str(predictor.tta)] if predictor.tta else [])]
     run = _digest(weights, model, told, optimize, wanted)
+    if cluster is not None:
+        look = partial(_look_anew, {**given, "plugins": session.plugins}, wanted)
+        least, names = predictor.thresholds or {}, predictor.class_names
+        return many.detected(session, cluster, look, sources, wanted, run, names, least, str(model or weights))
     return _detected(session, predictor, sources, wanted, run, str(model or weights))
 
 
@@ -174,6 +181,13 @@ def _digest(weights: str | None, model: str | None, threshold: Any, optimize: st
     tiles = (wanted.in_tiles, wanted.tile_size, wanted.tile_overlap, wanted.tile_scale, wanted.max_memory)
     said = json.dumps([*files, threshold, optimize, wanted.every, wanted.track, *tiles])
     return hashlib.sha256(said.encode()).hexdigest()[:12]
+
+
+def _look_anew(given: Mapping[str, Any], wanted: Wanted) -> Look:
+    """How a detector looks at an image, in a process of its own."""
+    from ..predict.predictor import Predictor
+
+    return _look(Predictor(**given), wanted)
 
 
 def _look(predictor: Predictor, wanted: Wanted) -> Look:
@@ -211,7 +225,7 @@ def _detected(
 
             job.show = show
         try:
-            with _stopping():
+            with stopping():
                 job.run(sources)
         except Interrupted as error:
             code = error.code
@@ -226,7 +240,7 @@ def _detected(
             "videos": [row for row in journal if "video" in row] if session.json else [],
         }  # fmt: skip
     if code:
-        session.say(_how_to_go_on(job, kept, len(sources)))
+        session.say(how_to_go_on(job.finished, kept, len(sources)))
     files = [*([kept] if kept else []), *written.values()]
     return Result(
         data, view_of_detections(job.seen, job.failed, thresholds.told(least), files), code or int(bool(job.failed))
@@ -245,29 +259,3 @@ def _journal(wanted: Wanted, sources: Sequence[Source], run: str) -> Iterator[Jo
             yield journal
         finally:
             journal.close()
-
-
-@contextmanager
-def _stopping() -> Iterator[None]:
-    """Ctrl-C and SIGTERM end the job; what comes within two seconds is heard as one."""
-    from ..predict.job import Interrupted
-    from ..train.interrupt import handling
-
-    last = -10.0
-
-    def stop(number: int, frame: object) -> None:
-        nonlocal last
-        if time.monotonic() - last > 2.0:
-            last = time.monotonic()
-            raise Interrupted(128 + number)
-
-    with handling(stop):
-        yield
-
-
-def _how_to_go_on(job: DetectionJob, kept: Path | None, total: int) -> str:
-    done = f"Interrupted after {job.finished} of {total}"
-    if kept is None:
-        return f"{done}."
-    line = shlex.join(["fcos", *(word for word in sys.argv[1:] if word != "--resume"), "--resume"])
-    return f"{done}; what is done is in {kept}. To go on:\n  {line}"

@@ -21,12 +21,13 @@ from ..paths import camera_of
 from .download import content_type, download
 from .images import decode, read_image
 
-__all__ = ["Source", "download", "expand", "kind_of", "read", "require_any"]
+__all__ = ["TABLE_SUFFIXES", "Source", "download", "expand", "kind_of", "read", "require_any"]
 
 _STREAMS = ("rtsp", "rtsps", "rtmp", "rtmps", "srt", "udp", "rtp")  # schemes that FFmpeg reads, without an end
 _PLAYLISTS = (".m3u8", ".mpd")
 _MOTION_JPEG = "multipart/x-mixed-replace"  # how cameras send one picture after the other over http
 _LONGEST_NAME = 80
+TABLE_SUFFIXES = (".parquet", ".pq")  # of tables whose rows are pictures
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,11 @@ class Source:
         """The ending of the name, with its dot, in lower case."""
         path = urllib.parse.urlparse(self.where).path if self.is_address else self.where
         return Path(path).suffix.lower()
+
+    @property
+    def is_table(self) -> bool:
+        """Whether its rows are pictures, see `predict.cluster`."""
+        return not self.is_address and self.suffix in TABLE_SUFFIXES
 
     @property
     def is_live(self) -> bool:
@@ -93,9 +99,10 @@ def kind_of(source: Source, timeout: float = 20.0) -> str:
 def expand(words: Sequence[str]) -> list[Source]:
     """The images and videos that the words on the command line stand for.
 
-    A folder is all its images and videos but hidden ones, in order; a pattern (`shots/*.jpg`, `**` for any folder)
-    what it matches; a .txt file the paths and addresses in its lines, relative ones from the working directory or else
-    from the file's folder; `-` such lines on standard input; a number or `webcam` a camera.
+    A folder is all its images and videos but hidden ones, in order, or where there are none its Parquet files; a
+    pattern (`shots/*.jpg`, `**` for any folder) what it matches; a .txt file the paths and addresses in its lines,
+    relative ones from the working directory or else from the file's folder; `-` such lines on standard input; a number
+    or `webcam` a camera.
 
     Raises:
         FcosError: a folder, a pattern or a list holds nothing to look at.
@@ -126,6 +133,7 @@ class _Kind:
 def _in_folder(word: str) -> list[str]:
     folder = Path(word).expanduser()
     files = sorted(path for path in folder.rglob("*") if _is_seen(path, path.relative_to(folder).parts))
+    files = files or sorted(path for path in folder.rglob("*") if path.suffix.lower() in TABLE_SUFFIXES)
     if not files:
         raise FcosError(f"The folder {word} holds no image ({', '.join(IMAGE_SUFFIXES)}) and no video.")
     return list(map(str, files))
@@ -133,7 +141,8 @@ def _in_folder(word: str) -> list[str]:
 
 def _matches(word: str) -> list[str]:
     paths = sorted(glob.glob(os.path.expanduser(word), recursive=True))
-    found = [path for path in paths if Path(path).is_file() and _looks(Path(path))]
+    looked_for = _looks if Path(word).suffix.lower() not in TABLE_SUFFIXES else lambda path: True
+    found = [path for path in paths if Path(path).is_file() and looked_for(Path(path))]
     for folder in [path for path in paths if Path(path).is_dir() and "**" not in word]:
         inside = (path for path in Path(folder).rglob("*") if _is_seen(path, path.relative_to(folder).parts))
         found += map(str, sorted(inside))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
@@ -17,6 +17,7 @@ from detectron2.structures import Instances
 
 from ..data.sources import Source, kind_of
 from ..errors import FcosError
+from ..files import Taken
 from ..visualize import free_name, save_picture
 from .journal import Journal
 from .look import Look
@@ -27,7 +28,7 @@ if TYPE_CHECKING:  # videos need OpenCV, which is imported for them alone
     from ..data.video import Frame, Video
     from ..visualize.film import Film
 
-__all__ = ["DetectionJob", "Interrupted", "Seen"]
+__all__ = ["DetectionJob", "Interrupted", "Seen", "counted", "row_of"]
 
 _READERS = 2  # threads that read images while the detector is at work
 
@@ -49,6 +50,15 @@ class Seen:
     frames: int | None = None  # of a video
     picture: Path | None = None
     tracks: int | None = None  # objects that were followed
+
+
+def row_of(look: Look, where: str, image: Any, found: Instances, frame: Frame | None = None) -> dict[str, Any]:
+    """What a journal says of one image, or of one frame of a video, that was looked at."""
+    width, height = look.size(image)
+    of_video = {} if frame is None else {"frame": frame.index, "time": round(frame.seconds, 6)}
+    return {
+        "image": where, **of_video, "width": width, "height": height, "detections": look.predictor.describe(found),
+    }  # fmt: skip
 
 
 @dataclass
@@ -76,7 +86,7 @@ class DetectionJob:
     failed: list[dict[str, str]] = field(default_factory=list)
     stopped: bool = False  # a live source was ended by the user, which is how it ends
     finished: int = 0
-    _taken: set[Path] = field(default_factory=set)
+    _taken: Taken = field(default_factory=Taken)
     _begun: float = 0.0
     _alone: bool = False
 
@@ -87,7 +97,8 @@ class DetectionJob:
             KeyboardInterrupt: the user asked to end; what is done is kept.
             FcosError: results cannot be written.
         """
-        self._taken = {Path(s.where) for s in sources if not s.is_address} | self.journal.pictures
+        if self.pictures:
+            self._taken = Taken([*(s.where for s in sources if not s.is_address), *self.journal.pictures])
         todo = self._left(sources)
         self.finished = len(sources) - len(todo)
         self.tell(self.finished, "", None)
@@ -121,7 +132,7 @@ class DetectionJob:
         for source in sources:
             if done[source.where]:
                 done[source.where] -= 1
-            elif source.is_address or os.path.realpath(source.where) not in drawn:
+            elif source.is_address or not drawn or os.path.realpath(source.where) not in drawn:
                 left.append(source)
         return left
 
@@ -167,22 +178,16 @@ class DetectionJob:
                 self._image(source, image, found)
 
     def _image(self, source: Source, image: Any, found: Instances) -> None:
-        row = self._row(source, image, found)
+        row = row_of(self.look, source.where, image, found)
         picture = self.look.draw(image, found) if self.pictures or self.show else None
         if self.pictures and picture is not None:
             row["picture"] = path = free_name(self.pictures, source.stem, self._taken)
             self._taken.add(path)
             save_picture(picture, path)
         self.journal.add(row)
-        self.seen.append(Seen(source.where, _counted(row), picture=row.get("picture")))
+        self.seen.append(Seen(source.where, counted(row), picture=row.get("picture")))
         self._done()
         self._shown(picture)
-
-    def _row(self, source: Source, image: Any, found: Instances, frame: Frame | None = None) -> dict[str, Any]:
-        width, height = self.look.size(image)
-        of_video = {} if frame is None else {"frame": frame.index, "time": round(frame.seconds, 6)}
-        row = {"image": source.where, **of_video, "width": width, "height": height}
-        return {**row, "detections": self.predictor.describe(found)}
 
     def _tiles(self, done: int, all: int) -> None:
         self._tell_part(f"tile {done} of {all}", done, all)
@@ -205,11 +210,11 @@ class DetectionJob:
                 try:
                     for batch in _batches(video, 1 if live else self.look.batch):
                         for frame, image, found in self._found(batch, drawn.tracks):
-                            row = self._row(source, image, found, frame)
+                            row = row_of(self.look, source.where, image, found, frame)
                             drawn.add(frame, image, found)
                             self.journal.add(row)
                             seen.frames = (seen.frames or 0) + 1
-                            seen.counts |= _counted(row)  # the most in one frame
+                            seen.counts |= counted(row)  # the most in one frame
                         self._tell_part(_where(video), video.read, video.count)
                     complete = True
                 except KeyboardInterrupt:
@@ -302,5 +307,6 @@ def _summary(source: Source, video: Video, seen: Seen, complete: bool) -> dict[s
     return {**row, "complete": complete}
 
 
-def _counted(row: dict[str, Any]) -> Counter[str]:
+def counted(row: Mapping[str, Any]) -> Counter[str]:
+    """How many objects of each class a row has."""
     return Counter(found["class"] for found in row["detections"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -93,36 +93,49 @@ class Journal:
 
     def _mend(self) -> None:
         """Cut off what is not whole, and see what is done."""
-        rows = list(self._rows())
-        videos = {row["video"] for row in rows if row.get("complete")}
-        kept = [r for r in rows if (r["image"] in videos if "frame" in r else r.get("complete", True))]
-        self.pictures = {Path(row["picture"]) for row in rows if "picture" in row}
-        self.done = Counter(row.get("video") or row["image"] for row in kept if "frame" not in row)
-        partial = (row for row in rows if "picture" in row and not row.get("complete", True))
-        self.begun = {row["video"]: Path(row["picture"]) for row in partial}
-        data = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in kept).encode("utf-8", "backslashreplace")
-        if data != self.path.read_bytes():
-            write_atomically(self.path, lambda file: file.write(data))
+        videos = {row["video"] for _, row in self._rows() if row.get("complete")}
+        kept = 0
+        for line, row in self._rows():
+            if "picture" in row:
+                self.pictures.add(Path(row["picture"]))
+                if not row.get("complete", True):
+                    self.begun[row["video"]] = Path(row["picture"])
+            if not _is_done(row, videos):
+                continue
+            kept += len(line)
+            if "frame" not in row:
+                self.done[row.get("video") or row["image"]] += 1
+        if kept != self.path.stat().st_size:
+            lines = (line for line, row in self._rows() if _is_done(row, videos))
+            write_atomically(self.path, lambda file: file.writelines(lines))
 
-    def _rows(self) -> Iterator[dict[str, Any]]:
-        lines = self.path.read_bytes().split(b"\n")
-        for number, line in enumerate(lines[:-1], start=1):  # after the last line there is nothing, or a half one
-            try:
-                row = json.loads(line)
-                there = isinstance(row, dict) and ("video" in row or "image" in row)
-            except ValueError:
-                there = False
-            if not there:
-                raise FcosError(
-                    f"Line {number} of {self.path} is no result of this command, so it cannot be gone on with: leave "
-                    "--resume out, or choose another --output."
-                )
-            if row.get("run") != self.run:
-                raise FcosError(
-                    f"{self.path} was made with other weights or options (--threshold, --tile, --every, ...): give "
-                    "the same to go on with it, or leave --resume out."
-                )
-            yield row
+    def _rows(self) -> Iterator[tuple[bytes, dict[str, Any]]]:
+        """Each line and what it says, read as they are asked for; a half one at the end is none."""
+        with self.path.open("rb") as file:
+            for number, line in enumerate(file, start=1):
+                if not line.endswith(b"\n"):
+                    return
+                try:
+                    row = json.loads(line)
+                    there = isinstance(row, dict) and ("video" in row or "image" in row)
+                except ValueError:
+                    there = False
+                if not there:
+                    raise FcosError(
+                        f"Line {number} of {self.path} is no result of this command, so it cannot be gone on with: "
+                        "leave --resume out, or choose another --output."
+                    )
+                if row.get("run") != self.run:
+                    raise FcosError(
+                        f"{self.path} was made with other weights or options (--threshold, --tile, --every, ...): give "
+                        "the same to go on with it, or leave --resume out."
+                    )
+                yield line, row
+
+
+def _is_done(row: Mapping[str, Any], videos: Collection[str]) -> bool:
+    """Whether a row stays when a run goes on; `videos` are those that are complete."""
+    return row["image"] in videos if "frame" in row else row.get("complete", True)
 
 
 def _free(folder: Path) -> tuple[Path, Path | None]:

@@ -28,6 +28,9 @@ class Look(Protocol):
     """What a job asks for; an image is whatever `read` gives."""
 
     @property
+    def predictor(self) -> Predictor: ...
+
+    @property
     def batch(self) -> int:
         """Images that are best asked for together."""
 

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 
 from ..errors import FcosError
-from ..files import numbered
+from ..files import Taken, numbered
 
 __all__ = ["Film"]
 
@@ -40,7 +40,7 @@ class Film:
     """
 
     def __init__(
-        self, folder: Path, stem: str, rate: float, size: tuple[int, int], taken: Collection[Path] = (),
+        self, folder: Path, stem: str, rate: float, size: tuple[int, int], taken: Taken | Collection[Path] = (),
         instead_of: Path | None = None,
     ) -> None:  # fmt: skip
         self.size, self.count = size, 0
@@ -49,9 +49,8 @@ class Film:
         except OSError as error:
             raise FcosError(f"{folder} cannot be made: {error.strerror}.") from error
         self._writer, self._part, suffix = _writer(folder, stem, rate, size)
-        used = {os.path.realpath(path) for path in taken}
-        paths = numbered(folder, stem, suffix)
-        free = (p for p in paths if not os.path.lexists(p) and os.path.realpath(p) not in used)
+        used = taken if isinstance(taken, Taken) else Taken(taken)
+        free = (path for path in numbered(folder, stem, suffix) if not os.path.lexists(path) and path not in used)
         self.path = instead_of if instead_of and instead_of.suffix == suffix else next(free)
 
     def add(self, picture: np.ndarray, times: int = 1) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from ..files import numbered, write_atomically
+from ..files import Taken, numbered, write_atomically
 from .fonts import legible
 
 __all__ = [
@@ -72,16 +72,14 @@ def save_picture(image: np.ndarray, path: Path) -> Path:
     return save(path, lambda file: file.write(start + _signature(path.name, rest) + rest))
 
 
-def free_name(folder: Path, stem: str, taken: Collection[Path]) -> Path:
+def free_name(folder: Path, stem: str, taken: Taken | Collection[Path]) -> Path:
     """A name for a picture that is not in `taken` and stands for no file but a picture of `save_picture`.
 
     One that somebody has changed, renamed or linked to since is theirs.
     """
-    used = {os.path.realpath(path) for path in taken}
-    return next(
-        path for path in numbered(folder, stem, ".jpg")
-        if os.path.realpath(path) not in used and (not os.path.lexists(path) or _is_own(path))
-    )  # fmt: skip
+    used = taken if isinstance(taken, Taken) else Taken(taken)
+    paths = numbered(folder, stem, ".jpg")
+    return next(path for path in paths if path not in used and (not os.path.lexists(path) or _is_own(path)))
 
 
 def _signature(name: str, rest: bytes) -> bytes:
