@@ -196,8 +196,7 @@ class ClusterJob:
                 self.complain(f"error: {row['error']}")
             self._left_out.update(names)
             self.failed += len(names)
-            with self.aside.open("a", encoding="utf-8", errors="backslashreplace") as file:
-                file.write(json.dumps(row, ensure_ascii=False) + "\n")
+            self._set_aside(row)
         else:
             self.journal.add(row)
             self.journal.done[row["image"]] += 1
@@ -206,6 +205,13 @@ class ClusterJob:
             self.counts += found
             self.empty += not found
         self.tell(self.done + self.failed, "", None)
+
+    def _set_aside(self, row: Mapping[str, Any]) -> None:
+        try:
+            with self.aside.open("a", encoding="utf-8", errors="backslashreplace") as file:
+                file.write(json.dumps(row, ensure_ascii=False) + "\n")
+        except OSError as error:
+            raise FcosError(f"{self.aside} cannot be written: {error.strerror}.") from error
 
 
 class _Elsewhere:
