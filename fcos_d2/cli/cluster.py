@@ -106,12 +106,13 @@ def detected(
         written = write(wanted.output, journal.stem, wanted.formats, results, new) if kept and not code else {}
     if code:
         session.say(how_to_go_on(job.done, kept, total))
+    aside = job.aside if job.failed else None
     data = {
         "pictures": job.finished, "before": job.before, "failed": job.failed, "objects": dict(job.counts),
         "thresholds": dict(least), "classes": list(classes), "results": kept, "files": written,
-        "aside": job.aside if job.failed else None, "seconds": round(job.seconds, 1), "interrupted": bool(code),
+        "aside": aside, "seconds": round(job.seconds, 1), "interrupted": bool(code),
     }  # fmt: skip
-    files = [path for path in (kept, data["aside"], *written.values()) if path]
+    files = [path for path in (kept, aside, *written.values()) if path]
     return Result(data, _view(job, thresholds.told(least), files), code or int(bool(job.failed)))
 
 

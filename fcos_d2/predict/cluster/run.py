@@ -173,8 +173,8 @@ class ClusterJob:
         quiet = ray.data.DataContext.get_current()
         quiet.enable_progress_bars = False
         logging.getLogger("ray.data").setLevel(logging.ERROR)
-        rows = ray.data.from_items([{"portion": one} for one in portions], override_num_blocks=len(portions))
-        rows = rows.map_batches(
+        given = ray.data.from_items([{"portion": one} for one in portions], override_num_blocks=len(portions))
+        rows = given.map_batches(
             Worker, fn_constructor_args=(self.look, _Elsewhere(attempts), self.cluster.cpus), batch_size=1,
             concurrency=min(workers, len(portions)), num_cpus=self.cluster.cpus, num_gpus=gpus,
         )  # fmt: skip

@@ -37,6 +37,7 @@ def rows(journal: Journal) -> list[dict]:
     return [json.loads(line) for line in journal.path.read_text().splitlines()]
 
 
+@pytest.mark.slow
 def test_processes_die_and_each_picture_is_answered_once(tmp_path, cluster):
     random = np.random.default_rng(0)
     images = [random.integers(0, 255, (48, 64, 3), np.uint8) for _ in range(30)]
