@@ -40,7 +40,8 @@ def options(function: Callable[..., Result]) -> Callable[..., Result]:
         chosen = {name: given.pop(f"cluster_{name}") for name in ("workers", "cpus", "gpus", "address")}
         chosen = {name: value for name, value in chosen.items() if value is not None}
         if engine_cluster is None and chosen:
-            raise click.UsageError(f"--cluster-{next(iter(chosen))} goes with --engine-cluster ray.")
+            first = f"cluster-{next(iter(chosen))}"
+            raise click.UsageError(f"--{first} goes with --engine-cluster ray.")
         return function(session, cluster=None if engine_cluster is None else chosen, **given)
 
     for option in reversed((

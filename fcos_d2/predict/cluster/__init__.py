@@ -2,6 +2,8 @@
 
 `portions` divides what is to be looked at, a `Worker` looks at a portion, `ClusterJob` hands portions out through Ray
 Data and writes down what comes back, each picture once.
+
+What may be changed here: how pictures reach processes, and what happens when one dies. Nothing here knows a model.
 """
 
 from __future__ import annotations
