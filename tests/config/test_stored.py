@@ -171,8 +171,9 @@ def test_wrong_source_is_one_sentence(tmp_path, name, content, words):
 @pytest.mark.parametrize("name", zoo.names())
 def test_every_variant_survives_as_text(name):
     cfg = load_config(name)
-    again = parse_config(dump_config(cfg), "text")
-    assert dump_config(again) == dump_config(cfg)
+    text = dump_config(cfg)
+    again = parse_config(text, "text")
+    assert dump_config(again) == text
     again.model.num_classes = 7
     assert again.model.dense.head.num_classes == 7  # references are still references
     assigner = instantiate(again.model.dense.assigner)

@@ -81,8 +81,9 @@ def test_every_twin(file):
     two["params"].setdefault("weight_decay_bias", None)
     assert {k: v for k, v in one.items() if k != "nesterov"} == two and one["nesterov"] is False
     assert ours.train.max_iter == twin.train.max_iter and ours.train.init_checkpoint == twin.train.init_checkpoint
-    rates = [[instantiate(cfg.lr_multiplier)(i / 1000) for i in range(1000)] for cfg in (ours, twin)]
-    assert rates[0] == pytest.approx(rates[1], rel=1e-9)
+    ours_rate, twin_rate = (instantiate(cfg.lr_multiplier) for cfg in (ours, twin))
+    at = [i / 1000 for i in range(1000)]
+    assert [*map(ours_rate, at)] == pytest.approx([*map(twin_rate, at)], rel=1e-9)
 
 
 def options(*overrides):

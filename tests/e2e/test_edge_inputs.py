@@ -183,7 +183,7 @@ def easy_batch() -> list[dict[str, Any]]:
     return batch
 
 
-@pytest.mark.parametrize("name", ["original", "improved", "adelaidet_iou", "torchvision"])
+@pytest.mark.parametrize("name", ["original", "adelaidet_iou", "torchvision"])
 def test_training_lowers_the_loss(name: str) -> None:
     history = fit(detector(name, num_classes=1), easy_batch(), steps=30, rate=0.02)
     assert all(map(math.isfinite, history))
@@ -191,8 +191,11 @@ def test_training_lowers_the_loss(name: str) -> None:
 
 
 def test_a_fitted_detector_finds_what_it_was_shown() -> None:
+    """Its loss is lowered, too, as that of the others above."""
     model, batch = detector("improved", num_classes=1), easy_batch()
-    fit(model, batch, steps=60, rate=0.02)
+    history = fit(model, batch, steps=60, rate=0.02)
+    assert all(map(math.isfinite, history))
+    assert sum(history[27:30]) < 0.7 * sum(history[:3]), history
     with torch.no_grad():  # batch statistics, as in training: 60 steps do not settle the running ones
         results = [r["instances"] for r in _infer_with_batch_statistics(model, batch)]
     for found, inputs in zip(results, batch):

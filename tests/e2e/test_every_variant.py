@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 import torch
 from detectron2.config import LazyConfig, get_cfg, instantiate
 from detectron2.engine import DefaultPredictor
 from detectron2.structures import Boxes, Instances
+from detectron2.utils.registry import _convert_target_to_string
 from omegaconf import OmegaConf
 
 import fcos_d2
 from fcos_d2 import zoo
+from fcos_d2.modeling.backbone import BACKBONES
 from fcos_d2.modeling.rewrite import rewrite
 
 COMBINATIONS = {(v.recipe, v.backbone): v for v in reversed(zoo.VARIANTS)}
+ROWS = {v.backbone: BACKBONES[v.backbone] for v in zoo.VARIANTS}
+NETWORKS = {(ROWS[v.backbone].bottom_up, ROWS[v.backbone].pyramid): v for v in reversed(zoo.VARIANTS)}
 
 
 def allocate(cfg) -> torch.nn.Module:
@@ -61,12 +67,20 @@ def test_a_training_step_reaches_every_parameter_and_inference_runs(variant):
     assert [x["instances"].image_size for x in found] == [(64, 64)] * 2
 
 
+def plain(node) -> str:
+    tree = OmegaConf.to_container(node, resolve=True)
+    return json.dumps(tree, default=_convert_target_to_string, sort_keys=True)
+
+
 @pytest.mark.parametrize("variant", zoo.VARIANTS, ids=lambda v: v.full_name)
 def test_lazy_config_survives_saving(variant, tmp_path):
+    """By Detectron2's means; a model is built of one variant for each network, since equal configs make equal ones."""
     cfg = zoo.get_config(variant.full_name)
     LazyConfig.save(cfg, str(tmp_path / "config.yaml"))
     again = LazyConfig.load(str(tmp_path / "config.yaml"))
-    assert OmegaConf.to_container(again.model.dense.assigner) == OmegaConf.to_container(cfg.model.dense.assigner)
+    assert plain(again.model) == plain(cfg.model)
+    if variant not in NETWORKS.values():
+        return
     with torch.device("meta"):
         one, other = instantiate(cfg.model), instantiate(again.model)
     assert {k: v.shape for k, v in one.state_dict().items()} == {k: v.shape for k, v in other.state_dict().items()}
@@ -74,8 +88,9 @@ def test_lazy_config_survives_saving(variant, tmp_path):
         assert getattr(one.dense, part) == getattr(other.dense, part)
 
 
-@pytest.mark.parametrize("variant", zoo.VARIANTS, ids=lambda v: v.full_name)
+@pytest.mark.parametrize("variant", NETWORKS.values(), ids=lambda v: v.full_name)
 def test_default_predictor_builds_the_yaml_twin(variant):
+    """Of one variant for each network; tests/zoo builds the twins of all."""
     cfg = get_cfg()
     fcos_d2.add_fcos_config(cfg)
     cfg.merge_from_file(str(zoo.config_file(variant.full_name, yaml=True)))
