@@ -85,7 +85,7 @@ class Material:
         if self.tta is None:
             return ""
         views = len(list(self.tta.views()))
-        return f"This is of one look at each image, and the test-time augmentation has {views}: --tta none shows it."
+        return f"This is of one look at each image; test-time augmentation looks at {views} views: --tta none shows it."
 
     @property
     def min_score(self) -> float:
