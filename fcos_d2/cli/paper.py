@@ -118,7 +118,8 @@ def _of_detector(
 
     if output is None and name.startswith("figure"):
         output = Path("output", "paper", name)
-    workspace = None if output is None else Workspace.open(output, FIGURE)
+    data = [] if options["data"] is None else [options["data"]]
+    workspace = None if output is None else Workspace.open(output, FIGURE, inputs=data)
     session.start(options["device"])
     from ..report.paper import compare, pictures_of
 
