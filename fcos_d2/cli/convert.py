@@ -10,13 +10,14 @@ from rich.text import Text
 
 from ..errors import FcosError
 from ..files import require_writable
+from ..genotype import inlined
 from . import options as shared
 from .checks import check
 from .session import Result, Session, fcos_command
 
 # The families of checkpoints and their other names, here so that a wrong one is told at once; a test compares them.
 FAMILIES = (
-    "fcos_core", "fcos_plus", "adelaidet", "mmdet", "torchvision", "detectron2", "vovnet", "hrnet", "nas_fcos",
+    "fcos_core", "fcos_plus", "adelaidet", "mmdet", "torchvision", "detectron2", "vovnet", "hrnet", "nas_fcos", "fad",
     "fcos", "tianzhi", "mmdetection", "fcos_d2",
 )  # fmt: skip
 
@@ -29,10 +30,11 @@ FAMILIES = (
 @shared.offline
 @click.option("--variant", metavar="NAME|FILE", help="Variant or config it belongs to, where nothing else tells.")
 @click.option("--to", "target", metavar="FAMILY", help="Write it for this family instead of for fcos_d2.")
+@click.option("--genotype", metavar="NAME|FILE", help="Of a FAD head: genotype.log, or paper (the default) or other.")
 @click.option("--num-classes", type=click.IntRange(1), help="80 or 91, for torchvision's numbering of COCO's classes.")
 def command(
     session: Session, checkpoint: Path, output: Path, overwrite: bool, family: str | None, variant: str | None,
-    target: str | None, num_classes: int | None,
+    target: str | None, genotype: str | None, num_classes: int | None,
 ) -> Result:  # fmt: skip
     """Read CHECKPOINT, published by another FCOS project, and write it for fcos_d2 (with --to: for another).
 
@@ -51,11 +53,15 @@ def command(
     for name in (family, target):
         if name is not None and name not in FAMILIES:
             raise FcosError(f"There is no family {name!r} of checkpoints; choose one of: {', '.join(FAMILIES)}.")
+    if genotype is not None:
+        genotype = inlined(genotype)
     session.start()
     from ..importers import convert
     from ..train.own_data import holds_config
 
-    report = convert(checkpoint, output, family=family, to=target, config=variant, num_classes=num_classes)
+    report = convert(
+        checkpoint, output, family=family, to=target, config=variant, num_classes=num_classes, genotype=genotype
+    )
     view = f"{report}\n\nwritten: {output}"
     if target is None:
         known = holds_config(str(output))

@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from .. import zoo
 from .._compat import load_lazy_config
 from ..errors import FcosError
+from ..genotype import inlined
 from ..modeling.backbone import BACKBONES
 from ..paths import CHECKPOINTS, require_config
 from .overrides import apply_lazy, apply_yacs
@@ -25,6 +26,10 @@ from .yacs import read_text, sentence
 __all__ = ["CHECKPOINTS", "TEXT_OF", "is_code", "is_data", "is_file", "load_config"]
 
 _YAML = (".yaml", ".yml")
+# Where a head has its genotype: of a detector, of proposals, and in Detectron2's keys.
+_GENOTYPES = (
+    "model.dense.head.genotype", "model.proposal_generator.dense.head.genotype", "model.keys.MODEL.FCOS.FAD_GENOTYPE",
+)  # fmt: skip
 # How to get the stored config out of a file, by its suffix; rooms that read such files fill it.
 TEXT_OF: dict[str, Callable[[Path], str]] = {}
 
@@ -32,7 +37,8 @@ TEXT_OF: dict[str, Callable[[Path], str]] = {}
 def load_config(source: str | Path, overrides: Sequence[str] = (), *, allow_py: bool = True) -> Config:
     """Read a config and apply overrides strictly.
 
-    A .py file is code and runs; everything else is data, of which nothing runs (see `stored`).
+    A .py file is code and runs; everything else is data, of which nothing runs (see `stored`). Where it names a file of
+    a genotype, the text of that file takes its place; a checkpoint holds the text.
 
     Args:
         source: a LazyConfig (.py), a YAML file, a checkpoint that holds its config, or the name of a variant.
@@ -46,17 +52,27 @@ def load_config(source: str | Path, overrides: Sequence[str] = (), *, allow_py: 
     if is_code(source) and not allow_py:
         raise FcosError(f"{source} is Python, which runs when it is read: leave out --no-py, or give a YAML file.")
     cfg = _read(str(source))
+    reads = _keep if Path(source).suffix.lower() in CHECKPOINTS else inlined
     if isinstance(cfg, CfgNode):
-        return apply_yacs(cfg, overrides)
+        cfg = apply_yacs(cfg, overrides)
+        cfg.MODEL.FCOS.FAD_GENOTYPE = reads(cfg.MODEL.FCOS.FAD_GENOTYPE)
+        return cfg
     if isinstance(cfg.get("train"), DictConfig):
         _fill(cfg.train, TRAIN_OPTIONS)
     if isinstance(cfg.get("tta"), DictConfig):
         _fill(cfg.tta, TTA_DEFAULTS)
     cfg = apply_lazy(cfg, overrides)
+    for key in _GENOTYPES:
+        if isinstance(value := OmegaConf.select(cfg, key), str):
+            OmegaConf.update(cfg, key, reads(value))
     if "train" in cfg:
         TrainOptions.of(cfg.train, f"The config {source}")
     tta_of(cfg)
     return cfg
+
+
+def _keep(value: str) -> str:
+    return value
 
 
 def is_code(source: str | Path) -> bool:

@@ -21,6 +21,7 @@ from omegaconf.errors import OmegaConfBaseException
 from torch import nn
 
 from ..errors import FcosError
+from ..genotype import inlined, pair_of
 from ..modeling.assigner import ASSIGNER_REGISTRY, PointAssigner, size_ranges_from_upper_ends
 from ..modeling.backbone import BACKBONE_KEYS
 from ..modeling.dense import DenseFCOS
@@ -133,6 +134,7 @@ def _translate(node: CN, train: bool) -> dict[str, dict[str, Any]]:
             "norm": "GN" if node.NORM == "NaiveGN" else node.NORM,  # the same, written for exporters
             "num_classes": 1 if node.CLASS_AGNOSTIC else node.NUM_CLASSES,
             "quality_on": "none" if quality == "none" else node.QUALITY_ON,
+            "genotype": inlined(node.FAD_GENOTYPE),
         },
         "loss": {
             "quality": quality, "box_weight": weight, "moving_start": float(node.MOVING_START),
@@ -299,6 +301,8 @@ def read_yacs(tree: dict[str, Any], origin: str, path: Path | None = None) -> CN
         raise FcosError(f"{origin} has the unknown key {key}{suggestion(key, list(yacs_keys(cfg)))}") from error
     except Exception as error:
         raise FcosError(f"{origin} is not a config: {sentence(error)}") from error
+    if path is None:  # another's data, which names no files of this machine
+        pair_of(cfg.MODEL.FCOS.FAD_GENOTYPE, f"{origin}: MODEL.FCOS.FAD_GENOTYPE")
     if cfg.MODEL.LOAD_PROPOSALS:
         raise FcosError(
             f"{origin} has MODEL.LOAD_PROPOSALS True, but Detectron2 unpickles such files, which may run code: set it "

@@ -6,6 +6,7 @@ What may be changed here: how detections and losses are computed. No file is rea
 from .assigner import ASSIGNER_REGISTRY, PointAssigner
 from .backbone import BACKBONES
 from .dense import DenseFCOS
+from .fad_head import FADHead
 from .head import FCOS_HEAD_REGISTRY, FCOSHead
 from .locations import LocationGrid
 from .losses import BOX_LOSS_REGISTRY, LOSS_REGISTRY, NORMALIZER_REGISTRY, FCOSLoss
@@ -27,6 +28,7 @@ __all__ = [
     "QUALITY_REGISTRY",
     "SELECTOR_REGISTRY",
     "DenseFCOS",
+    "FADHead",
     "FCOSHead",
     "FCOSLoss",
     "FCOSProposals",

@@ -115,7 +115,7 @@ def _placed(segment: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
 def _boxes(predictions: Predictions, coder: LTRBCoder, location: Tensor, raw_ltrb: Tensor) -> Tensor:
     """(P, 4) xyxy of raw ltrb at locations."""
     where = predictions.locations
-    return coder.decode(where.xy[location], where.stride[location], coder.activate(raw_ltrb))
+    return coder.decode(where.xy[location], where.stride[location], coder.detected(raw_ltrb))
 
 
 def _passing(selector: Selector, predictions: Predictions, chosen: Detections) -> tuple[Detections, Tensor, Tensor]:

@@ -51,37 +51,21 @@ class LevelBatchNorm(nn.Module):
         return x * self.weight[:, None, None] + self.bias[:, None, None]
 
 
-class Tower(nn.Sequential):
-    """3x3 convolutions, each with norm and ReLU, as the options of a head say; knows which level it works on.
+class Chain(nn.Sequential):
+    """Layers one after another, of which batch norms know which level they work on.
 
     With `recompute`, training keeps the result of each convolution, but not what GroupNorm and ReLU make of it: that is
     computed again when the gradient needs it, which takes a hundredth of the time of the convolution and halves the
-    memory of the tower.
+    memory of a tower.
     """
 
     traits = Traits(recomputable=True)
-
-    def __init__(self, head: FCOSHead, num_convs: int, deformable: bool = False) -> None:
-        batch_norms: dict[str, Any] = {"BN": BatchNorm2d, "SyncBN": SyncBatchNorm}
-        channels, layers = head.in_channels, list[nn.Module]()
-        for i in range(num_convs):
-            if deformable and i == num_convs - 1:
-                layers.append(DeformConv(channels, channels, 3, bias=head.conv_bias))
-            else:
-                layers.append(nn.Conv2d(channels, channels, 3, padding=1, bias=head.conv_bias))
-            if head.norm == "GN":
-                layers.append(GroupNorm(32, channels))
-            elif head.norm != "none":
-                norm = batch_norms[head.norm]
-                layers.append(LevelBatchNorm(channels, head.num_levels, norm, head.norm_shared_affine))
-            layers.append(nn.ReLU(inplace=True))
-        super().__init__(*layers)
-        self.recompute = head.recompute
+    recompute = False
 
     def forward(  # type: ignore[override]  # it needs the level
-        self, x: Tensor, level: int, last: Callable[[Tensor], Any] | None = None
+        self, x: Tensor, level: int = 0, last: Callable[[Tensor], Any] | None = None
     ) -> Any:
-        """(N, C, H, W) of a level -> (N, C, H, W), or what `last` makes of that."""
+        """(N, C, H, W) of a level -> (N, C', H, W), or what `last` makes of that."""
         parts = self._parts(last)
         light = self.recompute and x.numel() >= _LARGE and torch.is_grad_enabled() and not torch.compiler.is_compiling()
         for part in parts:
@@ -101,6 +85,27 @@ class Tower(nn.Sequential):
         if last is not None:
             parts[-1].append(last)
         return [part for part in parts if part]
+
+
+class Tower(Chain):
+    """3x3 convolutions, each with norm and ReLU, as the options of a head say."""
+
+    def __init__(self, head: FCOSHead, num_convs: int, deformable: bool = False) -> None:
+        batch_norms: dict[str, Any] = {"BN": BatchNorm2d, "SyncBN": SyncBatchNorm}
+        channels, layers = head.in_channels, list[nn.Module]()
+        for i in range(num_convs):
+            if deformable and i == num_convs - 1:
+                layers.append(DeformConv(channels, channels, 3, bias=head.conv_bias))
+            else:
+                layers.append(nn.Conv2d(channels, channels, 3, padding=1, bias=head.conv_bias))
+            if head.norm == "GN":
+                layers.append(GroupNorm(32, channels))
+            elif head.norm != "none":
+                norm = batch_norms[head.norm]
+                layers.append(LevelBatchNorm(channels, head.num_levels, norm, head.norm_shared_affine))
+            layers.append(nn.ReLU(inplace=True))
+        super().__init__(*layers)
+        self.recompute = head.recompute
 
 
 def _run(part: Sequence[Callable], level: int, x: Any) -> Any:

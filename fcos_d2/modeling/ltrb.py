@@ -21,19 +21,27 @@ class LTRBCoder:
     Attributes:
         activation: "exp" (original FCOS) or "relu" (improved).
         unit: "pixel" (original) or "stride": distances divided by the location's nominal stride (improved).
+        inference: of detections: "same" as in training, or "raw": no activation, so that distances may be negative and
+            boxes inverted (FAD; fad_core/modeling/rpn/fcos/fad_fcos.py).
     """
 
     activation: str = option("relu", key="LTRB_ACTIVATION")
     unit: str = option("stride", key="LTRB_UNIT")
+    inference: str = option("same", key="LTRB_INFERENCE")
 
     def __post_init__(self) -> None:
         one_of("LTRBCoder.activation", self.activation, ("exp", "relu"))
         one_of("LTRBCoder.unit", self.unit, ("pixel", "stride"))
+        one_of("LTRBCoder.inference", self.inference, ("same", "raw"))
 
     def activate(self, raw_ltrb: Tensor) -> Tensor:
-        """(..., 4) head output -> non-negative ltrb in the coder's unit, float32."""
+        """(..., 4) head output -> non-negative ltrb in the coder's unit, float32: what losses see."""
         raw_ltrb = raw_ltrb.float()
         return raw_ltrb.exp() if self.activation == "exp" else raw_ltrb.relu()
+
+    def detected(self, raw_ltrb: Tensor) -> Tensor:
+        """The same for detections: negative distances stay if `inference` is "raw"."""
+        return raw_ltrb.float() if self.inference == "raw" else self.activate(raw_ltrb)
 
     def encode(self, xy: Tensor, stride: Tensor, boxes: Tensor) -> Tensor:
         """Distances from locations to the sides of boxes.

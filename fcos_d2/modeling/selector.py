@@ -50,6 +50,8 @@ class Selector:
         clip: "before" suppression to the network input, or "after" it to the original image only.
         clip_margin: pixels that the far side of the clipping window is short of the image: 0, or 1 for the original.
         min_size: with `clip` "before", drop boxes whose width or height is not greater; negative keeps all.
+        drop_inverted: with `clip` "before", drop boxes whose width or height + 1 pixel is below 0, which only a coder
+            without activation makes (FAD; fcos_core/structures/boxlist_ops.py, remove_small_boxes).
     """
 
     score_threshold: float = option(0.05)
@@ -65,6 +67,7 @@ class Selector:
     clip: str = option("after", key="CLIP")
     clip_margin: float = option(0.0, key="CLIP_MARGIN")
     min_size: float = option(-1.0, key="MIN_SIZE")
+    drop_inverted: bool = option(False, key="DROP_INVERTED")
 
     def __post_init__(self) -> None:
         one_of("Selector.threshold_on", self.threshold_on, ("class", "score", "product"))
@@ -103,7 +106,7 @@ class Selector:
         )
         # 2. their boxes
         locations = predictions.locations
-        ltrb = coder.activate(raw_ltrb)
+        ltrb = coder.detected(raw_ltrb)
         boxes = coder.decode(locations.xy[location], locations.stride[location], ltrb)
         found = Detections(image, boxes, scores, classes, location)
         if self.clip == "before":
@@ -215,10 +218,10 @@ class Selector:
         edges = torch.tensor([(w, h, w, h) for h, w in image_sizes], dtype=found.boxes.dtype)
         size = sent(edges, found.boxes.device) - self.clip_margin
         found.boxes = torch.minimum(found.boxes.clamp(min=0), size[found.image])
-        if self.min_size < 0:
+        if self.min_size < 0 and not self.drop_inverted:
             return found
         side = found.boxes[:, 2:] - found.boxes[:, :2]
-        large = (side > self.min_size).all(dim=1)
+        large = (side > self.min_size if self.min_size >= 0 else side + 1 >= 0).all(dim=1)
         if large.device.type == "cpu":
             return found[large.nonzero().squeeze(1)]
         found.scores = found.scores.masked_fill(~large, -1.0)

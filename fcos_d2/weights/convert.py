@@ -22,6 +22,7 @@ from .published import Imported, count_classes, load
 from .report import Report
 from .rules import some, to_theirs
 from .saving import save
+from .searched import told
 
 # One convolution makes each level.
 _LEVEL = re.compile(r"backbone\.(fpn_output\d+|top_block\.p\d|output\.\d+)\.weight")
@@ -128,6 +129,7 @@ def convert(
     to: str | None = None,
     config: Any = None,
     num_classes: int | None = None,
+    genotype: str | Path | None = None,
 ) -> Report:
     """Convert a checkpoint file to ours, or to another project's; the output is written whole or not at all.
 
@@ -138,6 +140,7 @@ def convert(
         to: family to write; by default ours.
         config: what the weights belong to; needed only where nothing else decides.
         num_classes: 80 picks COCO's classes out of torchvision's 91; with `to="torchvision"`, 91 does the reverse.
+        genotype: of a searched head in `path`, see `load`.
     Returns:
         What was done.
     Raises:
@@ -147,11 +150,11 @@ def convert(
     if output.exists() and output.resolve() == path.resolve():
         raise FcosError(f"{output} is the file that is read: write to another one.")
     if to is None:
-        imported = load(path, family, config, num_classes)
+        imported = load(path, family, config, num_classes, genotype)
         save(output, checkpoint_of(imported, config))
         return imported.report
     row = family_of(to)
-    imported = load(path, family, config, None if row.channels_of_classes else num_classes)
+    imported = load(path, family, config, None if row.channels_of_classes else num_classes, genotype)
     if imported.variant is None and imported.variants:
         targets = (variant_target(variant, imported.report.num_classes) for variant in imported.variants)
         if len({not _cannot(row, target.traits, imported.state_dict) for target in targets}) > 1:
@@ -162,6 +165,7 @@ def convert(
     tensors = _export(imported.state_dict, row, imported.traits, num_classes, unused, imported.report)
     if imported.traits is None:
         imported.report.facts.append(f"that {row.name} can express the model was checked by names only")
+    imported.report.facts += told(imported.traits.genotype if imported.traits else "")
     save(output, {**row.beside, row.wrapper: tensors} if row.wrapper else tensors)
     return imported.report
 
@@ -173,6 +177,8 @@ def checkpoint_of(imported: Imported, config: Any) -> dict[str, Any]:
         cfg = zoo.get_config(imported.variant.full_name)
         cfg.model.num_classes = imported.report.num_classes
         payload["config"] = dump_config(cfg)
+    elif imported.config is not None:
+        payload["config"] = dump_config(imported.config)
     elif isinstance(config, (str, Path)):
         payload["config"] = dump_config(load_config(config))
     elif isinstance(imported.extra.get("config"), str):

@@ -10,6 +10,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from ..config.compose import compose
 from ..config.edits import class_node
 from ..config.load import is_code, load_config
 from ..config.stored import build
+from ..genotype import GENOTYPES, pair_of
 from ..modeling.backbone import BACKBONES
 from ..zoo.recipes import RECIPES
 from ..zoo.schedules import SCHEDULES
@@ -43,6 +45,8 @@ class Traits:
         origin: of the locations, as in `LocationGrid`.
         stride_in_1x1: where bottlenecks stride; `None` without bottlenecks.
         inclusive_far_corner: whether boxes end at x + w - 1.
+        inference: of `LTRBCoder`.
+        genotype: of a searched head, two lines of text; empty for others.
     """
 
     activation: tuple[str, str]
@@ -50,19 +54,29 @@ class Traits:
     origin: str
     stride_in_1x1: bool | None = None
     inclusive_far_corner: bool = False
+    inference: str = "same"
+    genotype: str = ""
 
     def phrases(self) -> tuple[str, ...]:
         """A phrase for each; empty where there is nothing to say."""
         where = "centers" if self.origin == "center" else "corners, a step being padded size // feature size"
         begin = "bottlenecks stride in their"
         strides = {None: "", True: f"{begin} 1x1 (caffe style)", False: f"{begin} 3x3"}
-        ltrb = "ltrb by {} in {}s".format(*self.activation)
+        ltrb = "ltrb by {} in {}s".format(*self.activation) + ", without it in inference" * (self.inference == "raw")
         quality = f"quality beside the {self.quality_on} tower" if self.quality_on != "none" else "no quality branch"
         boxes = f"boxes that end at x + w{' - 1' * self.inclusive_far_corner}"
-        return (f"locations at cell {where}", ltrb, quality, strides[self.stride_in_1x1], boxes)
+        return (f"locations at cell {where}", ltrb, quality, strides[self.stride_in_1x1], boxes, _named(self.genotype))
 
     def __str__(self) -> str:
         return "; ".join(filter(None, self.phrases()))
+
+
+def _named(genotype: str) -> str:
+    """What to call a genotype: by its published name, or by its digest."""
+    if not genotype:
+        return ""
+    name = next((name for name, pair in GENOTYPES.items() if genotype == "\n".join(map(str, pair))), None)
+    return f"genotype {name or sha256(genotype.encode()).hexdigest()[:8]}"
 
 
 @dataclass(frozen=True)
@@ -104,7 +118,7 @@ def target_of(config: Any, num_classes: int | None = None, *, origin: str = "") 
         model = getattr(config, "module", config)
         return _with_classes(_describe(model, "the model", _pixels_of_model(model)), num_classes)
     if isinstance(config, (str, Path)):
-        return _named(str(config), num_classes)
+        return _of_name(str(config), num_classes)
     if isinstance(config, CfgNode):
         node = config.clone()
         node.defrost()
@@ -123,7 +137,7 @@ def target_of(config: Any, num_classes: int | None = None, *, origin: str = "") 
     return _describe(model, "the config", Pixels(order, tuple(mean), tuple(std)) if order and mean and std else None)
 
 
-def _named(name: str, num_classes: int | None) -> Target:
+def _of_name(name: str, num_classes: int | None) -> Target:
     if Path(name).suffix and Path(name).is_file():
         return replace(target_of(load_config(name), num_classes, origin="" if is_code(name) else name), title=name)
     variant = zoo.find(name)
@@ -167,6 +181,8 @@ def _traits_of(model: Any) -> Traits | None:
             dense.grid.origin,
             _strides_in_1x1(model),
             bool(getattr(model, "inclusive_far_corner", False)),
+            dense.coder.inference,
+            "\n".join(map(str, pair_of(dense.head.genotype))) if hasattr(dense.head, "genotype") else "",
         )
     except AttributeError:  # another project's part
         return None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ from .families.family import Family
 from .read import Weights, read, weights_of
 from .report import Report
 from .rules import Difference, Renamed, some, to_ours, to_theirs
+from .searched import config_with, mismatch
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,7 @@ class Imported:
         unused: tensors of the file that the model does not keep, under their own names.
         extra: what else the file holds.
         traits: what the model does that they were read for; `None` if it is not made of this package's parts.
+        config: what they were read for, if it is of no variant and was put together from the genotype asked for.
     """
 
     state_dict: dict[str, Tensor]
@@ -55,6 +57,7 @@ class Imported:
     unused: Mapping[str, Tensor] = field(default_factory=dict)
     extra: Mapping[str, Any] = field(default_factory=dict)
     traits: Traits | None = None
+    config: Any = None
 
     @property
     def config_name(self) -> str:
@@ -84,6 +87,7 @@ def load(
     family: str | None = None,
     config: Any = None,
     num_classes: int | None = None,
+    genotype: str | Path | None = None,
 ) -> Imported:
     """Read a published checkpoint, or one of ours, on the CPU; nothing in the file is run.
 
@@ -93,16 +97,19 @@ def load(
         config: what the weights are for: the name of a variant, a config, or a model. Without it, every published
             variant of the family is tried.
         num_classes: of the result. 80 picks COCO's classes out of torchvision's 91; otherwise it must be the file's.
+        genotype: of a searched head: a published name, a `genotype.log`, or its text; without it, those of the
+            variants are tried. The operation of each edge is checked; names do not tell which state an edge reads.
     Raises:
         FcosError: the file is damaged, hostile, of no known family, incomplete, or for another model or other classes.
     """
     weights = weights_of(source, "the state dict") if isinstance(source, Mapping) else read(source)
-    return imported(weights, family, config, num_classes)
+    return imported(weights, family, config, num_classes, genotype)
 
 
 def imported(
-    weights: Weights, family: str | None = None, config: Any = None, num_classes: int | None = None
-) -> Imported:
+    weights: Weights, family: str | None = None, config: Any = None, num_classes: int | None = None,
+    genotype: str | Path | None = None,
+) -> Imported:  # fmt: skip
     """The same of weights that were read."""
     path, tensors = Path(weights.path), weights.chosen()
     families, renamed, unused = _recognise(tensors, path, family)
@@ -113,6 +120,8 @@ def imported(
     classes = count_classes(state, path)
     rows = [v for v in zoo.VARIANTS if row is OURS or any(v.family == f.zoo for f in families)]
     target = None
+    if genotype is not None:
+        config = config_with(genotype, state, rows, config, classes, str(path))
     if config is not None:
         target = target_of(config, num_classes)
     elif row is OURS and weights.config is not None:
@@ -124,7 +133,9 @@ def imported(
     else:
         fits, nearest, least = fitting(state, rows, classes)
         if not fits:
-            raise _fits_nothing(path, row, nearest, least)
+            raise _fits_nothing(
+                path, row, nearest, least, mismatch(state, nearest and variant_target(nearest, classes))
+            )
         chosen, report.chosen_by = choose(fits, path, classes)
         target, published = variant_target(chosen or fits[0], num_classes or classes), fits
     sources = [variant_target(v, classes) for v in published]
@@ -143,13 +154,25 @@ def imported(
     if row is OURS and config is not None:
         report.other_recipe = other_recipe(stored_targets(weights), target, pixels=True)
     elif config is not None:
+        if target.traits:  # names do not tell which genotype it was
+            sources = [
+                replace(t, traits=t.traits and replace(t.traits, genotype=target.traits.genotype)) for t in sources
+            ]
         report.other_recipe = other_recipe(sources, target)
         named, why = choose(published, path, classes) if published else (None, "")
         if named and "name" in why and (text := other_recipe([variant_target(named, classes)], target)):
             report.warnings.append(f"the file has the name of {named.full_name}, which does otherwise: {text}")
     report.warnings += [f"trained for another recipe: {report.other_recipe}"] * bool(report.other_recipe)
     unused = {**unused, **dropped}
-    return Imported(state, report, report.family, tuple(fits), chosen, unused, weights.extra, target.traits)
+    kept = None if genotype is None or chosen else config
+    return Imported(state, report, report.family, tuple(fits), chosen, unused, weights.extra, target.traits, kept)
+
+
+def _with_genotype_of(target: Target, source: Target) -> Target:
+    """A source as it may have been trained: its names do not tell the genotype."""
+    if target.traits is None or source.traits is None:
+        return source
+    return replace(source, traits=replace(source.traits, genotype=target.traits.genotype))
 
 
 def _adapt(
@@ -169,7 +192,7 @@ def _adapt(
     state = adjust.fill_neutral(state, target.shapes, target.starts, report)
     state, counters = adjust.fit_counters(state, target.shapes, report)
     if found := without_counters(state, target):
-        raise FcosError(f"{report.file} does not suit {target.title}: {found}.")
+        raise FcosError(f"{report.file} does not suit {target.title}: {mismatch(state, target) or found}.")
     if row is not OURS:
         state = adjust.change_pixels(state, pixels, target.pixels, report)
     return state, to_theirs(counters, row.rules).tensors
@@ -203,7 +226,7 @@ def _recognise(
         except FcosError as error:
             raise FcosError(f"{path}: {error}") from error
     whole = [entry for entry in found if not entry[1].left_over]
-    row, renamed, unused = (whole or found)[0]
+    row, renamed, unused = whole[0] if whole else min(found, key=lambda entry: len(entry[1].left_over))
     if not whole:
         raise FcosError(
             f"{path} looks like one of {row.name}, but {len(renamed.left_over)} of its tensors are of no FCOS, "
@@ -240,7 +263,9 @@ def count_classes(state: Mapping[str, Tensor], path: Path) -> int:
     return len(state[wanted[0]]) // points
 
 
-def _fits_nothing(path: Path, row: Family, nearest: zoo.Variant | None, least: Difference) -> FcosError:
+def _fits_nothing(path: Path, row: Family, nearest: zoo.Variant | None, least: Difference, otherwise: str) -> FcosError:
+    if otherwise:
+        return FcosError(f"{path} was trained with another genotype than those that were published: {otherwise}.")
     if nearest and least.missing and len(least) == len(least.missing):
         return FcosError(
             f"{path} is incomplete: it lacks {len(least)} tensors of {nearest.full_name} ({some(least.missing)})."

@@ -114,6 +114,18 @@ _recipe(
     head={"deformable": True},
 )
 _recipe(
+    "improved", "fad", "msight-tech/research-fad, configs/fad/augment/fad-fcos_imprv_R_50_FPN_1x.yaml",
+    head_name="FADHead", head={"genotype": "paper"}, coder={"inference": "raw"}, selector={"drop_inverted": True},
+)
+_recipe(
+    "fad", "fad_c128", "msight-tech/research-fad, configs/fad/augment/fad-fcos_imprv_X_101_64x4d_FPN_2x.yaml",
+    head={"edge_channels": 128},
+)
+_recipe(
+    "fad", "fad_other", "msight-tech/research-fad, README.md, the second pair of genotypes (no config file there)",
+    head={"genotype": "other"},
+)
+_recipe(
     "original", "fcos_plus", "yqyao/FCOS_PLUS, configs/fcos/fcos_R_50_FPN_1x.yaml",
     loss={"class_normalizer": "positives_and_images", "box_normalizer": "weights", "quality_normalizer": "positives"},
     selector={"score_form": "product"},

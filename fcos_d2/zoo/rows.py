@@ -71,6 +71,7 @@ FAMILIES: dict[str, Family] = {
     "vovnet": Family("VoVNet-FCOS", "vov-net/VoVNet-FCOS", "BSD 2-clause, non-commercial"),
     "hrnet": Family("HRNet-FCOS", "HRNet/HRNet-FCOS", "BSD 2-clause, non-commercial"),
     "nas_fcos": Family("NAS-FCOS", "Lausannen/NAS-FCOS", "BSD 2-clause; academic use, says its README"),
+    "fad": Family("FAD", "msight-tech/research-fad", "CC BY-NC 4.0, non-commercial"),
     "small": Family("Small networks, from scratch", "", "Apache-2.0"),
     "proposals": Family("Region proposals and two-stage detectors", "", "Apache-2.0"),
 }

@@ -25,6 +25,7 @@ _MN = "open-mmlab/mmdetection, configs/nas_fcos"
 _O = "vov-net/VoVNet-FCOS, README.md and configs/vovnet"
 _H = "HRNet/HRNet-FCOS, README.md and configs/fcos"
 _N = "Lausannen/NAS-FCOS, README.md and configs/search"
+_F = "msight-tech/research-fad, README.md and configs/fad/augment"
 _OURS = "fcos_d2: for small data and small machines, trained from scratch"
 
 _MM_TRICKS = "gn-head-center-normbbox-centeronreg-giou"
@@ -191,6 +192,15 @@ VARIANTS: tuple[Variant, ...] = (
         ("R_101_NAS", "nas_fcos_2x", "R_101_NASFPN", "2x", 42.1, 42.5, "R_101_NAS_densebox"),
         ("R_101_NAS_head", "nas_fcos_head_2x", "R_101_NASFPN", "2x", 42.8, 43.0),
         ("R_101_X_32x8d_NAS", "nas_fcos_2x", "X_101_32x8d_NASFPN", "2x", 43.4, 43.7, "R_101_X_32x8d_NAS_densebox"),
+    ),
+    *_family(
+        "fad",
+        _F,
+        ("fad-fcos_imprv_R_50_FPN_1x", "fad", "R_50_FPN", "1x", 40.3),
+        ("fad-fcos_imprv_R_101_FPN_2x", "fad", "R_101_FPN", "2x", 44.2, 44.1),
+        ("fad-fcos_imprv_X_101_64x4d_FPN_2x", "fad_c128", "X_101_64x4d_FPN", "2x", 46.0, 46.0,
+         "fad-fcos_imprv_R_101_64x4d_FPN_2x"),
+        ("fad-fcos_imprv_R_50_FPN_1x-other", "fad_other", "R_50_FPN", "1x"),
     ),
     *_family(
         "small",

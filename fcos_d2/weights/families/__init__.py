@@ -11,13 +11,14 @@ from ...errors import FcosError
 from ..rules import Rule
 from .adelaidet import ADELAIDET
 from .detectron2 import DETECTRON2
+from .fad import FAD
 from .family import Family
 from .fcos import FCOS_CORE, FCOS_PLUS, HRNET_FCOS, VOVNET_FCOS
 from .mmdet import MMDET
 from .nas_fcos import NAS_FCOS
 from .torchvision import TORCHVISION
 
-_ROWS = (FCOS_CORE, FCOS_PLUS, ADELAIDET, MMDET, TORCHVISION, DETECTRON2, VOVNET_FCOS, HRNET_FCOS, NAS_FCOS)
+_ROWS = (FCOS_CORE, FCOS_PLUS, ADELAIDET, MMDET, TORCHVISION, DETECTRON2, VOVNET_FCOS, HRNET_FCOS, NAS_FCOS, FAD)
 FAMILIES: dict[str, Family] = {family.name: family for family in _ROWS}
 _ALIASES = {"fcos": "fcos_core", "tianzhi": "fcos_core", "mmdetection": "mmdet"}
 # This package's own checkpoints: every name stays.
