@@ -211,8 +211,5 @@ def _two_lines(text: str, origin: str) -> Pair:
     lines = text.strip().splitlines()
     if len(lines) < 2:
         raise FcosError(f"{origin} has {len(lines)} lines, but it needs two: the box tower's and the class tower's.")
-    return parse(lines[0], f"Line 1 of {_lower(origin)}"), parse(lines[1], f"Line 2 of {_lower(origin)}")
-
-
-def _lower(origin: str) -> str:
-    return origin[:1].lower() + origin[1:]
+    where = f"the {origin[4:]}" if origin.startswith("The ") else origin
+    return parse(lines[0], f"Line 1 of {where}"), parse(lines[1], f"Line 2 of {where}")

@@ -22,7 +22,7 @@ from torch import Tensor
 DEFAULTS: dict[str, dict[str, Any]] = {
     "grid": {"origin": "center", "points_per_cell": 1},
     "assigner": {"range_ends": "closed", "center_radius": 1.5, "area": "plain"},
-    "coder": {"activation": "relu", "unit": "stride"},
+    "coder": {"activation": "relu", "unit": "stride", "inference": "same"},
     "loss": {
         "focal_alpha": 0.25,
         "focal_gamma": 2.0,
@@ -53,6 +53,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         "clip": "after",
         "clip_margin": 0.0,
         "min_size": -1.0,
+        "drop_inverted": False,
     },
 }
 
@@ -184,6 +185,93 @@ def assign(
     area = (corners[..., 2] - corners[..., 0] + one) * (corners[..., 3] - corners[..., 1] + one)
     cost = np.where(claims, area[..., None], np.inf)
     return np.where(claims.any(axis=-2), cost.argmin(axis=-2), -1)
+
+
+# ------------------------------------------------------------------------------------------------- FAD's searched head
+Edges = Sequence[Sequence[tuple[str, int]]]
+
+
+def _convolved(x: Tensor, state: Mapping[str, Tensor], name: str, padding: int = 0, dilation: int = 1) -> Tensor:
+    """A convolution, tap by tap; whether it mixes channels follows from the shape of its weights."""
+    weight = state[f"{name}.weight"]
+    bias = state.get(f"{name}.bias", torch.zeros(len(weight)))
+    single = weight.shape[1] == 1
+    height, width = x.shape[2:]
+    padded = torch.zeros(*x.shape[:2], height + 2 * padding, width + 2 * padding, dtype=x.dtype)
+    padded[:, :, padding : padding + height, padding : padding + width] = x
+    out = bias.view(1, -1, 1, 1).repeat(len(x), 1, height, width)
+    for row in range(weight.shape[2]):
+        for column in range(weight.shape[3]):
+            seen = padded[:, :, row * dilation :, column * dilation :][:, :, :height, :width]
+            tap = weight[:, :, row, column]
+            out = out + (seen * tap.view(1, -1, 1, 1) if single else torch.einsum("oi,nihw->nohw", tap, seen))
+    return out
+
+
+def _normed(x: Tensor, state: Mapping[str, Tensor], name: str) -> Tensor:
+    """GroupNorm of 32 groups, then ReLU."""
+    n, channels, height, width = x.shape
+    groups = x.reshape(n, 32, -1)
+    mean = groups.mean(2, keepdim=True)
+    variance = ((groups - mean) ** 2).mean(2, keepdim=True)
+    x = ((groups - mean) / torch.sqrt(variance + 1e-5)).reshape(n, channels, height, width)
+    return (x * state[f"{name}.weight"].view(1, -1, 1, 1) + state[f"{name}.bias"].view(1, -1, 1, 1)).clamp(min=0)
+
+
+def _operation(x: Tensor, state: Mapping[str, Tensor], at: str, operation: str) -> Tensor:
+    """A chain of layers, by its published name and with the published names of its tensors."""
+    first, _, last = operation.partition("+")
+    kind, _, count = first.partition("_conv_3x3")
+    layers = [kind] * int(count.removeprefix("_x") or 1) + ["dil"] * bool(last)
+    for i, layer in enumerate(layers):
+        conv, norm = (f"{at}.conv_{i}", f"{at}.gn_{i}") if len(layers) > 1 else (f"{at}.net", f"{at}.net.1")
+        if layer == "std":
+            x = _convolved(x, state, conv if len(layers) > 1 else f"{conv}.0", padding=1)
+        elif layer == "sinSep":
+            below, norm = (f"{conv}.net", norm) if len(layers) > 1 else (conv, f"{at}.net.2")
+            x = _convolved(_convolved(x, state, f"{below}.0", padding=1), state, f"{below}.1")
+        else:
+            x = _convolved(_convolved(x, state, f"{conv}.0", padding=2, dilation=2), state, f"{conv}.1")
+        x = _normed(x, state, norm)
+    return x
+
+
+def _searched_tower(s0: Tensor, s1: Tensor, state: Mapping[str, Tensor], at: str, genotype: Edges) -> Tensor:
+    for cell in (0, 1):
+        here = f"{at}.cells.{cell}"
+        second = s1
+        if second.shape[1] != s0.shape[1]:
+            second = _normed(_convolved(second, state, f"{here}.preproc1.net.0"), state, f"{here}.preproc1.net.1")
+        states = [s0, second]
+        for n, node in enumerate(genotype):
+            total = torch.zeros_like(s0)
+            for e, (operation, source) in enumerate(node):
+                edge = f"{here}.dag.{n}.{e}"
+                x = _operation(_convolved(states[source], state, f"{edge}.0"), state, f"{edge}.1", operation)
+                total = total + _convolved(x, state, f"{edge}.2")
+            states.append(total)
+        s0, s1 = s1, torch.cat(states[2:], dim=1)
+    return s1
+
+
+def searched_maps(
+    features: Sequence[Tensor], state: Mapping[str, Tensor], box: Edges, classes: Edges
+) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
+    """Logits, raw ltrb and centerness of each level (msight-tech/research-fad, fad_core/modeling).
+
+    Args:
+        features: L maps (N, C, Hi, Wi), float64.
+        state: tensors under the published names, below `rpn.head.`.
+        box, classes: genotypes of the towers: nodes of edges (operation, source).
+    """
+    logits, raw_ltrb, quality = [], [], []
+    for level, f in enumerate(features):
+        b = _convolved(_searched_tower(f, f, state, "bbox_tower", box), state, "box_reduce")
+        c = _convolved(_searched_tower(b, f, state, "cls_tower", classes), state, "cls_reduce")
+        logits.append(_convolved(c, state, "cls_logits", padding=1))
+        raw_ltrb.append(_convolved(b, state, "bbox_pred", padding=1) * state[f"scales.{level}.scale"])
+        quality.append(_convolved(b, state, "centerness", padding=1))
+    return logits, raw_ltrb, quality
 
 
 # ------------------------------------------------------------------------------------------------------------- losses
@@ -422,6 +510,8 @@ def detect(
             for c in kept:
                 limits = (width - margin, height - margin) * 2
                 c.box = [min(max(v, 0.0), limit) for v, limit in zip(c.box, limits)]
+            if options["drop_inverted"]:
+                kept = [c for c in kept if c.box[2] - c.box[0] + 1 >= 0 and c.box[3] - c.box[1] + 1 >= 0]
             if options["min_size"] >= 0:
                 kept = [c for c in kept if min(c.box[2] - c.box[0], c.box[3] - c.box[1]) > options["min_size"]]
         kept = suppress(kept, points.level if options["nms_within"] == "level" else None, options)
@@ -437,7 +527,8 @@ def detect(
 
 def _decode(points: Points, r: int, raw: Tensor, coder: Mapping[str, Any]) -> list[float]:
     unit = float(points.stride[r]) if choices("coder", coder)["unit"] == "stride" else 1.0
-    left, top, right, bottom = (v * unit for v in activate(raw, coder).tolist())
+    ltrb = raw if choices("coder", coder)["inference"] == "raw" else activate(raw, coder)
+    left, top, right, bottom = (v * unit for v in ltrb.tolist())
     x, y = float(points.x[r]), float(points.y[r])
     return [x - left, y - top, x + right, y + bottom]
 

@@ -80,6 +80,7 @@ WRONG = (
     ("convert file.txt -o x.pth --variant no_such", "There is no variant 'no_such'."),
     ("convert file.txt -o x.pth --family yolo", "There is no family 'yolo' of checkpoints"),
     ("convert file.txt -o x.pth --to yolo", "There is no family 'yolo' of checkpoints"),
+    ("convert file.txt -o x.pth --genotype gone.log", "There is no genotype file gone.log"),
     ("data convert nowhere new --to yolo", "The data set folder nowhere does not exist."),
     ("data convert set set/new --to yolo", "set/new lies in set, which is read: choose a folder beside it."),
     ("data convert set other --to voc", "other holds files that this command did not make"),

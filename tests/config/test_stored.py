@@ -340,7 +340,7 @@ def test_files_of_the_first_version_are_read():
         "detectron2.data.get_detection_dataset_dicts", "detectron2.data.transforms.FixedSizeCrop", "fcos_d2.FCOS",
         "detectron2.data.transforms.augmentation_impl.ResizeShortestEdge", "detectron2.solver.WarmupParamScheduler",
         "fcos_d2.FCOSHead", "fcos_d2.data.loader.build_train_loader", "fcos_d2.data.mapper.FastMapper",
-        "fcos_d2.engine.coco_evaluation.FastCOCOEvaluator", "fcos_d2.modeling.NASFCOSHead",
+        "fcos_d2.engine.coco_evaluation.FastCOCOEvaluator", "fcos_d2.modeling.NASFCOSHead", "fcos_d2.modeling.FADHead",
         "fcos_d2.modeling.backbone.DLA", "fcos_d2.modeling.backbone.HRNet", "fcos_d2.modeling.backbone.hrfpn_6l",
         "fcos_d2.modeling.backbone.nas_fpn_nearest", "fcos_d2.modeling.backbone.resnet", "torch.optim.adamw.AdamW",
         "fvcore.common.param_scheduler.CosineParamScheduler", "detectron2.modeling.backbone.fpn.FPN",

@@ -226,6 +226,8 @@ KEYS: list[tuple[str, Any, str, str, Any]] = [
     ("CLIP", "before", "selector", "clip", "before"),
     ("CLIP_MARGIN", 1.0, "selector", "clip_margin", 1.0),
     ("MIN_SIZE", 0.0, "selector", "min_size", 0.0),
+    ("DROP_INVERTED", True, "selector", "drop_inverted", True),
+    ("LTRB_INFERENCE", "raw", "coder", "inference", "raw"),
 ]
 
 
@@ -261,7 +263,7 @@ def test_no_key_without_effect_is_forgotten_here() -> None:
         *PROPOSAL_KEYS,
     }
     in_training = {"INFERENCE_TH_TRAIN", "PRE_NMS_TOPK_TRAIN", "POST_NMS_TOPK_TRAIN"}
-    names = {key for key in config().MODEL.FCOS if key.endswith("_NAME") or key.startswith(("NAS_", "YIELD_"))}
+    names = {key for key in config().MODEL.FCOS if key.endswith("_NAME") or key.startswith(("NAS_", "FAD_", "YIELD_"))}
     assert set(config().MODEL.FCOS) == {key for key, *_ in KEYS} | elsewhere | in_training | names
 
 

@@ -140,7 +140,7 @@ def test_commands_by_name(fcos: Callable[..., Outcome], host: Publisher) -> None
     assert json.loads(one.out)["per_class"] == json.loads(other.out)["per_class"]
     listed = json.loads(fcos("zoo", "--weights", "--json").out)
     states = {row["name"]: row["state"] for row in listed["variants"]}
-    assert states[NAME] == "cached" and states["fcos_R_50_FPN_1x"] == "open" and len(states) == 103
+    assert states[NAME] == "cached" and states["fcos_R_50_FPN_1x"] == "open" and len(states) == 107
     assert states["fcos_R_18_FPN_small"] == "none" and states["fcos_hrnet_w32_5l_2x"] == "browser"
     assert len(host.requests) == 1
 

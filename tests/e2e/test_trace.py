@@ -72,7 +72,11 @@ def assert_trace_follows(export: Any, model: Any, first: list, others: list[list
 
 @pytest.mark.parametrize(
     ("recipe", "count", "selector"),
-    [("improved", 2, {"max_detections": 7}), ("detectron2", 1, {"topk": 30, "score_threshold": 0.5})],
+    [
+        ("improved", 2, {"max_detections": 7}),
+        ("detectron2", 1, {"topk": 30, "score_threshold": 0.5}),
+        ("fad", 1, {"topk": 30}),
+    ],
 )
 def test_other_images(export: Any, recipe: str, count: int, selector: dict[str, Any]) -> None:
     first, *others = (pictures(seed, count) for seed in range(4))

@@ -21,7 +21,7 @@ from fcos_d2.modeling.inputs import ground_truth
 from fcos_d2.zoo.recipes import RECIPES
 
 # Families whose code came from maskrcnn-benchmark: their boxes end at x + w - 1.
-INCLUSIVE = ("original", "improved", "fcos_plus", "fcos_hrnet", "fcos_vovnet", "nas_fcos")
+INCLUSIVE = ("original", "improved", "fcos_plus", "fcos_hrnet", "fcos_vovnet", "nas_fcos", "fad")
 SIZE = (60, 90)
 # x, y, width, height: whole, in fractions, over each border, of one pixel, of less, over the whole image.
 BOXES = [

@@ -60,6 +60,15 @@ def test_activations() -> None:
     assert torch.allclose(LTRBCoder(activation="exp").activate(raw), torch.tensor([[0.36788, 1, 2.71828, 7.38906]]))
 
 
+def test_activation_of_detections() -> None:
+    raw = torch.tensor([[-1.0, 0.0, 1.0, 2.0]], dtype=torch.float16)
+    same, none = LTRBCoder(), LTRBCoder(inference="raw")
+    assert same.detected(raw).tolist() == same.activate(raw).tolist() == none.activate(raw).tolist() == [[0, 0, 1, 2]]
+    assert none.detected(raw).tolist() == raw.tolist() and none.detected(raw).dtype == torch.float32
+    with pytest.raises(ValueError, match=r"LTRBCoder.inference is 'no', but it must be one of: 'same', 'raw'"):
+        LTRBCoder(inference="no")
+
+
 @pytest.mark.parametrize("activation", ["exp", "relu"])
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_distances_are_float32(activation: str, dtype: torch.dtype) -> None:

@@ -249,6 +249,27 @@ def test_small_boxes(min_size: float, kept: list[int]) -> None:
     assert found.location.tolist() == kept
 
 
+@pytest.mark.parametrize(("drop", "kept"), [(False, [0, 9, 18, 27]), (True, [0, 9, 18])])
+def test_inverted_boxes(drop: bool, kept: list[int]) -> None:
+    """A box may be inverted by up to a pixel, once it is clipped: the window takes four of the second one's five."""
+    raw = LTRBCoder(unit="pixel", inference="raw")
+    entries = [
+        (0, 0, 0.9, 0.9, [10, 8, 9, 20]), (9, 0, 0.8, 0.9, [20, -5, 40, -1]), (18, 0, 0.7, 0.9, [50, 50, 50, 50]),
+        (27, 0, 0.6, 0.9, [30, 40, 28.875, 60]),
+    ]  # fmt: skip
+    found = Selector(clip="before", drop_inverted=drop)(by_hand(entries), raw, [(64, 64)])
+    assert found.location.tolist() == kept
+    assert found.boxes[:3].tolist() == [[10, 8, 9, 20], [20, 0, 40, 0], [50, 50, 50, 50]]
+
+
+def test_a_coder_with_activation_inverts_nothing() -> None:
+    scene = scene_of("improved", counts=(0, 0))
+    sizes = [scene.image_size] * 2
+    one, other = (scene.dense.detect(scene.predictions, sizes, s) for s in (
+        scene.dense.selector, Selector(**{**RECIPES["improved"].selector, "drop_inverted": True})))  # fmt: skip
+    assert torch.equal(one.boxes, other.boxes) and len(one) > 20
+
+
 def test_best_first_within_each_image() -> None:
     scene = scene_of("improved", counts=(0, 0, 0))
     found = scene.dense.detect(scene.predictions, [scene.image_size] * 3)
@@ -286,6 +307,7 @@ OPTIONS: list[dict[str, Any]] = [
     *({"max_detections": m, "max_detections_ties": t} for m in (1, 9) for t in ("cut", "keep")),
     {"clip": "before", "min_size": 6.0},
     {"clip": "before", "clip_margin": 1.0},
+    {"clip": "before", "clip_margin": 1.0, "drop_inverted": True},
 ]
 
 

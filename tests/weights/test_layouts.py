@@ -18,8 +18,7 @@ from fcos_d2.importers import FAMILIES
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = Path(os.environ.get("FCOS_D2_SHARED") or ROOT.parent / "shared") / "reference" / "checkpoint-keys"
-# "fad" is a family of its own, which nothing here imports yet.
-LAYOUTS = sorted(path.stem for path in FOLDER.glob("*.json") if not path.stem.startswith("fad__"))
+LAYOUTS = sorted(path.stem for path in FOLDER.glob("*.json"))
 if not LAYOUTS:
     pytest.skip(f"no layouts in {FOLDER}: set FCOS_D2_SHARED to the folder that has them", allow_module_level=True)
 
@@ -39,7 +38,7 @@ def tensors_of(keys: dict[str, list[int]]) -> dict[str, torch.Tensor]:
 
 def wrapped(layout: dict, tensors: dict[str, torch.Tensor]) -> dict:
     """What a file of the family holds, as the layout describes it."""
-    if layout["family"] in ("fcos_core", "fcos_plus"):
+    if layout["family"] in ("fcos_core", "fcos_plus", "fad"):
         return {"model": {f"module.{name}": tensor for name, tensor in tensors.items()}, "iteration": 90000}
     if layout["family"] == "mmdet":
         return {"meta": {"epoch": 12, "CLASSES": ("person", "bicycle")}, "state_dict": tensors}

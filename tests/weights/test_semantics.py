@@ -80,6 +80,10 @@ NAMES = [
     ("nas_fcos", "decoder.fpn._ops.3.2.conv1x1.2.weight", "backbone.cells.3.conv.weight"),
     ("nas_fcos", "decoder.rpn.head._reg_head_global_ops.1.0.weight", "dense.head.bbox_tower.1.conv.weight"),
     ("nas_fcos", "decoder.rpn.head._cls_head_global_ops.2.dcn.1.bias", "dense.head.cls_tower.2.norm.bias"),
+    ("fad", "rpn.head.cls_tower.cells.1.preproc1.net.1.bias", "dense.head.cls_tower.1.adapt.norm.bias"),
+    ("fad", "rpn.head.bbox_tower.cells.0.dag.2.1.1.conv_1.weight", "dense.head.bbox_tower.0.nodes.2.1.conv_1.weight"),
+    ("fad", "rpn.head.cls_tower.cells.1.dag.1.0.1.conv_2.0.bias", "dense.head.cls_tower.1.nodes.1.0.depthwise_2.bias"),
+    ("fad", "rpn.head.box_reduce.bias", "dense.head.box_reduce.bias"),
 ]
 
 

@@ -28,6 +28,7 @@ _T = {
     "assigner.center_radius": 0.0,
     "coder.unit": "pixel",
     "coder.activation": "exp",
+    "coder.inference": "same",
     "head.level_scale": True,
     "head.quality_on": "class",
     "head.conv_bias": True,
@@ -49,6 +50,7 @@ _T = {
     "selector.max_detections_ties": "keep",
     "selector.clip": "before",
     "selector.clip_margin": 1.0,
+    "selector.drop_inverted": False,
 }
 _IMPROVED = {
     "assigner.center_radius": 1.5,
@@ -102,6 +104,7 @@ _M = {
 PUBLISHED: dict[str, dict[str, Any]] = {
     "original": {},
     "improved": _IMPROVED,
+    "fad": {**_IMPROVED, "coder.inference": "raw", "selector.drop_inverted": True},
     "fcos_plus": _PLUS,
     "fcos_plus_center": {**_PLUS, "assigner.center_radius": 1.5},
     "fcos_plus_center_liou": {**_PLUS, "assigner.center_radius": 1.5, "loss.box_loss": "linear_iou"},

@@ -35,6 +35,7 @@ NETWORKS = [
     ("adelaidet", "V_19_slim_eSE_FPN"),
     ("fcos_hrnet", "HRNet_W18_HRFPN"),
     ("nas_fcos", "R_50_NASFPN"),
+    ("fad", "R_18_slim_FPN"),
 ]
 
 

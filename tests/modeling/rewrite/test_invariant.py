@@ -58,6 +58,7 @@ NETWORKS = {
     "frozen": ("improved", "R_18_slim_FPN", {"norm": "FrozenBN"}),
     "deformable": ("improved_dcnv2", "R_50_FPN", _DCN),
     "NAS head": ("nas_fcos", "R_18_slim_FPN", {}),
+    "searched head": ("fad", "R_18_slim_FPN", {}),
     "DLA": ("realtime", "DLA_34_FPN", {"norm": "BN"}),
     "MobileNetV2": ("improved", "MNV2_FPN", {}),
     "VoVNet": ("improved", "V_39_FPN", {"size": "V-27", "norm": "BN"}),
