@@ -184,5 +184,5 @@ def test_negative_distances_are_reported() -> None:
 def test_refusals(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         FADHead(**{**SMALL, **options})
-    with pytest.raises(FcosError, match="^Line 1 of FADHead.genotype is not of the form"):
+    with pytest.raises(FcosError, match=r"^Line 1 of FADHead\.genotype is not of the form"):
         FADHead(**SMALL, genotype="Genotype()\nGenotype()")

@@ -121,5 +121,5 @@ def test_damage_is_told_as_that_of_its_family(tmp_path: Path) -> None:
     with pytest.raises(FcosError, match="looks like one of fad, but 1 of its tensors are of no FCOS, the first extra"):
         importers.load({"model": {**model, "module.extra": torch.ones(1)}})
     del model["module.rpn.head.box_reduce.bias"]
-    with pytest.raises(FcosError, match="incomplete: it lacks 1 tensors of fad/fad-.*box_reduce.bias"):
+    with pytest.raises(FcosError, match=r"incomplete: it lacks 1 tensors of fad/fad-.*box_reduce\.bias"):
         importers.load({"model": model})
