@@ -27,7 +27,7 @@ the variant's test size: shorter side 800 and longer side 1333 pixels unless ano
 
 No weights are part of this project. Those that a program can fetch come by the variant's name, `fcos detect IMAGE
 --model NAME`; see [weights.md](weights.md). "by hand": a browser may fetch them. Code licences are named below each
-family's title; weights have their publisher's terms.
+family's title; weights have their publisher's terms. "–": nobody has published any, as for all of FAD's.
 """
 
 
