@@ -202,6 +202,7 @@ def test_python_configures_as_the_command_does(home: Path, monkeypatch: pytest.M
         "docs/proposals.md",
         "docs/paper.md",
         "docs/bridges.md",
+        "docs/fad.md",
     ],
 )
 def test_programs_in_the_docs(page: str, run: Callable, home: Path) -> None:
