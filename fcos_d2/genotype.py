@@ -109,7 +109,8 @@ def parse(line: str, origin: str = "The genotype") -> Genotype:
 
 def _listed(text: str, item: re.Pattern[str]) -> list[re.Match[str]] | None:
     """The items of a list that is separated by commas; `None` if something else stands between them."""
-    found, end = [], 0
+    found: list[re.Match[str]] = []
+    end = 0
     for match in item.finditer(text):
         if text[end : match.start()].strip() != ("," if found else ""):
             return None
