@@ -22,7 +22,7 @@ from .published import Imported, count_classes, load
 from .report import Report
 from .rules import some, to_theirs
 from .saving import save
-from .searched import told
+from .wiring import told
 
 # One convolution makes each level.
 _LEVEL = re.compile(r"backbone\.(fpn_output\d+|top_block\.p\d|output\.\d+)\.weight")

@@ -30,7 +30,7 @@ from .families.family import Family
 from .read import Weights, read, weights_of
 from .report import Report
 from .rules import Difference, Renamed, some, to_ours, to_theirs
-from .searched import config_with, mismatch
+from .wiring import config_with, mismatch
 
 
 @dataclass(frozen=True)

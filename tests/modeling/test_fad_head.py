@@ -150,7 +150,7 @@ def test_keys_build_what_the_fields_say_and_it_trains(tmp_path: Any) -> None:
     wanted = FADHead(num_classes=3, in_channels=32, edge_channels=32, num_cells=1, genotype="other")
     assert repr(made.dense.head) == repr(wanted)
     boxes = torch.tensor([[8.0, 8, 60, 50], [20, 20, 30, 32]])
-    losses = made([image_inputs((64, 96), boxes, torch.tensor([1, 2]), height=64, width=96)])
+    losses = made([image_inputs((160, 192), boxes, torch.tensor([1, 2]), height=160, width=192)])
     total(losses).backward()
     for name, parameter in made.dense.named_parameters():
         assert parameter.grad is not None and parameter.grad.isfinite().all(), name

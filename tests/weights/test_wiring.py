@@ -16,7 +16,7 @@ from fcos_d2.errors import FcosError
 from fcos_d2.genotype import GENOTYPES, Genotype
 from fcos_d2.weights.fit import Policy, fit
 from fcos_d2.weights.read import read
-from fcos_d2.weights.searched import operations_of
+from fcos_d2.weights.wiring import operations_of
 
 R50 = "fad/fad-fcos_imprv_R_50_FPN_1x"
 BOX, CLASSES = GENOTYPES["paper"]
@@ -88,7 +88,7 @@ def test_names_do_not_tell_the_wires(tmp_path: Path) -> None:
 def test_operations_are_checked(tmp_path: Path) -> None:
     path = file_of(tmp_path / "x.pth", text(CHANGED, CLASSES), classes=3)
     edge = r"its bbox_tower.cells.0.dag.0.0 is std_conv_3x3, where {} has sinSep_conv_3x3_x3"
-    with pytest.raises(FcosError, match=f"another genotype.*{edge.format('fad/fad-')}.*: give .*--genotype FILE"):
+    with pytest.raises(FcosError, match=f"another genotype.*{edge.format(R50)}: give .*--genotype FILE"):
         importers.load(path)
     with pytest.raises(FcosError, match=f"was not trained with the genotype 'paper': {edge.format('the config')}"):
         importers.load(path, genotype="paper")
