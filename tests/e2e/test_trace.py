@@ -75,7 +75,7 @@ def assert_trace_follows(export: Any, model: Any, first: list, others: list[list
     [
         ("improved", 2, {"max_detections": 7}),
         ("detectron2", 1, {"topk": 30, "score_threshold": 0.5}),
-        ("fad", 1, {"topk": 30}),
+        pytest.param("fad", 1, {"topk": 30}, marks=pytest.mark.slow),
     ],
 )
 def test_other_images(export: Any, recipe: str, count: int, selector: dict[str, Any]) -> None:
