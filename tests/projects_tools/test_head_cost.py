@@ -14,5 +14,5 @@ def test_a_line_for_each_head() -> None:
     done = CliRunner().invoke(command, line, catch_exceptions=False)
     one, other = done.output.splitlines()
     assert one.startswith("improved: ") and one.endswith("; 1.00x, 1.00x, 1.00x of improved")
-    found = re.fullmatch(r"fad: inference .* s, training .* s, kept (\d+) MiB; .*, (\d\.\d\d)x of improved", other)
+    found = re.fullmatch(r"fad: inference .* s, training .* s, kept (\d+) MiB; .*, ([\d.]+)x of improved", other)
     assert found and float(found[2]) > 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -35,6 +36,15 @@ def model_of(genotype: str, classes: int = 80) -> nn.Module:
     node.dense.head.genotype, node.num_classes = genotype, classes
     with torch.device("meta"):
         return instantiate(node)
+
+
+def with_memory(node: Any) -> nn.Module:
+    """A model that a file may be read into; its first weights are anything."""
+    with torch.device("meta"):
+        made = instantiate(node).to_empty(device="cpu")
+    for name in ("pixel_mean", "pixel_std"):
+        getattr(made, name).copy_(torch.tensor(list(node[name])).view(-1, 1, 1))
+    return made
 
 
 def file_of(path: Path, genotype: str, classes: int = 80) -> Path:
@@ -75,12 +85,11 @@ def test_names_do_not_tell_the_wires(tmp_path: Path) -> None:
     cfg = load_config(tmp_path / "ours.pth")
     assert "note: genotype " in str(report)
     assert cfg.model.dense.head.genotype == text(BOX, REWIRED)
-    with torch.device("meta"):
-        made = instantiate(cfg.model)
+    made = with_memory(cfg.model)
     assert made.dense.head.cls_tower[0].sources[0] == [0, 1]
-    fit(made.to_empty(device="cpu"), read(tmp_path / "ours.pth"))
+    fit(made, read(tmp_path / "ours.pth"))
     with pytest.raises(FcosError, match=r"another recipe: genotype \w{8} \(here: genotype paper\)"):
-        fit(model_of("paper").to_empty(device="cpu"), read(tmp_path / "ours.pth"))
+        fit(with_memory(load_config(R50).model), read(tmp_path / "ours.pth"))
 
     back = importers.convert(tmp_path / "ours.pth", tmp_path / "theirs.pth", to="fad")
     assert str(REWIRED) in back.facts[-1] and "does not hold the genotype" in back.facts[-1]
