@@ -62,9 +62,7 @@ class Chain(nn.Sequential):
     traits = Traits(recomputable=True)
     recompute = False
 
-    def forward(  # type: ignore[override]  # it needs the level
-        self, x: Tensor, level: int = 0, last: Callable[[Tensor], Any] | None = None
-    ) -> Any:
+    def forward(self, x: Tensor, level: int = 0, last: Callable[[Tensor], Any] | None = None) -> Any:
         """(N, C, H, W) of a level -> (N, C', H, W), or what `last` makes of that."""
         parts = self._parts(last)
         light = self.recompute and x.numel() >= _LARGE and torch.is_grad_enabled() and not torch.compiler.is_compiling()

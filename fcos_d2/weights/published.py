@@ -134,7 +134,11 @@ def imported(
         fits, nearest, least = fitting(state, rows, classes)
         if not fits:
             raise _fits_nothing(
-                path, row, nearest, least, mismatch(state, nearest and variant_target(nearest, classes))
+                path,
+                row,
+                nearest,
+                least,
+                mismatch(state, None if nearest is None else variant_target(nearest, classes)),
             )
         chosen, report.chosen_by = choose(fits, path, classes)
         target, published = variant_target(chosen or fits[0], num_classes or classes), fits
