@@ -133,13 +133,8 @@ def imported(
     else:
         fits, nearest, least = fitting(state, rows, classes)
         if not fits:
-            raise _fits_nothing(
-                path,
-                row,
-                nearest,
-                least,
-                mismatch(state, None if nearest is None else variant_target(nearest, classes)),
-            )
+            otherwise = mismatch(state, variant_target(nearest, classes)) if nearest else ""
+            raise _fits_nothing(path, row, nearest, least, otherwise)
         chosen, report.chosen_by = choose(fits, path, classes)
         target, published = variant_target(chosen or fits[0], num_classes or classes), fits
     sources = [variant_target(v, classes) for v in published]
