@@ -23,9 +23,11 @@ from omegaconf import DictConfig, ListConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from ..errors import FcosError
+from ..genotype import inlined
 
 __all__ = ["KINDS", "apply_lazy", "apply_yacs", "parameters_of", "suggestion", "yacs_keys"]
 
+_GENOTYPE = "head.genotype"
 _UNKNOWN = object()  # a value whose type nobody knows
 
 
@@ -44,7 +46,7 @@ def apply_lazy(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
     Args:
         cfg: changed in place.
         overrides: values in Hydra's grammar (`3`, `1e-3`, `[1, 2]`, `null`, `{a: 1}`); where the config has a string,
-            all that follows the `=` is the string.
+            all that follows the `=` is the string. Of a genotype's file its text is taken.
     Raises:
         FcosError: a key is unknown or a value has the wrong type; the message names both.
     """
@@ -56,7 +58,8 @@ def apply_lazy(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
         if key.startswith("~"):
             raise FcosError(f"The override {text!r} would delete a key, which is not supported: give it a value.")
         key = key.replace("[", ".").replace("]", "")
-        _set(cfg, key, _parse(key, value.strip(), _find(cfg, key)[2]))
+        new = _parse(key, value.strip(), _find(cfg, key)[2])
+        _set(cfg, key, inlined(new) if key.endswith(_GENOTYPE) and isinstance(new, str) else new)
     return cfg
 
 

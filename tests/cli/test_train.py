@@ -14,8 +14,10 @@ from detectron2.config import instantiate
 from PIL import Image
 
 from fcos_d2 import zoo
+from fcos_d2.config import load_config
 from fcos_d2.config.stored import dump_config
 from fcos_d2.data.synthetic import generate
+from fcos_d2.genotype import GENOTYPES
 from fcos_d2.paths import config_root
 from fcos_d2.train import job
 from fcos_d2.train.own_data import adapt, open_data
@@ -329,3 +331,24 @@ def test_a_plugin_is_imported_and_a_missing_one_is_one_sentence(fcos, own, weigh
     words = ("detect", own / "images" / "val_000000.jpg", "--weights", weights, "--no-pictures")
     assert "my parts are here" in fcos(*words, "--plugin", "my_parts").err
     assert "no_parts" in sentence(fcos(*words, "--plugin", "no_parts"))
+
+
+def test_a_genotype_of_ones_own(fcos, shapes, tmp_path):
+    """Read once: what is trained needs the file no more."""
+    lines = "\n".join(map(str, GENOTYPES["other"]))
+    Path("genotype.log").write_text(f"{lines}\n")
+    Path("fad.py").write_text(
+        "from fcos_d2.config import compose\n\n"
+        'model, dataloader, optimizer, lr_multiplier, train = compose("fad", "R_18_slim_FPN", "small")\n'
+        "model.dense.head.edge_channels, model.dense.head.num_cells = 64, 1\n"
+    )
+    words = ("train", "--data", shapes, "--model", "fad.py", "--weights", "none", "--iterations", 2, "--batch-size", 2)
+    sizes = ("--image-size", 64, "--workers", 0, "--device", "cpu", "-o", "out")
+    done = fcos(*words, *sizes, "model.dense.head.genotype=genotype.log", "train.pictures=false")
+    assert done.code == 0, done.err
+    Path("genotype.log").unlink()
+    assert load_config("out/model_final.pth").model.dense.head.genotype == lines
+    picture = next((shapes / "images").glob("val*"))
+    assert fcos("detect", picture, "--weights", "out/model_final.pth", "--device", "cpu", "--no-pictures").code == 0
+    again = fcos(*words, *sizes[:-1], "out2", "model.dense.head.genotype=genotype.log")
+    assert again.code == 1 and "There is no genotype file genotype.log" in again.err
