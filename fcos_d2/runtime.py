@@ -576,8 +576,9 @@ def decode(
     if select["clip"] == "before":
         edges = np.array([(w, h, w, h) for h, w in image_sizes], np.float32) - np.float32(select["clip_margin"])
         boxes = np.minimum(boxes.clip(min=0), edges[image])
-        if select["min_size"] >= 0:
-            large = ((boxes[:, 2:] - boxes[:, :2]) > select["min_size"]).all(axis=1)
+        if select["min_size"] >= 0 or select.get("drop_inverted", False):
+            side = boxes[:, 2:] - boxes[:, :2]
+            large = (side > select["min_size"] if select["min_size"] >= 0 else side + 1 >= 0).all(axis=1)
             image, classes, scores, boxes = image[large], classes[large], scores[large], boxes[large]
     all_found = Detections(boxes, scores, classes.astype(np.int64))
     return [_suppressed(all_found[image == i], select) for i in range(len(image_sizes))]

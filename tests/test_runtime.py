@@ -97,7 +97,7 @@ def of_runtime(maps: list[list[torch.Tensor]], rule: tuple[Any, ...]) -> list[ru
     _, coder, _, _ = rule
     outputs = {}
     for i, (logits, raw, quality) in enumerate(zip(*maps)):
-        ltrb = coder.activate(raw) * (STRIDES[i] if coder.unit == "stride" else 1)
+        ltrb = coder.detected(raw) * (STRIDES[i] if coder.unit == "stride" else 1)
         named = {"class_logits": logits, "ltrb": ltrb, "quality_logits": quality}
         outputs |= {f"{name}_{i}": values.numpy() for name, values in named.items()}
     detector = runtime.Detector("maps", session=Given(outputs), metadata=metadata_of(rule))

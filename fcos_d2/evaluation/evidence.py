@@ -204,7 +204,7 @@ def _voices(
     def everywhere(maps: Sequence[Tensor]) -> Tensor:
         return torch.cat([by_location(x[place : place + 1], where.points_per_cell)[0] for x in maps])
 
-    ltrb = record.coder.activate(everywhere(predictions.raw_ltrb))
+    ltrb = record.coder.detected(everywhere(predictions.raw_ltrb))
     found = _in_image(record, place, record.coder.decode(where.xy, where.stride, ltrb)).double().numpy()
     quality, logits = everywhere(predictions.quality)[:, 0].sigmoid(), everywhere(predictions.logits)
     scores = {

@@ -89,7 +89,7 @@ class RawGraph(nn.Module):
         logits, raw, quality = self.head([features[name] for name in self.names])
         found = []
         for class_logits, raw_ltrb, quality_logits, stride in zip(logits, raw, quality, self.strides):
-            ltrb = self.coder.activate(raw_ltrb)
+            ltrb = self.coder.detected(raw_ltrb)
             ltrb = ltrb * float(stride) if self.coder.unit == "stride" else ltrb
             found.append(Maps(class_logits.float(), ltrb, quality_logits.float() if self.has_quality else None))
         return found
@@ -133,8 +133,9 @@ class EndToEnd(nn.Module):
             height, width = (image_sizes.float() - selector.clip_margin).unsqueeze(2).unbind(1)
             far = torch.stack((width, height, width, height), dim=2)
             boxes = torch.minimum(boxes.clamp(min=0), far)
-            if selector.min_size >= 0:
-                large = ((boxes[..., 2:] - boxes[..., :2]) > selector.min_size).all(dim=2)
+            if selector.min_size >= 0 or selector.drop_inverted:
+                side = boxes[..., 2:] - boxes[..., :2]
+                large = (side > selector.min_size if selector.min_size >= 0 else side + 1 >= 0).all(dim=2)
                 scores = torch.where(large, scores, -1.0)
         plus = 1.0 if selector.nms_convention == "plus_one" else 0.0
         measured = torch.cat((boxes[..., :2], boxes[..., 2:] + plus), dim=2)

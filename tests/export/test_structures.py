@@ -27,6 +27,7 @@ STRUCTURES = (
     "fcos_hrnet_w18_6l_2x",
     "fcos_hrnet_w18_5l_2x",
     "Mobile_NAS_head",
+    "fad-fcos_imprv_R_50_FPN_1x",
     "nas-fcos_r50-caffe_fpn_nashead-gn-head_4xb4-1x_coco",
 )
 
