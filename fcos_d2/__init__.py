@@ -47,6 +47,10 @@ def register() -> None:
     for name, home in _HOMES.items():
         globals().setdefault(name, getattr(importlib.import_module(home), name))
     zoo.predict_with(globals()["Predictor"])
+    from .engines import inside
+    from .predict import predictor
+
+    predictor.run_with(inside)
 
 
 def __getattr__(name: str) -> Any:

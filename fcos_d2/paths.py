@@ -9,13 +9,15 @@ from urllib.parse import urlparse
 from .errors import FcosError
 
 __all__ = [
-    "CHECKPOINTS", "CONFIGS", "HUB", "HUB_FILE", "camera_of", "config_root", "is_address", "is_repository",
-    "require_checkpoint", "require_config",
+    "CHECKPOINTS", "CONFIGS", "EXPORTED", "HUB", "HUB_FILE", "camera_of", "config_root", "is_address", "is_exported",
+    "is_repository", "require_checkpoint", "require_config",
 ]  # fmt: skip
 
 CHECKPOINTS = (".pth", ".pt", ".pkl", ".pyth", ".bin", ".safetensors")
 CONFIGS = (".py", ".yaml", ".yml")
 HUB, HUB_FILE = "hf://", "model.safetensors"  # how the Hugging Face Hub names a detector, and what that has
+# What `fcos export` writes that runs without PyTorch -> the engine it is for.
+EXPORTED = {".onnx": "onnx", ".xml": "openvino"}
 
 
 def config_root() -> Path:
@@ -39,6 +41,11 @@ def is_address(path: str) -> bool:
 def is_repository(name: str | None) -> bool:
     """Whether it names a detector in the layout of the Hugging Face Hub: hf://owner/name, or its folder."""
     return name is not None and (name.startswith(HUB) or (Path(name).expanduser() / HUB_FILE).is_file())
+
+
+def is_exported(path: str | Path | None) -> bool:
+    """Whether a name is that of a file of `fcos export` which runs without PyTorch."""
+    return path is not None and Path(path).suffix.lower() in EXPORTED
 
 
 def require_checkpoint(path: str | Path) -> Path:

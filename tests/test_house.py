@@ -159,11 +159,11 @@ def one_edit(a: str, b: str) -> bool:
     return a[start + 1 :] in (b[start + 1 :], b[start:]) or a[start:] == b[start + 1 :]
 
 
-# Commands are called after what they run, `config.load` and `data.loader` after Detectron2's names, and `data.exports`
-# writes labels, `export` detectors.
+# Commands are called after what they run, `config.load` and `data.loader` after Detectron2's names, `data.exports`
+# writes labels, `export` detectors, and `engine` is the former place of what is in `train` and `predict` now.
 SAME_SUBJECT = {
     ("cli/train", "train/trainer"), ("cli/evaluate", "evaluation"), ("config/load", "data/loader"),
-    ("cli/export", "data/exports"), ("data/exports", "export"),
+    ("cli/export", "data/exports"), ("data/exports", "export"), ("engine", "engines"),
 }  # fmt: skip
 
 

@@ -47,6 +47,7 @@ COMMANDS: tuple[Row, ...] = (
     Row("check", "audit", "Look for what is wrong with your images and boxes."),
     Row("analyze", "analyze", "What can be learned of your boxes, before any training."),
     Row("paper", "paper", "The paper's tables and figures on your data, beside its numbers."),
+    Row("verify", "verify", "Check that an exported file is as it was certified."),
     Row("bench", "bench", "How fast a detector is, plain and optimized."),
     Row("export", "export", "One file that finds the same without PyTorch, with proof."),
     Row("doctor", "doctor", "Versions, devices, and how to mend what is missing."),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,35 +38,47 @@ def _size(context: click.Context, parameter: click.Parameter, value: str) -> tup
     help="What to run beside the plain model, repeatable.",
 )  # fmt: skip
 @shared.device
+@click.option(
+    "--suite", type=click.Choice(["optimize", "engines"]), default="optimize", show_default=True,
+    help="engines: PyTorch, onnxruntime and OpenVINO, beside Detectron2's and torchvision's models, on the CPU.",
+)  # fmt: skip
+@shared.path("--file", "files", multiple=True, help="With --suite engines: an exported file to run, too, repeatable.")
 @click.option("--seconds", type=shared.POSITIVE, default=10, show_default=True, help="Roughly.")
 def command(
     session: Session, model: str | None, weights: str | None, size: tuple[int, int], batch: int,
-    ways: tuple[str, ...], device: str | None, seconds: float,
+    ways: tuple[str, ...], device: str | None, suite: str, files: tuple[Path, ...], seconds: float,
 ) -> Result:  # fmt: skip
     """Measure time and memory of a detector on images of one size, plain and optimized in turns.
 
     \b
     fcos bench --weights output/mine/model_best.pth --size 480x640
     fcos bench --model FCOS_RT_MS_DLA_34_4x --size 512x512 --optimize fp32 --optimize bf16
+    fcos bench --suite engines --size 800x1216
 
-    Times are those of the network and its post-processing on random images, without reading them. The optimized model
-    must find what the plain one finds; the output says whether it does.
+    Times are those of the network and its post-processing on random images, without reading them. All ways must find
+    what the plain one finds; the output says whether they do.
     """
+    if suite == "engines":
+        device = "cpu"
     check(weights=weights, model=model, device=device)
     session.start(device)
     import torch
 
     from ..config.load import CHECKPOINTS
     from ..evaluation import speed
-    from ..modeling.cost import cost
     from ..predict import Predictor
 
-    source = model or weights or "fcos_imprv_R_50_FPN_1x"
+    source = model or weights or ("detectron2/fcos_R_50_FPN_1x" if suite == "engines" else "fcos_imprv_R_50_FPN_1x")
     weights = weights or (None if Path(source).suffix.lower() in CHECKPOINTS else "random")
     predictor = Predictor(source, weights=weights, device=device, allow_py=not session.no_py, force_recipe=True)
     plain: Any = predictor.model
     noise = torch.rand(batch, 3, size[0] // 16 + 1, size[1] // 16 + 1, generator=torch.Generator().manual_seed(0)) * 255
     inputs = [{"image": image} for image in torch.nn.functional.interpolate(noise, size, mode="bilinear")]
+    if suite == "engines":
+        from ..engines.suite import measured
+
+        found = measured(predictor, source, weights, files, inputs, seconds, session.say)
+        return _result(plain, source, inputs, found)
     wanted = {f"optimized, {way}": _WAYS[way] for way in ways if way != "none" and hasattr(plain, "optimize")}
     session.say("Comparing detections ...")
     finding = speed.finding(plain, inputs)
@@ -74,13 +87,23 @@ def command(
     session.say("Measuring ...")
     models = {"plain": plain} | {name: plain.optimize(way) for name, way in wanted.items()}
     rows = speed.measure(models, inputs, predictor.device, seconds)
-    name = torch.cuda.get_device_name(predictor.device) if predictor.device.type == "cuda" else "cpu"
+    return _result(plain, source, inputs, [{**row, "detections": x} for row, x in zip(rows, [None, *same])])
+
+
+def _result(plain: Any, source: str, inputs: Sequence[dict[str, Any]], ways: list[dict[str, Any]]) -> Result:
+    """What was measured; the last use of the model `plain`."""
+    import torch
+
+    from ..modeling.cost import cost
+
+    height, width = inputs[0]["image"].shape[1:]
+    device = next(plain.parameters()).device
     data = {
-        "model": source, "height": size[0], "width": size[1], "batch": batch, "device": name,
+        "model": source, "height": height, "width": width, "batch": len(inputs),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
         "threads": torch.get_num_threads(), "torch": torch.__version__,
         "parameters": sum(p.numel() for p in plain.parameters()),
-        "gflops": round(cost(plain, *size).gflops, 1) if hasattr(plain, "dense") else None,  # the last use of `plain`
-        "ways": [{**row, "detections": found} for row, found in zip(rows, [None, *same])],
+        "gflops": round(cost(plain, height, width).gflops, 1) if hasattr(plain, "dense") else None, "ways": ways,
     }  # fmt: skip
     return Result(data, _view(data))
 

@@ -16,11 +16,11 @@ import click
 from click.core import ParameterSource
 
 from .. import zoo
-from ..paths import is_repository
+from ..paths import is_exported, is_repository
 from ..zoo.tta import NONE
 from . import cluster as many
+from . import engineoptions, thresholds
 from . import options as shared
-from . import thresholds
 from .checks import check, require_package
 from .endings import how_to_go_on, stopping
 from .session import Result, Session, fcos_command
@@ -102,12 +102,13 @@ class Wanted:
     "--optimize", type=click.Choice(["fp32", "bf16"]),
     help="Run a faster copy of the model: fp32 with the same detections, bf16 with nearly the same.",
 )  # fmt: skip
+@engineoptions.engine
 @click.option("--limit-mb", type=shared.POSITIVE, default=64, show_default=True, help="Largest download of an image.")
 @click.option("--timeout", type=shared.POSITIVE, default=20, show_default=True, help="Seconds to wait for an address.")
 @many.options
 def command(
     session: Session, images: tuple[str, ...], weights: str | None, model: str | None, force_recipe: bool,
-    threshold: Any, calibrate: bool, device: str | None, optimize: str | None, tta: str | None,
+    threshold: Any, calibrate: bool, device: str | None, optimize: str | None, tta: str | None, engine: str | None,
     cluster: Mapping[str, Any] | None, **options: Any,
 ) -> Result:  # fmt: skip
     """Find objects in images and videos.
@@ -115,6 +116,8 @@ def command(
     SOURCE is an image, a video, a folder of them, a pattern ('shots/*.jpg'), a .txt file with a path or an address in
     each line (- reads them from standard input), an http(s) address of an image or a video, a camera (0 or webcam), or
     a stream (rtsp://...).
+
+    --weights may be a file of `fcos export` (.onnx, .xml), which runs without PyTorch and starts at once.
 
     Without --weights the published weights of --model are fetched, by default torchvision's of fcos_resnet50_fpn.
 
@@ -132,6 +135,10 @@ def command(
     wanted = Wanted(**options)
     if wanted.in_tiles and tta not in (None, NONE):
         raise click.UsageError("--tta looks at whole images, so it does not go with --tile: leave one of them out.")
+    if is_exported(weights) or engine not in (None, "torch"):
+        others = {"optimize": optimize, "tta": tta, "calibrate": calibrate, "device": device, "engine-cluster": cluster}
+        engineoptions.require_plain(weights, model=model, **others)
+        return _by_engine(session, str(weights), engine, threshold, _sources(images, wanted), wanted)
     check(weights=weights, model=model, device=device, detects=True)
     sources = _sources(images, wanted)
     many.require(cluster, wanted, sources)
@@ -149,10 +156,32 @@ def command(
     told = [predictor.thresholds, calibrate, *([str(predictor.tta)] if predictor.tta else [])]
     run = _digest(weights, model, told, optimize, wanted)
     if cluster is not None:
-        look = partial(_look_anew, {**given, "plugins": session.plugins}, wanted)
+        anew = partial(_look_anew, {**given, "plugins": session.plugins}, wanted)
         least, names = predictor.thresholds or {}, predictor.class_names
-        return many.detected(session, cluster, look, sources, wanted, run, names, least, str(model or weights))
-    return _detected(session, predictor, sources, wanted, run, str(model or weights))
+        return many.detected(session, cluster, anew, sources, wanted, run, names, least, str(model or weights))
+    look = _look(predictor, wanted)
+    return _detected(
+        session, look, predictor.class_names, predictor.thresholds, sources, wanted, run, str(model or weights)
+    )
+
+
+def _by_engine(
+    session: Session, weights: str, engine: str | None, threshold: Any, sources: list[Source], wanted: Wanted
+) -> Result:
+    """Without PyTorch where the weights are an exported file."""
+    from ..engines.choice import open_engine
+    from ..engines.look import ByEngine
+
+    if wanted.in_tiles:
+        raise click.UsageError("--tile is of PyTorch's engine: leave --engine out, and give a checkpoint as --weights.")
+    if not is_exported(weights):
+        check(weights=weights)
+        session.start()
+    made = open_engine(weights, engine or engineoptions.engine_of(weights), threshold=threshold)
+    limit = int(wanted.limit_mb * (1 << 20))
+    look = ByEngine(engine=made, batch=wanted.batch_size or 1, limit=limit, timeout=wanted.timeout)
+    run = _digest(weights, None, [made.thresholds, made.name], None, wanted)
+    return _detected(session, look, made.class_names, made.thresholds, sources, wanted, run, weights)
 
 
 def _sources(images: Sequence[str], wanted: Wanted) -> list[Source]:
@@ -198,7 +227,7 @@ def _look(predictor: Predictor, wanted: Wanted) -> Look:
     batch = wanted.batch_size or (8 if predictor.device.type == "cuda" else 1)
     limit, timeout = int(wanted.limit_mb * (1 << 20)), wanted.timeout
     if not wanted.in_tiles:
-        return Whole(predictor, batch, limit, timeout)
+        return Whole(predictor=predictor, batch=batch, limit=limit, timeout=timeout)
     size = wanted.tile_size or Tiling.size
     overlap = size // 4 if wanted.tile_overlap is None else wanted.tile_overlap
     tiling = Tiling(size, overlap, wanted.tile_scale or 1.0, batch)
@@ -207,16 +236,17 @@ def _look(predictor: Predictor, wanted: Wanted) -> Look:
 
 
 def _detected(
-    session: Session, predictor: Predictor, sources: list[Source], wanted: Wanted, run: str, name: str
-) -> Result:
+    session: Session, look: Look, class_names: Sequence[str], thresholds_of: Mapping[str, float] | None,
+    sources: list[Source], wanted: Wanted, run: str, name: str,
+) -> Result:  # fmt: skip
     from ..predict.job import DetectionJob, Interrupted
     from ..predict.outputs import Results, write
 
-    code, least = 0, predictor.thresholds or {}
+    code, least = 0, thresholds_of or {}
     threshold = thresholds.single(least)
     with _journal(wanted, sources, run) as journal, session.progress("detecting", len(sources)) as progress:
         job = DetectionJob(
-            predictor, _look(predictor, wanted), journal, min(least.values(), default=0.5),
+            look, journal, min(least.values(), default=0.5),
             wanted.output if wanted.pictures else None,
             wanted.every, wanted.track, wanted.timeout, tell=progress.update, complain=session.say,
         )  # fmt: skip
@@ -230,13 +260,13 @@ def _detected(
         except Interrupted as error:
             code = error.code
         kept = journal.path if wanted.needs_files(sources) and not journal.is_empty else None
-        results = Results(journal, predictor.class_names, threshold, name)
+        results = Results(journal, class_names, threshold, name)
         new = bool(job.seen) or not wanted.resume
         written = write(wanted.output, journal.stem, wanted.formats, results, new) if not code and kept else {}
         data = {
             "images": list(results.images()) if session.json else [], "failed": job.failed,
             "threshold": threshold, "thresholds": least,
-            "classes": predictor.class_names, "results": kept, "files": written, "interrupted": bool(code),
+            "classes": class_names, "results": kept, "files": written, "interrupted": bool(code),
             "videos": [row for row in journal if "video" in row] if session.json else [],
         }  # fmt: skip
     if code:

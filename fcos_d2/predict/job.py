@@ -13,20 +13,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from detectron2.structures import Instances
 
 from ..data.sources import Source, kind_of
 from ..errors import FcosError
 from ..files import Taken
 from ..visualize import free_name, save_picture
 from .journal import Journal
-from .look import Look
-from .predictor import Predictor
 from .track import Tracks
 
 if TYPE_CHECKING:  # videos need OpenCV, which is imported for them alone
     from ..data.video import Frame, Video
     from ..visualize.film import Film
+    from .look import Look
 
 __all__ = ["DetectionJob", "Interrupted", "Seen", "counted", "row_of"]
 
@@ -52,12 +50,12 @@ class Seen:
     tracks: int | None = None  # objects that were followed
 
 
-def row_of(look: Look, where: str, image: Any, found: Instances, frame: Frame | None = None) -> dict[str, Any]:
+def row_of(look: Look, where: str, image: Any, found: Any, frame: Frame | None = None) -> dict[str, Any]:
     """What a journal says of one image, or of one frame of a video, that was looked at."""
     width, height = look.size(image)
     of_video = {} if frame is None else {"frame": frame.index, "time": round(frame.seconds, 6)}
     return {
-        "image": where, **of_video, "width": width, "height": height, "detections": look.predictor.describe(found),
+        "image": where, **of_video, "width": width, "height": height, "detections": look.describe(found),
     }  # fmt: skip
 
 
@@ -70,7 +68,6 @@ class DetectionJob:
         finished: how many sources are done, those of earlier runs included.
     """
 
-    predictor: Predictor
     look: Look
     journal: Journal
     threshold: float
@@ -177,7 +174,7 @@ class DetectionJob:
             else:
                 self._image(source, image, found)
 
-    def _image(self, source: Source, image: Any, found: Instances) -> None:
+    def _image(self, source: Source, image: Any, found: Any) -> None:
         row = row_of(self.look, source.where, image, found)
         picture = self.look.draw(image, found) if self.pictures or self.show else None
         if self.pictures and picture is not None:
@@ -236,7 +233,7 @@ class DetectionJob:
                 self.complain(f"warning: {source.where}: {video.read} of {video.count} frames could be read.")
             self._done()
 
-    def _found(self, frames: Sequence[Frame], tracks: Tracks | None) -> Iterator[tuple[Frame, Any, Instances]]:
+    def _found(self, frames: Sequence[Frame], tracks: Tracks | None) -> Iterator[tuple[Frame, Any, Any]]:
         images = [self.look.frame(frame.pixels) for frame in frames]
         for frame, image, found in zip(frames, images, self.look.find(images, lambda done, all: None)):
             if isinstance(found, FcosError):
@@ -259,7 +256,7 @@ class _Drawn:
         """Objects that had a number."""
         return len(self._ids) if self.tracks else None
 
-    def add(self, frame: Frame, image: Any, found: Instances) -> None:
+    def add(self, frame: Frame, image: Any, found: Any) -> None:
         job = self.job
         if self.tracks:
             self._ids |= {number for number in found.track_ids if number is not None}

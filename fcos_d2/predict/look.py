@@ -6,18 +6,21 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
-from detectron2.structures import Boxes, Instances
 
 from ..data.regions import Regions
 from ..data.sources import Source, read
 from ..errors import FcosError
-from .predictor import Predictor
-from .tiles import Memory, Tiling, bytes_of_a_pixel, detect, fitted
 
-__all__ = ["InTiles", "Look", "Whole"]
+if TYPE_CHECKING:  # an exported detector (`fcos_d2.engines`) looks without PyTorch
+    from detectron2.structures import Instances
+
+    from .predictor import Predictor
+    from .tiles import Memory, Tiling
+
+__all__ = ["InTiles", "Look", "Pixels", "Whole", "tags"]
 
 _DRAWN = 4096  # pixels of the longer side of a picture of an image that was looked at in tiles
 _LEAST_DRAWN, _BYTES_OF_DRAWING = 1024, 18  # the same at least; bytes of each pixel in all copies of the picture
@@ -42,18 +45,20 @@ class Look(Protocol):
     def size(self, image: Any) -> tuple[int, int]:
         """(width, height) in pixels."""
 
-    def find(self, images: Sequence[Any], tell: Callable[[int, int], None]) -> list[Instances | FcosError]:
-        """What there is in each image, on the CPU, or why it cannot be looked at."""
+    def find(self, images: Sequence[Any], tell: Callable[[int, int], None]) -> Sequence[Any]:
+        """What there is in each image, `Instances` on the CPU or `runtime.Detections`, or why it cannot be told."""
 
-    def draw(self, image: Any, found: Instances) -> np.ndarray:
+    def draw(self, image: Any, found: Any) -> np.ndarray:
         """(H, W, 3) uint8 RGB."""
+
+    def describe(self, found: Any) -> list[dict[str, Any]]:
+        """Detections as plain data, best first, see `Predictor.describe`."""
 
 
 @dataclass(frozen=True)
-class Whole:
-    """Each image as a whole, equal sizes in batches."""
+class Pixels:
+    """Images that are (H, W, 3) uint8 RGB arrays."""
 
-    predictor: Predictor
     batch: int = 1
     limit: int = 1 << 26  # bytes of a download
     timeout: float = 20.0  # seconds
@@ -67,6 +72,13 @@ class Whole:
     def size(self, image: np.ndarray) -> tuple[int, int]:
         return image.shape[1], image.shape[0]
 
+
+@dataclass(frozen=True, kw_only=True)
+class Whole(Pixels):
+    """Each image as a whole, equal sizes in batches."""
+
+    predictor: Predictor
+
     def find(self, images: Sequence[np.ndarray], tell: Callable[[int, int], None]) -> list[Instances | FcosError]:
         try:
             found = self.predictor.predict(images, self.batch, "RGB")
@@ -77,7 +89,10 @@ class Whole:
         return [result["instances"].to("cpu") for result in found]
 
     def draw(self, image: np.ndarray, found: Instances) -> np.ndarray:
-        return self.predictor.draw(image, found, "RGB", tags=_tags(found))
+        return self.predictor.draw(image, found, "RGB", tags=tags(found))
+
+    def describe(self, found: Instances) -> list[dict[str, Any]]:
+        return self.predictor.describe(found)
 
 
 @dataclass(frozen=True)
@@ -94,6 +109,8 @@ class InTiles:
     @cached_property
     def _pixel(self) -> float | None:
         """Bytes, measured once."""
+        from .tiles import bytes_of_a_pixel
+
         return bytes_of_a_pixel(self.predictor, self.memory) if self.memory else None
 
     def read(self, source: Source) -> Regions:
@@ -106,6 +123,8 @@ class InTiles:
         return image.width, image.height
 
     def find(self, images: Sequence[Regions], tell: Callable[[int, int], None]) -> list[Instances | FcosError]:
+        from .tiles import detect, fitted
+
         found: list[Instances | FcosError] = []
         for image in images:
             try:
@@ -118,15 +137,20 @@ class InTiles:
         return found
 
     def draw(self, image: Regions, found: Instances) -> np.ndarray:
+        from detectron2.structures import Boxes, Instances
+
         picture = image.reduced(self._drawn(image))
         boxes = Boxes(found.pred_boxes.tensor.clone())
         boxes.scale(picture.shape[1] / image.width, picture.shape[0] / image.height)
         small = Instances(picture.shape[:2], **{**found.get_fields(), "pred_boxes": boxes})
         size = min(1.0, math.sqrt(_ROOMY / max(len(small), 1)))  # the more there are, the thinner
         return self.predictor.draw(
-            picture, small, "RGB", tags=_tags(found), labels=len(small) <= _LABELLED, size=max(size, _THINNEST),
+            picture, small, "RGB", tags=tags(found), labels=len(small) <= _LABELLED, size=max(size, _THINNEST),
             smooth=self.memory is None,
         )  # fmt: skip
+
+    def describe(self, found: Instances) -> list[dict[str, Any]]:
+        return self.predictor.describe(found)
 
     def _drawn(self, image: Regions) -> int:
         """Pixels of the longer side of a picture that the memory holds while it is drawn."""
@@ -138,8 +162,7 @@ class InTiles:
         return min(max(held, _LEAST_DRAWN), _DRAWN)
 
 
-def _tags(found: Instances) -> list[str] | None:
+def tags(found: Any) -> list[str] | None:
     """What is written beside each box for its track."""
-    if not found.has("track_ids"):
-        return None
-    return ["" if number is None else f"#{number}" for number in found.track_ids]
+    numbers = found.track_ids if not hasattr(found, "has") or found.has("track_ids") else None
+    return None if numbers is None else ["" if number is None else f"#{number}" for number in numbers]

@@ -28,6 +28,8 @@ from ..data.images import ImageLike, to_array
 from ..devices import find_device
 from ..errors import FcosError
 from ..hub import located
+from ..paths import is_exported
+from ..runtime import described
 from ..visualize import draw_boxes
 from ..weights.families.torchvision import COCO_IDS, TORCHVISION, coco_names
 from ..weights.fetch import fetch, is_backbone_only
@@ -36,12 +38,15 @@ from ..weights.published import num_classes_of
 from ..weights.read import Weights, read
 from ..weights.thresholds import Thresholds, stored_thresholds
 from ..zoo.tta import TTA
+from .arrays import as_arrays
 from .batches import batches
 from .keep import Keep, ScoreThreshold, require_scores
 from .tta import DetectorWithTTA
 from .views import ORIGINAL
 
 __all__ = ["Predictor"]
+
+_ENGINES: list[Any] = []
 
 
 class Predictor:
@@ -74,6 +79,9 @@ class Predictor:
         calibrate: report scores whose logits are divided by the temperature that the weights hold, so that they tell
             how often a detection is right; their order, and so AP, is as before. A given `score_threshold` is of
             these scores.
+        engine: what runs the model: "torch", "onnx" (onnxruntime), "openvino", or "auto" for the fastest of these on
+            this machine, on the CPU. The model is then exported in memory. Of a file of `fcos export`, which `source`
+            may be, too, by default "onnx" for .onnx and "openvino" for .xml.
 
     Attributes:
         model, cfg, device: as built.
@@ -86,28 +94,24 @@ class Predictor:
     """
 
     def __init__(
-        self,
-        source: str | Path,
-        weights: str | Path | None = None,
-        device: str | None = None,
-        overrides: Sequence[str] = (),
-        score_threshold: ScoreThreshold = None,
-        optimize: bool | str | Mapping[str, str] = False,
-        *,
-        allow_py: bool = True,
-        plugins: Sequence[str] = (),
-        force_recipe: bool = False,
-        max_pixels: int | None = None,
-        otherwise: float | None = None,
-        calibrate: bool = False,
-        tta: TTA | Mapping[str, Any] | str | bool | None = None,
-    ) -> None:
+        self, source: str | Path, weights: str | Path | None = None, device: str | None = None,
+        overrides: Sequence[str] = (), score_threshold: ScoreThreshold = None,
+        optimize: bool | str | Mapping[str, str] = False, *, allow_py: bool = True, plugins: Sequence[str] = (),
+        force_recipe: bool = False, max_pixels: int | None = None, otherwise: float | None = None,
+        calibrate: bool = False, tta: TTA | Mapping[str, Any] | str | bool | None = None, engine: str | None = None,
+    ) -> None:  # fmt: skip
         require_scores(score_threshold)
         wanted = tta_from(tta)
+        if is_exported(source):
+            others = dict(weights=weights, overrides=overrides, optimize=optimize, calibrate=calibrate, tta=tta)
+            require_none(others, f"{source} is an exported file")
+            self._take(source, engine, score_threshold, max_pixels)
+            return
         load_plugins(plugins)
         self.max_pixels = max_pixels
         source, weights = located(str(source)), None if weights is None else located(str(weights))
-        self.device: torch.device = find_device(device, "device")
+        on = "cpu" if device is None and engine not in (None, "torch") else device
+        self.device: torch.device = find_device(on, "device")
         self.cfg = load_config(source, overrides, allow_py=allow_py)
         path = _weights_path(source, self.cfg, weights)
         weights_read = read(fetch(path)) if path else None
@@ -138,6 +142,21 @@ class Predictor:
         if optimize:
             self.model = _optimized(self.model, "fp32" if optimize is True else optimize)
         self.tta = tta_of(self.cfg) if tta is None else wanted
+        if engine not in (None, "torch"):
+            name = f"The model runs in engine={engine!r}"
+            require_none({"optimize": optimize, "tta": self.tta, "device": self.device.type == "cuda"}, name)
+            self.model = _ENGINES[0].engine_for(self, engine, str(source), None if weights is None else str(weights))
+
+    def _take(self, path: str | Path, engine: str | None, threshold: ScoreThreshold, max_pixels: int | None) -> None:
+        """Be the detector that an exported file holds."""
+        model, resizes = _ENGINES[0].opened(path, engine, threshold)
+        said = model.detector.metadata
+        self.model = model
+        self.cfg, self.tta, self.device, self.max_pixels = None, None, torch.device("cpu"), max_pixels
+        self._resize, self._input_format = T.AugmentationList(resizes), said["channel_order"]
+        self.class_names = model.detector.class_names
+        self._keep, self._voters = Keep(tuple(map(float, said["thresholds"]))), None
+        self.thresholds = self._keep.by_class(self.class_names)
 
     def __repr__(self) -> str:
         count = len(self.class_names)
@@ -241,16 +260,7 @@ class Predictor:
             For each "class" (its name), "score" (0..1) and "box" [left, top, right, bottom] in pixels of the image;
             where the instances have `track_ids`, "track" (None for one that belongs to none yet).
         """
-        found = instances.to("cpu")
-        tracks = found.track_ids if found.has("track_ids") else [()] * len(found)
-        rows = zip(found.scores.tolist(), found.pred_classes.tolist(), found.pred_boxes.tensor.tolist(), tracks)
-        return [
-            {
-                "class": self.class_names[label], "score": round(score, 6), "box": [round(x, 3) for x in box],
-                **({} if track == () else {"track": track}),
-            }
-            for score, label, box, track in sorted(rows, key=lambda row: row[:3], reverse=True)
-        ]  # fmt: skip
+        return described(as_arrays(instances), self.class_names)
 
     def _input(self, image: ImageLike, image_format: str, resize: bool = True) -> dict[str, Any]:
         """What Detectron2's models take: the image (C, H, W) float32 as the network sees it, the original's size."""
@@ -273,6 +283,18 @@ class Predictor:
 
     def _above_threshold(self, result: dict[str, Any]) -> dict[str, Any]:
         return {**result, "instances": self._keep(result["instances"])} if "instances" in result else result
+
+
+def require_none(options: Mapping[str, Any], why: str) -> None:
+    """Raise FcosError for an option that is given although it does not apply."""
+    for name, value in options.items():
+        if value:
+            raise FcosError(f"{why}, with which {name} does not go: leave one of them out.")
+
+
+def run_with(engines: Any) -> None:
+    """Say what runs models in other engines: `fcos_d2.engines.inside`, which is above this room."""
+    _ENGINES[:] = [engines]
 
 
 def _numbers_in(tensors: Iterable[torch.Tensor]) -> int:

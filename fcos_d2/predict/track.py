@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from detectron2.structures import Instances
 
 from ..errors import FcosError
 
@@ -40,17 +40,25 @@ class Tracks:
             frame_rate=rate, track_activation_threshold=threshold, high_conf_det_threshold=threshold
         )
 
-    def __call__(self, found: Instances) -> Instances:
-        """The detections of the next frame with the field `track_ids`, a list of numbers; None for none yet."""
-        rows = np.arange(len(found))
-        given = self._detections(
-            xyxy=found.pred_boxes.tensor.cpu().numpy().reshape(-1, 4), confidence=found.scores.cpu().numpy(),
-            class_id=found.pred_classes.cpu().numpy(), data={"row": rows},
-        )  # fmt: skip
+    def __call__(self, found: Any) -> Any:
+        """The detections of the next frame with `track_ids`, a list of numbers; None for none yet.
+
+        Args:
+            found: Detectron2's `Instances`, or `runtime.Detections`; what is returned is of the same kind.
+        """
+        fields = found.get_fields() if hasattr(found, "get_fields") else None
+        if fields is None:
+            return replace(found, track_ids=self._numbers(found.boxes, found.scores, found.classes))
+        arrays = (fields["pred_boxes"].tensor, fields["scores"], fields["pred_classes"])
+        numbers = self._numbers(*(x.cpu().numpy() for x in arrays))
+        return type(found)(found.image_size, **{**fields, "track_ids": numbers})
+
+    def _numbers(self, boxes: np.ndarray, scores: np.ndarray, classes: np.ndarray) -> list[int | None]:
+        rows = np.arange(len(scores))
+        given = self._detections(xyxy=boxes.reshape(-1, 4), confidence=scores, class_id=classes, data={"row": rows})
         told = self._tracker.update(given)
-        ids: list[int | None] = [None] * len(found)
+        ids: list[int | None] = [None] * len(rows)
         if len(told):
             for row, number in zip(told.data["row"].tolist(), told.tracker_id.tolist()):
                 ids[row] = number + 1 if number >= 0 else None
-        fields = {**found.get_fields(), "track_ids": ids}
-        return Instances(found.image_size, **fields)
+        return ids

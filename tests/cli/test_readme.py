@@ -260,6 +260,7 @@ NOT_RUN = {
     r"^(curl|docker) ": "needs a server, or Docker: the files of this repository must exist",
     r"^fcos [a-z]": "run above or long: its options must exist",
     r"^(export|first=|srun|pytest|\S*python)": "several machines, or a measurement: nothing is checked",
+    r"^(trtexec|ovc|benchmark_app) ": "a tool of TensorRT or OpenVINO: nothing is checked",
     r"^(--|bash|torchrun)": "the rest of such a line: nothing is checked",
 }
 
