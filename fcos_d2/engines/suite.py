@@ -47,7 +47,7 @@ def measured(
     finding = speed.finding(plain, inputs)
     predictor.model = finding
     tell("Exporting ...")
-    ways = _makers(predictor, source, weights, files, tuple(inputs[0]["image"].shape[-2:]))
+    ways = _makers(predictor, source, weights, files, (inputs[0]["image"].shape[-2], inputs[0]["image"].shape[-1]))
     models, memory = {}, []
     for name, make in ways.items():
         tell(f"Loading {name} ...")
@@ -68,7 +68,7 @@ def _told(name: str, found: dict[str, Any]) -> dict[str, Any] | None:
     return None if name == "fcos_d2, eager" or (name in PEERS and not found["equal"]) else found
 
 
-def _makers(predictor: Any, source: str, weights: str | None, files: Sequence[Path], size: tuple[int, ...]) -> Makers:
+def _makers(predictor: Any, source: str, weights: str | None, files: Sequence[Path], size: tuple[int, int]) -> Makers:
     """Name -> what makes a model, called as ours is."""
     model, threads = predictor.model, torch.get_num_threads()
     data, metadata = exported_bytes(predictor, source, weights)
