@@ -39,6 +39,6 @@ def look(once: Path | None = None) -> Fatal:
     torch.manual_seed(0)
     for parameter in predictor.model.parameters():
         torch.nn.init.normal_(parameter, 0, 0.02)
-    made = Fatal(predictor)
+    made = Fatal(predictor=predictor)
     object.__setattr__(made, "once", once)
     return made

@@ -52,7 +52,7 @@ def test_a_predictor_of_an_exported_file_is_one_of_its_model(weights: Path, tmp_
     by_file = Predictor(path)
     picture = np.random.default_rng(0).integers(0, 255, (48, 64, 3), dtype=np.uint8)
     found, known = (as_arrays(x(picture, "RGB")["instances"]) for x in (by_file, by_torch))
-    assert runtime.compared(found, known).kept_equal and len(known) > 1
+    assert runtime.compared(found, known).kept_equal and len(known) > 0
     assert by_file.class_names == by_torch.class_names and by_file.input_size(picture) == by_torch.input_size(picture)
     assert by_file.thresholds == by_torch.thresholds
     more = Predictor(path, score_threshold=0.1)(picture, "RGB")["instances"]
