@@ -31,7 +31,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 class _Pixels:
     """A coder of distances in pixels that are activated already."""
 
-    activate = staticmethod(lambda ltrb: ltrb)
+    activate = detected = staticmethod(lambda ltrb: ltrb)
     decode = staticmethod(lambda xy, stride, ltrb: torch.cat((xy - ltrb[:, :2], xy + ltrb[:, 2:]), dim=1))
 
 

@@ -31,9 +31,6 @@ class Look(Protocol):
     """What a job asks for; an image is whatever `read` gives."""
 
     @property
-    def predictor(self) -> Predictor: ...
-
-    @property
     def batch(self) -> int:
         """Images that are best asked for together."""
 
@@ -45,7 +42,7 @@ class Look(Protocol):
     def size(self, image: Any) -> tuple[int, int]:
         """(width, height) in pixels."""
 
-    def find(self, images: Sequence[Any], tell: Callable[[int, int], None]) -> Sequence[Any]:
+    def find(self, images: Sequence[Any], tell: Callable[[int, int], None]) -> list[Any]:
         """What there is in each image, `Instances` on the CPU or `runtime.Detections`, or why it cannot be told."""
 
     def draw(self, image: Any, found: Any) -> np.ndarray:
