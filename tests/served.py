@@ -12,7 +12,7 @@ import httpx
 import numpy as np
 from PIL import Image
 
-from fcos_d2.serve.eager import Seen
+from fcos_d2.runtime import Detections
 from fcos_d2.serve.server import Server, bound, url_of
 from fcos_d2.serve.service import Service
 
@@ -34,14 +34,14 @@ class Held:
         if not held:
             self.free.set()
 
-    def detect(self, pictures: Sequence[np.ndarray]) -> list[Seen]:
+    def detect(self, pictures: Sequence[np.ndarray]) -> list[Detections]:
         self.seen.append([picture.shape[1] for picture in pictures])
         self.entered.set()
         assert self.free.wait(60)
         if any(picture.shape[1] == 13 for picture in pictures):
             raise RuntimeError("cannot do this one")
         size = [np.array([[0, 0, p.shape[1], p.shape[0]]], np.float32) for p in pictures]
-        return [Seen(box, np.array([0.9], np.float32), np.array([0])) for box in size]
+        return [Detections(box, np.array([0.9], np.float32), np.array([0])) for box in size]
 
 
 @contextmanager

@@ -138,7 +138,9 @@ def command(
     if is_exported(weights) or engine not in (None, "torch"):
         others = {"optimize": optimize, "tta": tta, "calibrate": calibrate, "device": device, "engine-cluster": cluster}
         engineoptions.require_plain(weights, model=model, **others)
-        return _by_engine(session, str(weights), engine, threshold, _sources(images, wanted), wanted)
+        sources = _sources(images, wanted)
+        many.require(cluster, wanted, sources)
+        return _by_engine(session, str(weights), engine, threshold, sources, wanted)
     check(weights=weights, model=model, device=device, detects=True)
     sources = _sources(images, wanted)
     many.require(cluster, wanted, sources)

@@ -9,9 +9,9 @@ from typing import Any
 import click
 
 from .. import zoo
-from ..paths import is_repository
+from ..paths import is_exported, is_repository
+from . import engineoptions, thresholds
 from . import options as shared
-from . import thresholds
 from .checks import check, require_package
 from .session import Result, Session, fcos_command
 
@@ -53,14 +53,16 @@ def _hosts(context: click.Context, parameter: click.Parameter, values: tuple[str
     "--url-host", "hosts", multiple=True, metavar="HOST:PORT", callback=_hosts,
     help="With --allow-urls: a host of the inside that may be named, too; repeatable.",
 )  # fmt: skip
+@engineoptions.engine
 @shared.device
 @click.option(
     "--optimize", type=click.Choice(["fp32", "bf16"]),
     help="Run a faster copy of the model: fp32 with the same detections, bf16 with nearly the same.",
 )  # fmt: skip
 def command(
-    session: Session, weights: str | None, model: str | None, host: str, port: int, device: str | None, **options: Any
-) -> Result:
+    session: Session, weights: str | None, model: str | None, host: str, port: int, device: str | None,
+    engine: str | None, **options: Any,
+) -> Result:  # fmt: skip
     """Answer requests over HTTP: POST a picture to /detect, or drop one on the page at /.
 
     /docs tells what can be asked, /openapi.json tells it to programs, /metrics is for Prometheus, /healthz and /readyz
@@ -79,14 +81,19 @@ def command(
         weights = located(str(weights))
     if weights is None and model is None:
         model = zoo.DEFAULT
-    check(weights=weights, model=model, device=device, detects=True)
+    by_engine = is_exported(weights) or engine not in (None, "torch")
+    if by_engine:
+        engineoptions.require_plain(weights, model=model, optimize=options["optimize"], device=device)
+    if not is_exported(weights):
+        check(weights=weights, model=model, device=device, detects=True)
     from ..serve.server import Server, bound, url_of
 
     logging.getLogger("python_multipart").setLevel(logging.CRITICAL)  # which tells each wrong form of a stranger
 
     listener = bound(host, port)  # before the weights are read, so that a port that is taken is told at once
     with listener:
-        url, service = url_of(listener), _service(session, weights, model, device, **options)
+        named = (engine or engineoptions.engine_of(str(weights))) if by_engine else None
+        url, service = url_of(listener), _service(session, weights, model, device, named, **options)
         told = f"{service.model} answers at {url} (a page to drop pictures on); Ctrl-C ends."
         server = Server(service, lambda: session.say(told))
         server.run(sockets=[listener])
@@ -100,12 +107,14 @@ def command(
                   f"{statuses}{')' if statuses else ''}.")  # fmt: skip
 
 
-def _service(session: Session, weights: str | None, model: str | None, device: str | None, **options: Any) -> Any:
+def _service(
+    session: Session, weights: str | None, model: str | None, device: str | None, name: str | None, **options: Any
+) -> Any:
     from ..serve.limits import Limits
     from ..serve.remote import Remote
     from ..serve.service import Service
 
-    engine, on_gpu = _engine(session, weights, model, device, **options)
+    engine, on_gpu = _engine(session, weights, model, device, name, **options)
     limit = int(options["limit_mb"] * 1_000_000)
     limits = Limits(options["queue"], limit, options["max_pixels"], options["timeout"])
     remote = Remote(limit, options["timeout"], options["hosts"]) if options["allow_urls"] else None
@@ -115,11 +124,16 @@ def _service(session: Session, weights: str | None, model: str | None, device: s
 
 
 def _engine(
-    session: Session, weights: str | None, model: str | None, device: str | None, *, force_recipe: bool, threshold: Any,
-    optimize: str | None, **rest: Any,
+    session: Session, weights: str | None, model: str | None, device: str | None, name: str | None, *,
+    force_recipe: bool, threshold: Any, optimize: str | None, **rest: Any,
 ) -> tuple[Any, bool]:  # fmt: skip
-    """What looks at pictures, and whether it does so on a GPU."""
-    session.start(device)
+    """What looks at pictures, in an engine by its name or as it comes, and whether it does so on a GPU."""
+    if not is_exported(weights):
+        session.start(device)
+    if name is not None:
+        from ..engines import open_engine
+
+        return open_engine(str(weights), name, threshold=threshold), False
     from ..predict import Predictor
     from ..serve.eager import Eager
     from ..train.own_data import require_model

@@ -79,4 +79,4 @@ def _opened(
         raise FcosError(f"PyTorch does not run {weights}: use --engine onnx or openvino, or the checkpoint.")
     from .files import FileEngine
 
-    return [FileEngine.of(weights, name, threads, threshold) for name in names]
+    return [FileEngine.of(weights, name, threads, threshold, otherwise=0.5) for name in names]

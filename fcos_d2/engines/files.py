@@ -37,10 +37,19 @@ class FileEngine:
         self.thresholds = dict(zip(self.class_names, map(float, detector.metadata["thresholds"])))
 
     @classmethod
-    def of(cls, path: str | Path, name: str, threads: int | None = None, threshold: Any = None) -> FileEngine:
-        """An exported file in an engine, by its name; see `with_threshold`."""
+    def of(
+        cls, path: str | Path, name: str, threads: int | None = None, threshold: Any = None,
+        otherwise: float | None = None,
+    ) -> FileEngine:  # fmt: skip
+        """An exported file in an engine, by its name; see `with_threshold`.
+
+        Args:
+            otherwise: threshold where neither the caller nor the file says one.
+        """
         with told_as_ours():
             session, metadata = session_of(path, name, threads)
+            if threshold is None and not any(metadata["thresholds"]):
+                threshold = otherwise
             metadata = with_threshold(metadata, threshold, str(path))
             return cls(name, Detector(path, threads, session=session, metadata=metadata))
 
@@ -52,7 +61,7 @@ class FileEngine:
 def session_of(path: str | Path, name: str, threads: int | None = None) -> tuple[Any, dict[str, Any]]:
     """An exported file in an engine, as `Detector` takes it (`None` for onnxruntime), and its metadata."""
     if name == "openvino":
-        from .intel import OpenVinoSession, metadata_of
+        from ..intel import OpenVinoSession, metadata_of
 
         return OpenVinoSession(path, threads), metadata_of(path)
     if Path(path).suffix.lower() != ".onnx":

@@ -98,7 +98,7 @@ def engine_for(predictor: Any, engine: str, source: str, weights: str | None) ->
 def session_in(name: str, data: bytes, threads: int | None = None) -> Any:
     """An ONNX file's bytes in an engine."""
     if name == "openvino":
-        from .intel import OpenVinoSession
+        from ..intel import OpenVinoSession
 
         return OpenVinoSession(data, threads)
     return OnnxSession(data, threads)

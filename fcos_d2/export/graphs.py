@@ -40,7 +40,8 @@ class RawGraph(nn.Module):
     Args:
         model: a detector; the module has a fused copy of its backbone and head.
     Raises:
-        FcosError: the model is no `FCOS`, is batch invariant, or is one that `optimize` has made.
+        FcosError: the model is no `FCOS`, is batch invariant, suppresses boxes within a level, or is one that
+            `optimize` has made.
     """
 
     mean: Tensor
@@ -57,6 +58,11 @@ class RawGraph(nn.Module):
             raise FcosError(
                 "The model is batch_invariant, which files cannot be: export it without (in Python, "
                 "predictor.model.batch_invariant = False)."
+            )
+        if model.dense.selector.nms_within != "class":
+            raise FcosError(
+                f"The model suppresses boxes within a {model.dense.selector.nms_within} (nms_within), which exported "
+                "files do not: export it with nms_within=class."
             )
         fused: Any = rewrite(model, fuse=True, precision="fp32", pack=False)
         self.backbone, self.head = fused.backbone, fused.dense.head

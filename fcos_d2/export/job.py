@@ -16,6 +16,7 @@ import torch
 from .. import runtime
 from ..errors import FcosError
 from ..files import write_atomically
+from ..intel import OpenVinoSession
 from ..predict import Predictor
 from ..runtime import Detections, Detector, OnnxSession, RuntimeFault, resized_size
 from .certificate import SHAPES, by_model, certified, expected_of, plain, plan, reduced
@@ -25,7 +26,6 @@ from .measured import Measure
 from .reduced import halved, quantized
 from .shapes import Shapes
 from .tracing import FORMATS, Format
-from .vino import OpenVinoSession
 from .wrapping import picture_graph, with_pictures
 
 __all__ = ["Wanted", "export"]

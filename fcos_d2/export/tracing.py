@@ -16,10 +16,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ..intel import OpenVinoSession
 from ..runtime import OnnxSession, RuntimeFault, seal
 from .nms import onnx_translations, suppress_in_onnx, suppress_in_torch
 from .shapes import Shapes
-from .vino import OpenVinoSession, saved_openvino
+from .vino import saved_openvino
 
 __all__ = ["FORMATS", "Format"]
 
@@ -152,7 +153,7 @@ FORMATS: dict[str, Format] = {
     ),
     "openvino": Format(
         (*_EXPORTER, "openvino"), suppress_in_onnx, _onnx, True, saved_openvino,
-        lambda files, graph, shapes: OpenVinoSession(files["model.xml"], files["model.bin"]),
+        lambda files, graph, shapes: OpenVinoSession(files["model.xml"], weights=files["model.bin"]),
     ),
     "torchscript": Format((), suppress_in_torch, _torchscript, False, _saved_torchscript, _scripted_session),
     "torch-export": Format((), suppress_in_torch, _exported, False, _saved_program, _program_session),

@@ -43,7 +43,6 @@ class Selector:
         topk: most candidates kept for each level of an image before suppression.
         topk_by: rank them by the final "score", or the "class" score alone (mmdetection).
         nms_threshold: suppress a box that overlaps a better one of its class by more than this IoU.
-        nms_within: "class", or "level": of its class and its level, as an RPN does (Detectron2).
         nms_convention: "plain" IoU, or "plus_one": of boxes whose far corner is one pixel larger (original FCOS).
         max_detections: most boxes of an image.
         max_detections_ties: "cut" keeps exactly that many; "keep" also those that tie with the last (original FCOS).
@@ -52,6 +51,7 @@ class Selector:
         min_size: with `clip` "before", drop boxes whose width or height is not greater; negative keeps all.
         drop_inverted: with `clip` "before", drop boxes whose width or height + 1 pixel is below 0, which only a coder
             without activation makes (FAD; fcos_core/structures/boxlist_ops.py, remove_small_boxes).
+        nms_within: boxes suppress those of their "class", or of their class and "level", as an RPN does (Detectron2).
     """
 
     score_threshold: float = option(0.05)
@@ -60,7 +60,6 @@ class Selector:
     topk: int = option(1000)
     topk_by: str = option("score", key="TOPK_BY")
     nms_threshold: float = option(0.6, key="NMS_TH")
-    nms_within: str = option("class", key="NMS_WITHIN")
     nms_convention: str = option("plain", key="NMS_CONVENTION")
     max_detections: int = option(100)
     max_detections_ties: str = option("keep", key="MAX_DETECTIONS_TIES")
@@ -68,6 +67,7 @@ class Selector:
     clip_margin: float = option(0.0, key="CLIP_MARGIN")
     min_size: float = option(-1.0, key="MIN_SIZE")
     drop_inverted: bool = option(False, key="DROP_INVERTED")
+    nms_within: str = option("class", key="NMS_WITHIN")
 
     def __post_init__(self) -> None:
         one_of("Selector.threshold_on", self.threshold_on, ("class", "score", "product"))

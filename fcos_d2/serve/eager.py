@@ -3,22 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
 from ..predict import Predictor
+from ..predict.arrays import as_arrays
+from ..runtime import Detections
 
-__all__ = ["Eager", "Seen"]
-
-
-@dataclass(frozen=True)
-class Seen:
-    """Boxes (n, 4) float32 xyxy in pixels of the picture, scores (n,) float32, classes (n,) int64."""
-
-    boxes: np.ndarray
-    scores: np.ndarray
-    classes: np.ndarray
+__all__ = ["Eager"]
 
 
 class Eager:
@@ -31,7 +23,7 @@ class Eager:
         self.class_names: Sequence[str] = predictor.class_names
         self.thresholds: Mapping[str, float] = predictor.thresholds or {}
 
-    def detect(self, pictures: Sequence[np.ndarray]) -> list[Seen]:
+    def detect(self, pictures: Sequence[np.ndarray]) -> list[Detections]:
         """For each (H, W, 3) uint8 RGB what it shows."""
-        found = [result["instances"].to("cpu") for result in self.predictor.predict(pictures, len(pictures), "RGB")]
-        return [Seen(x.pred_boxes.tensor.numpy(), x.scores.numpy(), x.pred_classes.numpy()) for x in found]
+        found = self.predictor.predict(pictures, len(pictures), "RGB")
+        return [as_arrays(result["instances"]) for result in found]

@@ -8,13 +8,37 @@ import signal
 import socket
 import subprocess
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
 import pytest
 from console import environment, install
+from onnx_files import certified
+from PIL import Image
 from served import picture, until
+
+from fcos_d2 import runtime
+
+
+@contextmanager
+def started(*words: object, folder: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """A process of `fcos` that serves, and where."""
+    process = subprocess.Popen(
+        [*install(folder / "bin"), *map(str, words)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, encoding="utf-8",
+        env=environment(), cwd=folder,
+    )  # fmt: skip
+    assert process.stdout and process.stderr
+    try:
+        url = ""
+        while not url and (line := process.stderr.readline()):
+            url = "".join(re.findall(r"answers at (http://127\.0\.0\.1:\d+) ", line))
+        assert url
+        yield process, url
+    finally:
+        process.kill()
+        process.wait()
 
 
 def test_what_is_wrong_is_told_before_the_weights_are_read(fcos: Callable, weights: Path) -> None:
@@ -40,20 +64,25 @@ def test_without_its_libraries_it_says_how_to_get_them(fcos: Callable, monkeypat
     assert done.code == 1 and "pip install 'fcos_d2[serve]'" in done.err
 
 
+def test_an_exported_file_answers_as_its_runtime_does(tmp_path: Path) -> None:
+    model = certified(tmp_path / "model.onnx")
+    Image.fromarray(runtime.generated_picture(10, 100, 140)).save(tmp_path / "a.png")
+    detector = runtime.Detector(model)
+    expected = detector.describe(detector.detect([runtime.read_picture(tmp_path / "a.png")])[0])
+    with started("serve", "--weights", model, "--port", 0, "--json", folder=tmp_path) as (process, url):
+        answer = httpx.post(f"{url}/detect", content=(tmp_path / "a.png").read_bytes(), trust_env=False).json()
+        asked = httpx.get(f"{url}/model", trust_env=False).json()
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=60)
+    assert expected and asked["engine"] == "onnx" and asked["threshold"] == 0.3
+    assert [(row["class"], row["box"]) for row in answer["detections"]] == [(x["class"], x["box"]) for x in expected]
+
+
 def test_a_request_to_end_loses_no_request(weights: Path, tmp_path: Path) -> None:
     """Four clients ask one after the other until the server is gone: who was let in has a whole answer."""
     words = ["serve", "--weights", str(weights), "--device", "cpu", "--threshold", "0.3", "--port", "0", "--json"]
-    process = subprocess.Popen(
-        [*install(tmp_path / "bin"), *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, encoding="utf-8",
-        env=environment(), cwd=tmp_path,
-    )  # fmt: skip
-    assert process.stdout and process.stderr
     answers: list[int] = []
-    try:
-        url = ""
-        while not url and (line := process.stderr.readline()):
-            url = "".join(re.findall(r"answers at (http://127\.0\.0\.1:\d+) ", line))
-        assert url
+    with started(*words, folder=tmp_path) as (process, url):
 
         def ask() -> None:
             with httpx.Client(base_url=url, timeout=60, trust_env=False) as client:
@@ -75,9 +104,6 @@ def test_a_request_to_end_loses_no_request(weights: Path, tmp_path: Path) -> Non
         for thread in threads:
             thread.join(60)
             assert not thread.is_alive()
-    finally:
-        process.kill()
-        process.wait()
     assert process.returncode == 0, err
     counted = json.loads(out)
     assert counted["accepted"] == counted["answered"] == len(answers) and set(answers) == {200}

@@ -1,4 +1,4 @@
-"""Exported files in OpenVINO, on the CPU: .onnx as it is, and .xml with the .bin beside it."""
+"""Exported files in OpenVINO, on the CPU: .onnx as it is, and .xml with its .bin; deformable convolutions, too."""
 
 from __future__ import annotations
 
@@ -9,23 +9,47 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import FcosError
-from ..libraries import require_library
-from ..paths import require_checkpoint
-from ..runtime import KEY, RuntimeFault, checked_metadata, read_metadata
+from .errors import FcosError
+from .libraries import require_library
+from .paths import require_checkpoint
+from .runtime import KEY, RuntimeFault, checked_metadata, read_metadata
 
-__all__ = ["OpenVinoSession", "metadata_of"]
+__all__ = ["OpenVinoSession", "core", "metadata_of"]
 
 
-def _model(path: str | Path | bytes) -> Any:
+def core() -> Any:
+    """OpenVINO, which has deformable convolutions, with the rule that it lacks for those of ONNX."""
     require_library("openvino", "The engine openvino")
     import openvino
+    from openvino.frontend.onnx import ConversionExtension
 
-    source = path if isinstance(path, bytes) else str(require_checkpoint(path))
+    made = openvino.Core()
+    made.add_extension(ConversionExtension("DeformConv", _deformable))
+    return made
+
+
+def _deformable(node: Any) -> Any:
+    """OpenVINO's operator for ONNX's `DeformConv`; both have offsets (y, x) and nothing outside of the map."""
+    from openvino import opset8
+
+    image, weight, offset, bias, *mask = (node.get_input(place) for place in range(node.get_input_size()))
+    pads = list(node.get_attribute("pads"))
+    found = opset8.deformable_convolution(
+        image, offset, weight, list(node.get_attribute("strides")), pads[:2], pads[2:],
+        list(node.get_attribute("dilations")), mask[0] if mask else None, "EXPLICIT", node.get_attribute("group"),
+        node.get_attribute("offset_group"), True,
+    )  # fmt: skip
+    axes = opset8.constant(np.array([0, 2, 3], np.int64))
+    return opset8.add(found, opset8.unsqueeze(bias, axes)).outputs()
+
+
+def _model(source: str | Path | bytes, weights: bytes | None) -> Any:
+    made = core()
+    given = [source if isinstance(source, bytes) else str(require_checkpoint(source))]
     try:
-        return openvino.Core().read_model(source)
+        return made.read_model(*given, *([] if weights is None else [weights]))
     except Exception as error:  # OpenVINO raises RuntimeError and others
-        name = "the model" if isinstance(path, bytes) else path
+        name = "the model" if isinstance(source, bytes) else source
         raise FcosError(f"OpenVINO cannot read {name}: {_last_line(error)}") from error
 
 
@@ -37,7 +61,7 @@ def metadata_of(path: str | Path) -> dict[str, Any]:
     """
     if Path(path).suffix.lower() == ".onnx":
         return read_metadata(path)
-    model = _model(path)
+    model = _model(path, None)
     if not model.has_rt_info([KEY]):
         raise RuntimeFault(f"{path} does not say how to use it: it is no file of `fcos export`.")
     try:
@@ -52,12 +76,13 @@ class OpenVinoSession:
     """What `runtime.OnnxSession` is, in OpenVINO.
 
     Args:
-        model: an .onnx or .xml file, or the bytes of the former.
+        model: an .onnx or .xml file, or the bytes of one.
         threads: of one run.
+        weights: bytes of the .bin file, where the model is the bytes of an .xml file.
     """
 
-    def __init__(self, model: str | Path | bytes, threads: int | None = None) -> None:
-        made = _model(model)
+    def __init__(self, model: str | Path | bytes, threads: int | None = None, weights: bytes | None = None) -> None:
+        made = _model(model, weights)
         import openvino
 
         # On processors with bfloat16 OpenVINO would round float32 to it, which moves boxes.
@@ -67,7 +92,8 @@ class OpenVinoSession:
         try:
             self._model: Any = openvino.Core().compile_model(made, "CPU", settings)
         except Exception as error:
-            raise FcosError(f"OpenVINO cannot run {model!r}: {_last_line(error)}") from error
+            name = "the model" if isinstance(model, bytes) else model
+            raise FcosError(f"OpenVINO cannot run {name}: {_last_line(error)}") from error
         self.inputs = {port.get_any_name(): (_shape(port), port.get_element_type().to_dtype()) for port in made.inputs}
         self._outputs = [port.get_any_name() for port in made.outputs]
 
