@@ -101,12 +101,13 @@ def detected(
                 job.run(sources)
         except Interrupted as error:
             code = error.code
+        done = sum(1 for _ in journal)
         kept = None if journal.is_empty else journal.path
         results = Results(journal, classes, thresholds.single(least), name)
         new = bool(job.finished) or not wanted.resume
         written = write(wanted.output, journal.stem, wanted.formats, results, new) if kept and not code else {}
     if code:
-        session.say(how_to_go_on(job.done, kept, total))
+        session.say(how_to_go_on(done, kept, total))
     aside = job.aside if job.failed else None
     data = {
         "pictures": job.finished, "before": job.before, "failed": job.failed, "objects": dict(job.counts),

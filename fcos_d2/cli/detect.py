@@ -261,6 +261,7 @@ def _detected(
                 job.run(sources)
         except Interrupted as error:
             code = error.code
+        done = sum("frame" not in row and row.get("complete", True) for row in journal) + len(job.failed)
         kept = journal.path if wanted.needs_files(sources) and not journal.is_empty else None
         results = Results(journal, class_names, threshold, name)
         new = bool(job.seen) or not wanted.resume
@@ -272,7 +273,7 @@ def _detected(
             "videos": [row for row in journal if "video" in row] if session.json else [],
         }  # fmt: skip
     if code:
-        session.say(how_to_go_on(job.finished, kept, len(sources)))
+        session.say(how_to_go_on(done, kept, len(sources)))
     files = [*([kept] if kept else []), *written.values()]
     return Result(
         data, view_of_detections(job.seen, job.failed, thresholds.told(least), files), code or int(bool(job.failed))

@@ -197,7 +197,8 @@ def test_equals_the_plain_transcription(recipe: str, picture: Path) -> None:
                     c.box = [width - c.box[2], c.box[1], width - c.box[0], c.box[3]]
                 c.box = [v * s for v, s in zip(c.box, (96 / width, 64 / height) * 2)]
             candidates += found
-    kept = reference.suppress(candidates, model.dense.selector.nms_threshold, False)[:100]
+    options = {"nms_threshold": model.dense.selector.nms_threshold, "nms_convention": "plain"}
+    kept = reference.suppress(candidates, None, options)[:100]
     with torch.inference_mode():
         ours = DetectorWithTTA(model, tta)([inputs])[0]["instances"]
     wanted = torch.tensor([[min(max(v * 1.5, 0), most) for v, most in zip(c.box, (144, 96) * 2)] for c in kept])
