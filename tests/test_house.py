@@ -299,3 +299,11 @@ def test_every_text_is_read_and_written_in_utf_8() -> None:
         if (lines := texts_in_the_systems_encoding(path.read_text(encoding="utf-8")))
     }
     assert not found, found
+
+
+def test_no_host_of_a_package_registry_is_named() -> None:
+    """Packages are named; where they come from is the business of whoever installs them."""
+    hosts = [".".join(parts) for parts in (("pypi", "org"), ("pythonhosted", "org"), ("npmjs", "org"))]
+    files = [path for folder in ("fcos_d2", "docs", "projects_tools", "tests") for path in (ROOT / folder).rglob("*")]
+    texts = {path: path.read_bytes() for path in [*files, *ROOT.glob("*.*")] if path.is_file()}
+    assert [str(path) for path, data in texts.items() for host in hosts if host.encode() in data] == []

@@ -30,8 +30,7 @@ _CARD = """---
 
 # {name}
 
-A detector of {count} classes ({classes}), made with [fcos_d2](https://pypi.org/project/fcos_d2/): FCOS, fully
-convolutional one-stage object detection.
+A detector of {count} classes ({classes}), made with fcos_d2: FCOS, fully convolutional one-stage object detection.
 
 ```python
 from fcos_d2 import Predictor
