@@ -98,10 +98,7 @@ class Wanted:
 @click.option("--show", is_flag=True, help="Open a window with what is found; q or Esc ends.")
 @shared.device
 @shared.max_pixels
-@click.option(
-    "--optimize", type=click.Choice(["fp32", "bf16"]),
-    help="Run a faster copy of the model: fp32 with the same detections, bf16 with nearly the same.",
-)  # fmt: skip
+@shared.optimize
 @engineoptions.engine
 @click.option("--limit-mb", type=shared.POSITIVE, default=64, show_default=True, help="Largest download of an image.")
 @click.option("--timeout", type=shared.POSITIVE, default=20, show_default=True, help="Seconds to wait for an address.")

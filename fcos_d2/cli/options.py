@@ -15,7 +15,7 @@ from .session import keep
 
 __all__ = [
     "MEMORY", "POSITIVE", "data", "data_format", "device", "evaluated", "force_recipe", "max_pixels", "model",
-    "offline", "output", "overrides", "path", "tta", "val_fraction", "weights", "workers",
+    "offline", "optimize", "output", "overrides", "path", "tta", "val_fraction", "weights", "workers",
 ]  # fmt: skip
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
@@ -97,6 +97,10 @@ data_format = click.option(
     "labelstudio, labelme or cvat.",
 )  # fmt: skip
 device = click.option("--device", help="cuda or cpu; by default what the machine has.")
+optimize = click.option(
+    "--optimize", type=click.Choice(["fp32", "bf16"]),
+    help="Run a faster copy of the model: fp32 with the same detections, bf16 with nearly the same.",
+)  # fmt: skip
 workers = click.option("--workers", type=click.IntRange(0), help="Processes that load images.")
 overrides = click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...", callback=_no_folder)
 max_pixels = click.option(

@@ -55,10 +55,7 @@ def _hosts(context: click.Context, parameter: click.Parameter, values: tuple[str
 )  # fmt: skip
 @engineoptions.engine
 @shared.device
-@click.option(
-    "--optimize", type=click.Choice(["fp32", "bf16"]),
-    help="Run a faster copy of the model: fp32 with the same detections, bf16 with nearly the same.",
-)  # fmt: skip
+@shared.optimize
 def command(
     session: Session, weights: str | None, model: str | None, host: str, port: int, device: str | None,
     engine: str | None, **options: Any,
@@ -134,8 +131,8 @@ def _engine(
         from ..engines import open_engine
 
         return open_engine(str(weights), name, threshold=threshold), False
+    from ..engines.plain import TorchEngine
     from ..predict import Predictor
-    from ..serve.eager import Eager
     from ..train.own_data import require_model
 
     require_model(model, weights)
@@ -143,4 +140,4 @@ def _engine(
         model or str(weights), weights=weights, device=device, score_threshold=threshold, optimize=optimize or False,
         allow_py=not session.no_py, force_recipe=force_recipe, otherwise=0.5,
     )  # fmt: skip
-    return Eager(predictor), predictor.device.type == "cuda"
+    return TorchEngine(predictor), predictor.device.type == "cuda"

@@ -12,8 +12,8 @@ import numpy as np
 from ..errors import FcosError
 from ..paths import is_exported
 from ..runtime import Detections, generated_picture
-from .names import ENGINES, able
-from .speed import medians
+from .names import able, require_engine
+from .speed import fastest
 
 __all__ = ["Engine", "open_engine"]
 
@@ -57,15 +57,14 @@ def open_engine(
     Raises:
         FcosError: there is no such file, or the engine does not run it; one sentence.
     """
-    if name not in (*ENGINES, "auto"):
-        raise FcosError(f"There is no engine {name!r}: use {', '.join(ENGINES)} or auto.")
+    require_engine(name)
     names = able(weights) if name == "auto" else [name]
     made = _opened(weights, names, threads, device, threshold)
     if len(made) == 1:
         return made[0]
     picture = generated_picture(0, *_PICTURE)
-    seconds = medians({engine.name: partial(engine.detect, [picture]) for engine in made}, rounds=3)
-    return min(made, key=lambda engine: seconds[engine.name])
+    best = fastest({engine.name: partial(engine.detect, [picture]) for engine in made})
+    return next(engine for engine in made if engine.name == best)
 
 
 def _opened(

@@ -18,8 +18,8 @@ from ..modeling.inputs import check_images
 from ..predict.arrays import from_arrays
 from ..runtime import Detector, OnnxSession
 from .files import FileEngine, told_as_ours
-from .names import ENGINES, able
-from .speed import medians
+from .names import able, require_engine
+from .speed import fastest
 
 __all__ = ["InEngine", "engine_for", "exported_bytes", "opened"]
 
@@ -79,8 +79,7 @@ def engine_for(predictor: Any, engine: str, source: str, weights: str | None) ->
     Raises:
         FcosError: there is no such engine, or the model cannot be exported.
     """
-    if engine not in (*ENGINES, "auto"):
-        raise FcosError(f"There is no engine {engine!r}: use {', '.join(ENGINES)} or auto.")
+    require_engine(engine)
     names = able(source) if engine == "auto" else [engine]
     data, metadata = exported_bytes(predictor, source, weights)
     models: dict[str, Any] = {"torch": predictor.model} if "torch" in names else {}
@@ -91,8 +90,7 @@ def engine_for(predictor: Any, engine: str, source: str, weights: str | None) ->
         return next(iter(models.values()))
     inputs = [{"image": torch.rand(3, *_SIZE, generator=torch.Generator().manual_seed(0)) * 255}]
     with torch.inference_mode():
-        seconds = medians({name: partial(model, inputs) for name, model in models.items()}, rounds=3)
-    return models[min(models, key=lambda name: seconds[name])]
+        return models[fastest({name: partial(model, inputs) for name, model in models.items()})]
 
 
 def session_in(name: str, data: bytes, threads: int | None = None) -> Any:

@@ -19,22 +19,12 @@ __all__ = ["TorchEngine", "engines_of"]
 
 
 class TorchEngine:
-    """See `Engine`.
-
-    Args:
-        predictor: whose model is optimized.
-        threads: of PyTorch, in the whole process.
-    """
+    """What a predictor finds; see `Engine`."""
 
     name = "torch"
 
-    def __init__(self, predictor: Predictor, threads: int | None = None) -> None:
-        if threads:
-            torch.set_num_threads(threads)
+    def __init__(self, predictor: Predictor) -> None:
         self.predictor, self.class_names = predictor, predictor.class_names
-        model: Any = predictor.model
-        if hasattr(model, "optimize"):
-            predictor.model = model.optimize()
         self.thresholds = dict(zip(self.class_names, predictor.least))
 
     def detect(self, pictures: Sequence[np.ndarray]) -> list[Detections]:
@@ -48,6 +38,7 @@ def engines_of(
     """A checkpoint or a variant in each of the named engines, exported once; `fcos_d2.register()` has been called.
 
     Args:
+        threads: of one run; of PyTorch, in the whole process.
         device: of PyTorch; the others run on the CPU.
         threshold: see `Predictor`; 0.5 where neither it nor the weights say one.
     """
@@ -60,4 +51,11 @@ def engines_of(
         for name in others:
             session = session_in(name, data, threads)
             made.append(FileEngine(name, Detector(weights, session=session, metadata=metadata)))
-    return [TorchEngine(predictor, threads), *made] if "torch" in names else made
+    if "torch" not in names:
+        return made
+    if threads:
+        torch.set_num_threads(threads)
+    model: Any = predictor.model
+    if hasattr(model, "optimize"):
+        predictor.model = model.optimize()
+    return [TorchEngine(predictor), *made]

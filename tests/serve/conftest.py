@@ -10,7 +10,7 @@ import pytest
 from served import running
 
 from fcos_d2 import Predictor
-from fcos_d2.serve.eager import Eager
+from fcos_d2.engines.plain import TorchEngine
 from fcos_d2.serve.service import Service
 
 
@@ -21,5 +21,5 @@ def predictor(weights: Path) -> Predictor:
 
 @pytest.fixture(scope="module")
 def client(predictor: Predictor) -> Iterator[httpx.Client]:
-    with running(Service(Eager(predictor), max_batch=4, max_wait=0.02, model="w.pth")) as client:
+    with running(Service(TorchEngine(predictor), max_batch=4, max_wait=0.02, model="w.pth")) as client:
         yield client
