@@ -7,13 +7,11 @@ from typing import Any
 
 import click
 
+from ..engines.names import ENGINES
 from ..errors import FcosError
 from ..paths import EXPORTED, is_exported
 
-__all__ = ["ENGINES", "engine", "engine_of", "require_plain"]
-
-# What --engine takes; `engines.ENGINES`, which would import NumPy.
-ENGINES = ("torch", "onnx", "openvino")
+__all__ = ["engine", "engine_of", "require_plain"]
 
 engine = click.option(
     "--engine", type=click.Choice([*ENGINES, "auto"]),

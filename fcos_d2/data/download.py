@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -50,6 +48,8 @@ def download(address: str, limit: int, timeout: float) -> bytes:
 @contextmanager
 def _answer(address: str, timeout: float) -> Iterator[Any]:
     """A server's answer, open for reading; what goes wrong before the block ends is said in a sentence."""
+    import urllib.request  # which most commands need not wait for
+
     _check_scheme(address, address)
     request = urllib.request.Request(address, headers={"User-Agent": "fcos_d2", "Accept": "image/*,*/*;q=0.5"})
     try:

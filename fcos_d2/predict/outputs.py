@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any
 from urllib.parse import quote
-from xml.sax.saxutils import quoteattr
 
 from ..files import numbered, write_atomically
 
@@ -153,6 +152,8 @@ def _yolo(results: Results) -> Iterator[tuple[str, str]]:
 
 def _labelstudio(results: Results) -> Iterator[tuple[str, str]]:
     """Tasks with predictions, and the labelling interface that they need. Label Studio reads no frames of a video."""
+    from xml.sax.saxutils import quoteattr  # which imports what reads addresses
+
     tasks = []
     for number, row in enumerate(row for row in results.images() if "frame" not in row):
         boxes = [_box(found, row, f"{number}-{i}") for i, found in enumerate(row["detections"])]

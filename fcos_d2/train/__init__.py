@@ -5,8 +5,9 @@ What may be changed here: what happens between two iterations. What an iteration
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from ..lazy import importer
 
 if TYPE_CHECKING:
     from .distributed import main_of_script as main_of_script
@@ -22,9 +23,4 @@ _HOMES = {
 
 __all__ = ["LazyTrainer", "TrainingInterrupted", "configure", "main_of_script", "run"]
 
-
-def __getattr__(name: str) -> Any:
-    """Import a part when it is asked for: commands look at folders (`workspace`) before they wait for PyTorch."""
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f".{_HOMES[name]}", __name__), name)
+__getattr__ = importer(__name__, _HOMES)  # commands look at folders (`workspace`) before they wait for PyTorch

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import functools
+import importlib.util
 import unicodedata
 from collections.abc import Iterable
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from PIL import ImageDraw, ImageFont, features
@@ -14,6 +16,7 @@ __all__ = ["font_for", "legible", "load_font", "text_length", "write"]
 
 _JOINERS = "\u200c\u200d"  # zero width; they shape the letters beside them
 _NUMBERED = ("Cc", "Cn", "Co", "Cs", "Zl", "Zp")  # categories of what no font shows
+_LATIN = "\u0020", "\u024f"  # from the first to the last of the letters that DejaVu Sans has without a gap
 _NO_LETTERS = ("adobeblank", "adobenotdef", "lastresort", "unicodebmpfallback")  # have a box or nothing for everything
 
 
@@ -100,12 +103,12 @@ def _shapes() -> bool:
 @functools.cache
 def _path_of(letter: str) -> str | None:
     """The file of a font with a letter; the fonts that have had others come first, so that a name has one font."""
-    for path in (_dejavu(), *_used, *_system_fonts()):
-        if _has(path, letter):
-            if path != _dejavu() and path not in _used:
-                _used.append(path)
-            return path
-    return None
+    if _has(_dejavu(), letter):
+        return _dejavu()
+    path = next((path for path in (*_used, *_system_fonts()) if _has(path, letter)), None)
+    if path is not None and path not in _used:
+        _used.append(path)
+    return path
 
 
 _used: list[str] = []
@@ -127,7 +130,12 @@ def _system_fonts() -> tuple[str, ...]:
 
 @functools.cache
 def _has(path: str, letter: str) -> bool:
-    """Whether a font that can be drawn in any size has a letter."""
+    """Whether a font that can be drawn in any size has a letter.
+
+    Of Latin letters nothing is opened: matplotlib, which knows what a font has, takes a third of a second to import.
+    """
+    if path == _dejavu() and _LATIN[0] <= letter <= _LATIN[1]:
+        return True
     face = _face(path)
     return face is not None and face.get_char_index(ord(letter)) != 0
 
@@ -151,6 +159,12 @@ def _load(path: str, size: int) -> ImageFont.FreeTypeFont:
 
 @functools.cache
 def _dejavu(bold: bool = False) -> str:
-    import matplotlib
+    name = f"fonts/ttf/DejaVuSans{'-Bold' if bold else ''}.ttf"
+    spec = importlib.util.find_spec("matplotlib")  # which is found, and not imported
+    if spec is not None and spec.origin is not None:
+        usual = Path(spec.origin).parent / "mpl-data" / name
+        if usual.is_file():
+            return str(usual)
+    import matplotlib  # of a system that keeps its data elsewhere
 
-    return f"{matplotlib.get_data_path()}/fonts/ttf/DejaVuSans{'-Bold' if bold else ''}.ttf"
+    return f"{matplotlib.get_data_path()}/{name}"

@@ -8,17 +8,37 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from ..lazy import importer
 from ..paths import config_root
-from .checkpoints import DEFAULT, DETECTORS, published
-from .proposals import PROPOSALS, ProposalVariant
-from .variants import FAMILIES, VARIANTS, Family, Variant, find, is_name, names
+
+if TYPE_CHECKING:
+    from .checkpoints import DEFAULT as DEFAULT
+    from .checkpoints import DETECTORS as DETECTORS
+    from .checkpoints import published as published
+    from .proposals import PROPOSALS as PROPOSALS
+    from .proposals import ProposalVariant as ProposalVariant
+    from .variants import FAMILIES as FAMILIES
+    from .variants import VARIANTS as VARIANTS
+    from .variants import Family as Family
+    from .variants import Variant as Variant
+    from .variants import find as find
+    from .variants import is_name as is_name
+    from .variants import names as names
+
+_HOMES = {
+    "DEFAULT": "checkpoints", "DETECTORS": "checkpoints", "FAMILIES": "variants", "PROPOSALS": "proposals",
+    "VARIANTS": "variants", "Family": "variants", "ProposalVariant": "proposals", "Variant": "variants",
+    "find": "variants", "is_name": "variants", "names": "variants", "published": "checkpoints",
+}  # fmt: skip
 
 __all__ = [
     "DEFAULT", "DETECTORS", "FAMILIES", "PROPOSALS", "VARIANTS", "Family", "ProposalVariant", "Variant", "config_file",
     "costs", "find", "get", "get_config", "is_name", "names", "published",
 ]  # fmt: skip
+
+__getattr__ = importer(__name__, _HOMES)  # a command that uses no variant needs no table of them
 
 
 def config_file(name: str, yaml: bool = False) -> Path:
@@ -27,6 +47,8 @@ def config_file(name: str, yaml: bool = False) -> Path:
     Raises:
         FcosError: there is no such variant.
     """
+    from .variants import find
+
     variant = find(name)
     return config_root() / (variant.yaml if yaml else variant.config)
 

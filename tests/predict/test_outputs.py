@@ -11,7 +11,6 @@ import pytest
 import yaml
 from pycocotools.coco import COCO
 
-from fcos_d2.cli.detect import FORMATS as NAMES
 from fcos_d2.predict.outputs import FORMATS, Results, write
 
 CLASSES = ["cat", 'a "dog" & co']
@@ -35,10 +34,6 @@ ROWS = [
 def made(tmp_cwd):
     results = Results(ROWS, CLASSES, 0.2, "a model")
     return write(tmp_cwd / "out", "detections", list(FORMATS), results)
-
-
-def test_the_command_offers_what_there_is():
-    assert tuple(FORMATS) == NAMES
 
 
 def test_coco(made, capsys):

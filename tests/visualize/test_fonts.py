@@ -6,6 +6,7 @@ import unicodedata
 import warnings
 from pathlib import Path
 
+import matplotlib
 import numpy as np
 import pytest
 from fontTools.fontBuilder import FontBuilder
@@ -118,6 +119,17 @@ def test_letters_of_several_fonts_and_of_none(system, tmp_path):
 def test_what_no_font_shows(system, name, shown):
     assert fonts.legible(name) == shown
     assert picture(name).shape == (120, 300, 3)
+
+
+def test_latin_letters_are_those_that_the_font_has(system):
+    """So the font is not opened for them; what is between the first and the last but no letter is told before."""
+    face = fonts._face(fonts._dejavu())
+    letters = [chr(code) for code in range(ord(fonts._LATIN[0]), ord(fonts._LATIN[1]) + 1)]
+    assert [x for x in letters if unicodedata.category(x) != "Cc" and face.get_char_index(ord(x)) == 0] == []
+    assert fonts._dejavu() == f"{matplotlib.get_data_path()}/fonts/ttf/DejaVuSans.ttf"
+    fonts._face.cache_clear()
+    assert fonts.legible("Crème brûlée \x85 Øł") == "Crème brûlée \\x85 Øł" and fonts._face.cache_info().misses == 0
+    assert fonts.legible("кот") == "кот" and fonts._face.cache_info().misses == 1
 
 
 def test_right_to_left(system, monkeypatch):
