@@ -12,9 +12,9 @@ import numpy as np
 from .errors import FcosError
 from .libraries import require_library
 from .paths import require_checkpoint
-from .runtime import KEY, RuntimeFault, checked_metadata, read_metadata
+from .runtime import KEY, RuntimeFault, checked_metadata
 
-__all__ = ["OpenVinoSession", "core", "metadata_of"]
+__all__ = ["OpenVinoSession", "core"]
 
 
 def core() -> Any:
@@ -53,25 +53,6 @@ def _model(source: str | Path | bytes, weights: bytes | None) -> Any:
         raise FcosError(f"OpenVINO cannot read {name}: {_last_line(error)}") from error
 
 
-def metadata_of(path: str | Path) -> dict[str, Any]:
-    """The metadata of an exported file, see `runtime.Detector`; of an .xml those in its rt_info.
-
-    Raises:
-        RuntimeFault, FcosError: it has none that can be used.
-    """
-    if Path(path).suffix.lower() == ".onnx":
-        return read_metadata(path)
-    model = _model(path, None)
-    if not model.has_rt_info([KEY]):
-        raise RuntimeFault(f"{path} does not say how to use it: it is no file of `fcos export`.")
-    try:
-        return checked_metadata(json.loads(model.get_rt_info([KEY]).astype(str)), str(path))
-    except ValueError as error:
-        if isinstance(error, RuntimeFault):
-            raise
-        raise RuntimeFault(f"The metadata of {path} are damaged: export it again.") from error
-
-
 class OpenVinoSession:
     """What `runtime.OnnxSession` is, in OpenVINO.
 
@@ -95,7 +76,22 @@ class OpenVinoSession:
             name = "the model" if isinstance(model, bytes) else model
             raise FcosError(f"OpenVINO cannot run {name}: {_last_line(error)}") from error
         self.inputs = {port.get_any_name(): (_shape(port), port.get_element_type().to_dtype()) for port in made.inputs}
+        self._said = made.get_rt_info([KEY]).astype(str) if made.has_rt_info([KEY]) else None
         self._outputs = [port.get_any_name() for port in made.outputs]
+
+    def metadata(self, name: str) -> dict[str, Any]:
+        """What an .xml file of `fcos export` says of itself, see `runtime.Detector`; `name` is that of the file.
+
+        Raises:
+            RuntimeFault: it says nothing that can be used.
+        """
+        if self._said is None:
+            raise RuntimeFault(f"{name} does not say how to use it: it is no file of `fcos export`.")
+        try:
+            said = json.loads(self._said)
+        except (ValueError, RecursionError) as error:
+            raise RuntimeFault(f"The metadata of {name} are damaged: export it again.") from error
+        return checked_metadata(said, name)
 
     def __call__(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Named outputs of named inputs."""

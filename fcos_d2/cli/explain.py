@@ -91,11 +91,9 @@ def command(
     from ..predict.predictor import Predictor
     from ..predict.replay import require_own
     from ..train.marked import Marked
-    from ..train.own_data import require_model
 
     if record is not None:
         require_own(record.expanduser())
-    require_model(model, weights)
     marked = Marked.of(data, format) if data is not None else None
     if len(sources) == 1 and marked is not None:
         marked.image(sources[0].where)  # before the weights are read

@@ -133,9 +133,7 @@ def _engine(
         return open_engine(str(weights), name, threshold=threshold), False
     from ..engines.plain import TorchEngine
     from ..predict import Predictor
-    from ..train.own_data import require_model
 
-    require_model(model, weights)
     predictor = Predictor(
         model or str(weights), weights=weights, device=device, score_threshold=threshold, optimize=optimize or False,
         allow_py=not session.no_py, force_recipe=force_recipe, otherwise=0.5,

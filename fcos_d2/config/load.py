@@ -15,7 +15,7 @@ from .._compat import load_lazy_config
 from ..errors import FcosError
 from ..genotype import inlined
 from ..modeling.backbone import BACKBONES
-from ..paths import CHECKPOINTS, require_config
+from ..paths import CHECKPOINTS, is_address, require_config
 from .overrides import apply_lazy, apply_yacs
 from .plain import nodes
 from .stored import Config, parse_config
@@ -23,7 +23,7 @@ from .train_options import TRAIN_OPTIONS, TrainOptions
 from .tta import TTA_DEFAULTS, tta_of
 from .yacs import read_text, sentence
 
-__all__ = ["CHECKPOINTS", "TEXT_OF", "is_code", "is_data", "is_file", "load_config"]
+__all__ = ["CHECKPOINTS", "TEXT_OF", "is_code", "is_data", "is_file", "load_config", "unsaid"]
 
 _YAML = (".yaml", ".yml")
 # Where a head has its genotype: of a detector, of proposals, and in Detectron2's keys.
@@ -34,7 +34,10 @@ _GENOTYPES = (
 TEXT_OF: dict[str, Callable[[Path], str]] = {}
 
 
-def load_config(source: str | Path, overrides: Sequence[str] = (), *, allow_py: bool = True) -> Config:
+def load_config(
+    source: str | Path, overrides: Sequence[str] = (), *, allow_py: bool = True,
+    text_of: Callable[[Path], str] | None = None,
+) -> Config:  # fmt: skip
     """Read a config and apply overrides strictly.
 
     A .py file is code and runs; everything else is data, of which nothing runs (see `stored`). Where it names a file of
@@ -44,6 +47,7 @@ def load_config(source: str | Path, overrides: Sequence[str] = (), *, allow_py: 
         source: a LazyConfig (.py), a YAML file, a checkpoint that holds its config, or the name of a variant.
         overrides: `key=value` each; for YAML configs `KEY`, `VALUE` pairs, too.
         allow_py: whether .py files are read.
+        text_of: gets the config out of a checkpoint; by default it is read for that alone.
     Returns:
         A `DictConfig`, with all `TRAIN_OPTIONS` if it has a node `train`; for Detectron2's YAML keys a `CfgNode`.
     Raises:
@@ -51,7 +55,7 @@ def load_config(source: str | Path, overrides: Sequence[str] = (), *, allow_py: 
     """
     if is_code(source) and not allow_py:
         raise FcosError(f"{source} is Python, which runs when it is read: leave out --no-py, or give a YAML file.")
-    cfg = _read(str(source))
+    cfg = _read(str(source), text_of)
     reads = _keep if Path(source).suffix.lower() in CHECKPOINTS else inlined
     if isinstance(cfg, CfgNode):
         cfg = apply_yacs(cfg, overrides)
@@ -90,15 +94,27 @@ def is_file(source: str | Path) -> bool:
     return is_code(source) or Path(source).suffix.lower() in _YAML
 
 
-def _read(source: str) -> Config:
+def unsaid(weights: str | Path) -> str:
+    """What is wrong with weights whose detector nobody names, as a sentence."""
+    return (
+        f"{weights} does not say what detector it is of: name its variant or config (--model NAME; `fcos zoo` lists "
+        "them), and give the file as the weights."
+    )
+
+
+def _read(source: str, text_of: Callable[[Path], str] | None) -> Config:
     path = Path(source).expanduser()
-    if not is_code(source) and not is_data(source):
+    known = is_code(source) or is_data(source)
+    if is_address(source) or (not known and path.is_file()):
+        raise FcosError(unsaid(source))
+    if not known:
         return zoo.get_config(source)
     require_config(source)
     if is_code(source):
         return _python(path)
     if not is_file(source):
-        return _without_paths(parse_config(TEXT_OF[path.suffix.lower()](path), f"The checkpoint {source}"))
+        text = (text_of or TEXT_OF[path.suffix.lower()])(path)
+        return _without_paths(parse_config(text, f"The checkpoint {source}"))
     return parse_config(read_text(path), source, path)
 
 

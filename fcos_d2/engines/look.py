@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from ..errors import FcosError
 from ..predict.look import Pixels, tags
 from ..runtime import Detections, described
 from ..visualize import draw_boxes
@@ -19,17 +18,12 @@ __all__ = ["ByEngine"]
 
 @dataclass(frozen=True, kw_only=True)
 class ByEngine(Pixels):
-    """Each image as a whole; see `predict.look.Look`."""
+    """By an engine; see `predict.look.Look`."""
 
     engine: Engine
 
-    def find(self, images: Sequence[np.ndarray], tell: Callable[[int, int], None]) -> list[Detections | FcosError]:
-        try:
-            return list(self.engine.detect(images))
-        except FcosError as error:
-            if len(images) == 1:
-                return [error]
-            return [found for image in images for found in self.find([image], tell)]
+    def together(self, images: Sequence[np.ndarray]) -> list[Detections]:
+        return self.engine.detect(images)
 
     def draw(self, image: np.ndarray, found: Detections) -> np.ndarray:
         columns = (found.boxes, found.classes, found.scores, self.engine.class_names)

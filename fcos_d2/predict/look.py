@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from ..data.regions import Regions
 from ..data.sources import Source, read
 from ..errors import FcosError
+from .batches import answers
 
 if TYPE_CHECKING:  # an exported detector (`fcos_d2.engines`) looks without PyTorch
     from detectron2.structures import Instances
 
+    from ..data.regions import Regions
     from .predictor import Predictor
     from .tiles import Memory, Tiling
 
@@ -54,7 +55,7 @@ class Look(Protocol):
 
 @dataclass(frozen=True)
 class Pixels:
-    """Images that are (H, W, 3) uint8 RGB arrays."""
+    """Images that are (H, W, 3) uint8 RGB arrays, each looked at as a whole."""
 
     batch: int = 1
     limit: int = 1 << 26  # bytes of a download
@@ -69,20 +70,22 @@ class Pixels:
     def size(self, image: np.ndarray) -> tuple[int, int]:
         return image.shape[1], image.shape[0]
 
+    def find(self, images: Sequence[np.ndarray], tell: Callable[[int, int], None]) -> list[Any]:
+        return answers(self.together, images, FcosError)
+
+    def together(self, images: Sequence[np.ndarray]) -> Sequence[Any]:
+        """What there is in each image; raises FcosError if one cannot be looked at."""
+        raise NotImplementedError
+
 
 @dataclass(frozen=True, kw_only=True)
 class Whole(Pixels):
-    """Each image as a whole, equal sizes in batches."""
+    """By a predictor, equal sizes in batches."""
 
     predictor: Predictor
 
-    def find(self, images: Sequence[np.ndarray], tell: Callable[[int, int], None]) -> list[Instances | FcosError]:
-        try:
-            found = self.predictor.predict(images, self.batch, "RGB")
-        except FcosError as error:
-            if len(images) == 1:
-                return [error]
-            return [found for image in images for found in self.find([image], tell)]  # the others can be looked at
+    def together(self, images: Sequence[np.ndarray]) -> list[Instances]:
+        found = self.predictor.predict(images, self.batch, "RGB")
         return [result["instances"].to("cpu") for result in found]
 
     def draw(self, image: np.ndarray, found: Instances) -> np.ndarray:
@@ -111,9 +114,13 @@ class InTiles:
         return bytes_of_a_pixel(self.predictor, self.memory) if self.memory else None
 
     def read(self, source: Source) -> Regions:
+        from ..data.regions import Regions
+
         return Regions.from_source(source, self.limit, self.timeout)
 
     def frame(self, pixels: np.ndarray) -> Regions:
+        from ..data.regions import Regions
+
         return Regions.of(pixels)
 
     def size(self, image: Regions) -> tuple[int, int]:

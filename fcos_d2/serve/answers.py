@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from ..runtime import Detections, described
 from ..visualize import draw_boxes
 from ..webpage import jpeg
 from .waiting import Boxes, Found
@@ -26,12 +27,10 @@ def above(found: Boxes, threshold: float) -> np.ndarray:
 def as_data(found: Found, rows: np.ndarray, names: Sequence[str]) -> dict[str, Any]:
     """Detections as `fcos detect --json` has them, and the seconds that they took."""
     seen = found.boxes
-    kept = zip(seen.classes[rows].tolist(), seen.scores[rows].tolist(), seen.boxes[rows].tolist())
     return {
-        "detections": [
-            {"class": names[label], "label": label, "score": round(score, 6), "box": [round(x, 3) for x in box]}
-            for label, score, box in kept
-        ],
+        "detections": described(
+            Detections(seen.boxes[rows], seen.scores[rows], seen.classes[rows]), names, labels=True
+        ),
         "seconds": {"waited": round(found.waited, 4), "detected": round(found.took, 4)},
         "batch": found.batch,
     }

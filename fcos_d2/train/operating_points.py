@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,9 +38,13 @@ class Detected:
 
 
 def detected_by(evaluators: Sequence[Any]) -> Detected | None:
-    """What the first of some evaluators, or of a list of them, has evaluated; None if it does not tell."""
-    first: Any = next(iter(evaluators), None)
-    for one in first if isinstance(first, (list, tuple)) else [first]:
+    """What the first evaluator that tells it has evaluated; None if none does.
+
+    Args:
+        evaluators: one for each data set, or a list of them; another project's does not tell, and then the next data
+            set counts.
+    """
+    for one in itertools.chain.from_iterable(x if isinstance(x, (list, tuple)) else [x] for x in evaluators):
         if (tables := getattr(one, "tables", None)) and (names := one.metadata.get("thing_classes")):
             return Detected(tables[0], tables[1], tuple(names), one.dataset_name, one.limits[-1])
     return None

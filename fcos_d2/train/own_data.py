@@ -32,12 +32,11 @@ from ..errors import FcosError
 from ..paths import config_root
 from ..weights.fetch import is_address
 from ..weights.read import load
-from ..zoo import is_name
 from .presets import Preset, choose_preset
 
 __all__ = [
     "OwnData", "adapt", "check_classes", "check_images", "default_workers", "holds_config", "image_size_of",
-    "is_yacs_key", "lazy_config", "open_data", "require_model", "require_nodes",
+    "is_yacs_key", "lazy_config", "open_data", "require_nodes",
 ]  # fmt: skip
 
 _PARTS = {"train", "test"}  # of `dataloader`; a config may do without test data
@@ -227,12 +226,6 @@ def image_size_of(cfg: DictConfig) -> int | None:
 def holds_config(weights: str) -> bool:
     """Whether a checkpoint file says how its model was made."""
     return not is_address(weights) and isinstance(load(weights).get("config"), str)
-
-
-def require_model(model: str | None, weights: str | None) -> None:
-    """Raise FcosError if neither a model is named nor the weights, a file or a variant, say what they are of."""
-    if model is None and not is_name(str(weights)) and not holds_config(str(weights)):
-        raise FcosError(f"{weights} does not say what detector it is of: add --model NAME (`fcos zoo` lists them).")
 
 
 def check_classes(weights: str, class_names: Sequence[str], wanted_by: str, remedy: str, some: bool = False) -> None:

@@ -88,8 +88,8 @@ class LazyTrainer(BuildingTrainer):
         progress: who is told how it goes, see `train.course.Course`; None: the log alone.
         tta: test-time augmentation of the config, which counts with `eval_only`; while training, evaluations are of one
             view, as Detectron2's are.
-        detected: what was found in the first data set of that evaluation, in the first process; `None` if its evaluator
-            does not tell.
+        detected: what was found in that evaluation, in the first process: in the first data set whose evaluator tells;
+            `None` if none does. Pictures and thresholds come from it.
         thresholds: that were chosen with it, and are kept in checkpoints; `None` without validation data.
     """
 

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..config.load import TEXT_OF
+from ..config.load import TEXT_OF, unsaid
 from ..config.stored import parse_yaml
 from ..errors import FcosError
 from .adjust import Pixels
@@ -25,7 +25,7 @@ from .containers import SUFFIXES, load
 from .families import OURS, families_of
 from .families.imagenet import NOBODY, Provenance, origin_of, provenance_of
 
-__all__ = ["Weights", "load", "read", "weights_of"]
+__all__ = ["Reading", "Weights", "load", "read", "weights_of"]
 
 # Keys of the weights in a file, and of averages of them; the first that is there.
 _WEIGHTS = ("model", "state_dict", "model_state_dict", "blobs")
@@ -157,19 +157,32 @@ def _pixels_of(config: Any) -> Pixels | None:
         return None
 
 
-def config_text(path: Path) -> str:
-    """The config that a checkpoint holds, as text.
+class Reading:
+    """Files of weights, each read once, whatever is asked of it."""
 
-    Raises:
-        FcosError: it holds none.
-    """
-    text = load(path).get("config")
-    if not isinstance(text, str):
-        raise FcosError(
-            f"The checkpoint {path} holds no config: give the config (a file or the name of a variant), and the "
-            "checkpoint as its weights."
-        )
-    return text
+    def __init__(self) -> None:
+        self._held: dict[Path, dict[str, Any]] = {}
+
+    def weights(self, path: str | Path) -> Weights:
+        """What `read` gives, and raises."""
+        return weights_of(self._payload(path), path)
+
+    def config_text(self, path: str | Path) -> str:
+        """The config that a checkpoint holds, as text.
+
+        Raises:
+            FcosError: it holds none.
+        """
+        text = self._payload(path).get("config")
+        if not isinstance(text, str):
+            raise FcosError(unsaid(path))
+        return text
+
+    def _payload(self, path: str | Path) -> dict[str, Any]:
+        file = Path(path).expanduser().resolve()
+        if file not in self._held:
+            self._held[file] = load(path)
+        return self._held[file]
 
 
-TEXT_OF.update(dict.fromkeys(SUFFIXES, config_text))
+TEXT_OF.update(dict.fromkeys(SUFFIXES, lambda path: Reading().config_text(path)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 import sys
 from pathlib import Path
 
@@ -235,8 +236,10 @@ def test_stored_config_cannot_unpickle():
 
 def test_checkpoint_without_config(tmp_path):
     torch.save({"model": {}}, tmp_path / "bare.pth")
-    with pytest.raises(FcosError, match="holds no config"):
-        load_config(Path(tmp_path / "bare.pth"))
+    shutil.copy(tmp_path / "bare.pth", tmp_path / "bare.weights")
+    for source in (tmp_path / "bare.pth", tmp_path / "bare.weights", "https://example.org/a.pth"):
+        with pytest.raises(FcosError, match=r"does not say what detector it is of: .*--model NAME"):
+            load_config(source)
 
 
 def test_part_of_another_project_needs_the_config_file():

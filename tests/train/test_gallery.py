@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from detectron2.data import DatasetCatalog
+from detectron2.evaluation import COCOEvaluator
 from PIL import Image
 
 from fcos_d2.evaluation.scores import true_boxes
@@ -34,6 +35,22 @@ def test_pictures_and_counts_of_the_last_evaluation(small, data):
     assert np.sum(found["matrix"], 1)[:-1].tolist() == np.bincount(objects, minlength=5).tolist()
     assert (found["iteration"], found["dataset"], found["iou"], found["score"]) == (1, data.val, 0.5, 0.5)
     assert found["classes"] == ["circle", "square", "triangle", "star", "ring", "background"]
+
+
+def test_of_several_data_sets_the_first_whose_evaluator_tells_is_drawn(yaml, data):
+    class Trainer(LazyTrainer):
+        @classmethod
+        def build_evaluator(cls, cfg, dataset_name):
+            if dataset_name == data.val:
+                return COCOEvaluator(dataset_name, output_dir=f"{cfg.OUTPUT_DIR}/inference")
+            return super().build_evaluator(cfg, dataset_name)
+
+    sets = f"DATASETS.TEST=('{data.val}','{data.train}')"
+    trainer = Trainer(yaml("sets", "SOLVER.MAX_ITER=1", "TRAIN.PICTURES=True", sets), console=False)
+    assert list(trainer.train()) == [data.val, data.train] and trainer.detected.dataset == data.train
+    folder = Path(trainer.output_dir)
+    assert json.loads((folder / "confusion.json").read_text())["dataset"] == data.train
+    assert (folder / "hits.jpg").is_file() and trainer.thresholds is None  # of images that it was trained on
 
 
 def test_none_unless_asked_for(small):

@@ -15,6 +15,7 @@ import torch
 from ...errors import FcosError
 from ...files import plain
 from ...visualize import save_picture
+from ..batches import answers
 from ..job import row_of
 from ..look import Look
 from .portions import Picture, Portion
@@ -122,12 +123,10 @@ class Worker:
             return _told(error)
 
     def _found(self, images: Sequence[Any]) -> list[Any]:
-        try:
-            return self.look.find(images, lambda done, all: None) if images else []
-        except Exception as error:  # of one of them; the others shall not suffer for it
-            if len(images) == 1:
-                return [_told(error)]
-            return [found for image in images for found in self._found([image])]
+        if not images:
+            return []
+        found = answers(lambda some: self.look.find(some, lambda done, all: None), images, Exception)
+        return [_told(one) if isinstance(one, Exception) else one for one in found]
 
     def _row(self, picture: Picture, image: Any, found: Any) -> dict[str, Any]:
         if isinstance(found, FcosError):
