@@ -117,4 +117,8 @@ def _view(found: dict[str, Any]) -> Text:
             f"{proof['detections']} objects in {pictures} are those of the model, boxes within "
             f"{proof['max_box_error_px']:.1g} pixels, scores within {proof['max_score_error']:.1g}"
         )
-    return Text("\n".join([f"{found['graph']} graph, {found['dtype']}: {told}", "", *found["files"]]))
+    lines = [f"{found['graph']} graph, {found['dtype']}: {told}"]
+    if found["graph"] == "end2end" and found["select"]["max_detections_ties"] == "keep":
+        lines.append(f"Where scores tie with the last of {found['select']['max_detections']} objects of a picture, the "
+                     "detector reports all of them, the file only so many.")  # fmt: skip
+    return Text("\n".join([*lines, "", *found["files"]]))
