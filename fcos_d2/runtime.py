@@ -31,9 +31,9 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 __all__ = [
-    "Detections", "Detector", "Difference", "OnnxSession", "RuntimeFault", "checked_metadata", "compared", "decode",
-    "described", "digest_of", "generated_picture", "graph_sha256", "main", "read_metadata", "read_picture", "seal",
-    "verdict", "verify",
+    "Detections", "Detector", "Difference", "OnnxSession", "RuntimeFault", "calibrated", "checked_metadata", "compared",
+    "decode", "described", "digest_of", "generated_picture", "graph_sha256", "main", "read_metadata", "read_picture",
+    "seal", "temperature_of", "verdict", "verify",
 ]  # fmt: skip
 
 FORMAT = 1  # of the metadata
@@ -597,13 +597,15 @@ class Detector:
             those of `OnnxSession`. By default the file in onnxruntime.
         metadata: of the file, where it is read otherwise.
         batch: pictures of one network size that go through the network together at most.
+        calibrate: report scores whose logits are divided by the temperature in the file.
 
     Attributes:
         class_names: list of K names.
         metadata: what the file says. `graph`: "raw" maps, or "end2end" boxes; `preprocessing`: "inside" the graph or
             "outside", here; `resize`, `channel_order`, `size_divisibility`: the preprocessing; `strides`, `grid`,
             `select`: what turns maps into boxes; `inclusive`, `keep_empty`: conventions of boxes; `thresholds`: score
-            that is to be exceeded, one for each class; `certificate`, `digest`: see `verify`.
+            that is to be exceeded, one for each class, before calibration; `temperature`: that calibrates
+            scores, or none; `certificate`, `digest`: see `verify`.
 
     Raises:
         RuntimeFault: the file cannot be used; one sentence.
@@ -611,12 +613,13 @@ class Detector:
 
     def __init__(
         self, path: str | Path, threads: int | None = None, *, session: Any = None,
-        metadata: Mapping[str, Any] | None = None, batch: int = 8,
+        metadata: Mapping[str, Any] | None = None, batch: int = 8, calibrate: bool = False,
     ) -> None:  # fmt: skip
         self.metadata = dict(read_metadata(path) if metadata is None else metadata)
         self.class_names: list[str] = [str(name) for name in self.metadata["class_names"]]
         self._session = OnnxSession(path, threads) if session is None else session
         self._least = np.array(self.metadata["thresholds"], np.float32)
+        self._temperature = temperature_of(self.metadata, str(path)) if calibrate else None
         self._inside = self.metadata["preprocessing"] == "inside"
         name = "picture" if self._inside else "images"
         if name not in self._session.inputs:
@@ -738,11 +741,14 @@ class Detector:
         return found[(boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])]
 
     def _kept(self, found: Detections) -> Detections:
-        """Those above the thresholds of their classes; 0 is none."""
+        """Those above the thresholds of their classes, 0 being none, with the scores that are reported."""
         if len(found) and not 0 <= found.classes.min() <= found.classes.max() < len(self._least):
             raise RuntimeFault("The file finds classes that it has no name for: export it again.")
         least = self._least[found.classes]
-        return found[(found.scores > least) | (least == 0)]
+        found = found[(found.scores > least) | (least == 0)]
+        if self._temperature is None:
+            return found
+        return Detections(found.boxes, calibrated(found.scores, self._temperature), found.classes)
 
     def describe(self, found: Detections) -> list[dict[str, Any]]:
         """See `described`."""
@@ -767,18 +773,36 @@ class Detector:
         return image
 
 
-def described(found: Detections, class_names: Sequence[str]) -> list[dict[str, Any]]:
+def temperature_of(metadata: Mapping[str, Any], name: str) -> float:
+    """What divides the logits of scores to calibrate them; RuntimeFault if the metadata of that file do not say it."""
+    found = metadata.get("temperature")
+    if not isinstance(found, (int, float)) or not 0 < found < math.inf:
+        raise RuntimeFault(
+            f"Scores cannot be calibrated, as {name} holds no temperature: export a checkpoint that does."
+        )
+    return float(found)
+
+
+def calibrated(scores: np.ndarray, temperature: float) -> np.ndarray:
+    """Scores in 0..1 whose logits are divided by a temperature; their order stays, and so does AP."""
+    there = scores.astype(np.float64).clip(1e-7, 1 - 1e-7)  # whose logits are finite
+    with np.errstate(over="ignore"):
+        return (1 / (1 + np.exp(-np.log(there / (1 - there)) / temperature))).astype(scores.dtype)
+
+
+def described(found: Detections, class_names: Sequence[str], labels: bool = False) -> list[dict[str, Any]]:
     """Detections as plain data, best first.
 
     Returns:
-        For each "class" (its name), "score" (0..1) and "box" [left, top, right, bottom] in pixels of the picture; where
-        there are `track_ids`, "track".
+        For each "class" (its name), "score" (0..1) and "box" [left, top, right, bottom] in pixels of the picture; with
+        `labels` also "label", the row of its class; where there are `track_ids`, "track".
     """
     tracks: Any = [()] * len(found) if found.track_ids is None else found.track_ids
     rows = zip(found.scores.tolist(), found.classes.tolist(), found.boxes.tolist(), tracks)
     return [
         {
-            "class": class_names[label], "score": round(score, 6), "box": [round(x, 3) for x in box],
+            "class": class_names[label], **({"label": label} if labels else {}),
+            "score": round(score, 6), "box": [round(x, 3) for x in box],
             **({} if track == () else {"track": track}),
         }
         for score, label, box, track in sorted(rows, key=lambda row: row[:3], reverse=True)
@@ -969,12 +993,13 @@ def _detect(words: Sequence[str]) -> int:
     parser.add_argument("--model", type=Path, help="By default the .onnx beside this file.")
     parser.add_argument("--json", action="store_true", help="One JSON object a line, a picture each.")
     parser.add_argument("--threshold", type=float, default=0.0, help="Least score, above those of the file.")
+    parser.add_argument("--calibrate", action="store_true", help="Scores that tell how often a detection is right.")
     parser.add_argument("--threads", type=int)
     given = parser.parse_args(words)
     several = len(given.pictures) > 1
     if given.output and not several:
         _free(given.output)
-    detector, failed = Detector(given.model or _model_beside(), given.threads), 0
+    detector, failed = Detector(given.model or _model_beside(), given.threads, calibrate=given.calibrate), 0
     for path in given.pictures:
         try:
             picture = read_picture(path)

@@ -26,7 +26,7 @@ def metadata(**changes: Any) -> dict[str, Any]:
         "format": 1, "graph": "raw", "preprocessing": "outside", "dtype": "float32", "class_names": NAMES,
         "dynamic": {"batch": True, "size": True}, "thresholds": [0.3, 0.3, 0.35], "channel_order": "BGR",
         "size_divisibility": 32, "strides": list(STRIDES), "select": select,
-        "grid": dataclasses.asdict(LocationGrid()), "inclusive": False, "keep_empty": False,
+        "grid": dataclasses.asdict(LocationGrid()), "inclusive": False, "keep_empty": False, "temperature": 1.7,
         "resize": {"short_edge": 96, "max_size": 160}, **changes,
     }  # fmt: skip
 

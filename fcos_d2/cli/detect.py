@@ -17,6 +17,7 @@ from click.core import ParameterSource
 
 from .. import zoo
 from ..paths import is_exported, is_repository
+from ..predict.outputs import FORMATS, Results, write
 from ..zoo.tta import NONE
 from . import cluster as many
 from . import engineoptions, thresholds
@@ -31,9 +32,6 @@ if TYPE_CHECKING:
     from ..predict.journal import Journal
     from ..predict.look import Look
     from ..predict.predictor import Predictor
-
-# What --format takes; the rows of predict/outputs.py, which would import PyTorch.
-FORMATS = ("jsonl", "json", "csv", "coco", "yolo", "labelstudio")
 
 
 @dataclass(frozen=True)
@@ -80,7 +78,7 @@ class Wanted:
 @shared.output(Path("output", "detections"), "Folder for pictures and results.")
 @click.option("--pictures/--no-pictures", default=True, help="Whether to write pictures and videos with boxes.")
 @click.option(
-    "--format", "formats", type=click.Choice(FORMATS), multiple=True,
+    "--format", "formats", type=click.Choice(list(FORMATS)), multiple=True,
     help="Write the results, too; repeatable. labelstudio, yolo and coco are labels to correct.",
 )  # fmt: skip
 @click.option("--resume", is_flag=True, help="Go on with the results in OUTPUT; what is in them is not done again.")
@@ -133,19 +131,17 @@ def command(
     if wanted.in_tiles and tta not in (None, NONE):
         raise click.UsageError("--tta looks at whole images, so it does not go with --tile: leave one of them out.")
     if is_exported(weights) or engine not in (None, "torch"):
-        others = {"optimize": optimize, "tta": tta, "calibrate": calibrate, "device": device, "engine-cluster": cluster}
+        others = {"optimize": optimize, "tta": tta, "device": device, "engine-cluster": cluster}
         engineoptions.require_plain(weights, model=model, **others)
         sources = _sources(images, wanted)
         many.require(cluster, wanted, sources)
-        return _by_engine(session, str(weights), engine, threshold, sources, wanted)
+        return _by_engine(session, str(weights), engine, threshold, calibrate, sources, wanted)
     check(weights=weights, model=model, device=device, detects=True)
     sources = _sources(images, wanted)
     many.require(cluster, wanted, sources)
     session.start(device)
     from ..predict.predictor import Predictor
-    from ..train.own_data import require_model
 
-    require_model(model, weights)
     given = dict(
         source=model or str(weights), weights=weights, device=device, score_threshold=threshold,
         optimize=optimize or False, allow_py=not session.no_py, force_recipe=force_recipe, otherwise=0.5,
@@ -165,8 +161,9 @@ def command(
 
 
 def _by_engine(
-    session: Session, weights: str, engine: str | None, threshold: Any, sources: list[Source], wanted: Wanted
-) -> Result:
+    session: Session, weights: str, engine: str | None, threshold: Any, calibrate: bool, sources: list[Source],
+    wanted: Wanted,
+) -> Result:  # fmt: skip
     """Without PyTorch where the weights are an exported file."""
     from ..engines.choice import open_engine
     from ..engines.look import ByEngine
@@ -176,10 +173,10 @@ def _by_engine(
     if not is_exported(weights):
         check(weights=weights)
         session.start()
-    made = open_engine(weights, engine or engineoptions.engine_of(weights), threshold=threshold)
+    made = open_engine(weights, engine or engineoptions.engine_of(weights), threshold=threshold, calibrate=calibrate)
     limit = int(wanted.limit_mb * (1 << 20))
     look = ByEngine(engine=made, batch=wanted.batch_size or 1, limit=limit, timeout=wanted.timeout)
-    run = _digest(weights, None, [made.thresholds, made.name], None, wanted)
+    run = _digest(weights, None, [made.thresholds, calibrate, made.name], None, wanted)
     return _detected(session, look, made.class_names, made.thresholds, sources, wanted, run, weights)
 
 
@@ -239,7 +236,6 @@ def _detected(
     sources: list[Source], wanted: Wanted, run: str, name: str,
 ) -> Result:  # fmt: skip
     from ..predict.job import DetectionJob, Interrupted
-    from ..predict.outputs import Results, write
 
     code, least = 0, thresholds_of or {}
     threshold = thresholds.single(least)

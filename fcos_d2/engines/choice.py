@@ -43,7 +43,7 @@ class Engine(Protocol):
 
 def open_engine(
     weights: str | Path, name: str = "auto", threads: int | None = None, device: str | None = None,
-    threshold: Any = None,
+    threshold: Any = None, calibrate: bool = False,
 ) -> Engine:  # fmt: skip
     """A detector in an engine.
 
@@ -54,12 +54,13 @@ def open_engine(
         threads: of one run; by default what the engine takes itself.
         device: of the engine "torch"; the others run on the CPU.
         threshold: score that is to be exceeded, or {class: score}; by default that of the file, else 0.5.
+        calibrate: report calibrated scores, see `Predictor`.
     Raises:
         FcosError: there is no such file, or the engine does not run it; one sentence.
     """
     require_engine(name)
     names = able(weights) if name == "auto" else [name]
-    made = _opened(weights, names, threads, device, threshold)
+    made = _opened(weights, names, threads, device, threshold, calibrate)
     if len(made) == 1:
         return made[0]
     picture = generated_picture(0, *_PICTURE)
@@ -68,14 +69,14 @@ def open_engine(
 
 
 def _opened(
-    weights: str | Path, names: Sequence[str], threads: int | None, device: str | None, threshold: Any
+    weights: str | Path, names: Sequence[str], threads: int | None, device: str | None, threshold: Any, calibrate: bool
 ) -> list[Engine]:
     if not is_exported(weights):
         from .plain import engines_of
 
-        return engines_of(weights, names, threads, device, threshold)
+        return engines_of(weights, names, threads, device, threshold, calibrate)
     if "torch" in names:
         raise FcosError(f"PyTorch does not run {weights}: use --engine onnx or openvino, or the checkpoint.")
     from .files import FileEngine
 
-    return [FileEngine.of(weights, name, threads, threshold, otherwise=0.5) for name in names]
+    return [FileEngine.of(weights, name, threads, threshold, 0.5, calibrate) for name in names]

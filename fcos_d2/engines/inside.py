@@ -17,7 +17,7 @@ from ..libraries import require_library
 from ..modeling.inputs import check_images
 from ..predict.arrays import from_arrays
 from ..runtime import Detector, OnnxSession
-from .files import FileEngine, told_as_ours
+from .files import session_with, told_as_ours
 from .names import able, require_engine
 from .speed import fastest
 
@@ -53,16 +53,19 @@ class InEngine:
 
 
 def opened(
-    path: str | Path, engine: str | None, threshold: Any, threads: int | None = None
+    path: str | Path, engine: str | None, threshold: Any, threads: int | None = None, calibrate: bool = False
 ) -> tuple[InEngine, list[Any]]:
     """An exported file as a model, and how images are resized for it.
+
+    Args:
+        threshold: of calibrated scores, if those will be reported; the model's own are not.
+        calibrate: whether they will.
 
     Raises:
         FcosError: it cannot be used; or it resizes images itself, or takes one size alone.
     """
     names = able(path) if engine in (None, "auto") else [str(engine)]
-    made = FileEngine.of(path, names[0], threads, threshold)
-    said = made.detector.metadata
+    session, said = session_with(path, names[0], threads, threshold, None, calibrate)
     if said["preprocessing"] != "outside" or not said.get("dynamic", {}).get("size", True):
         raise FcosError(
             f"{path} resizes images itself, or takes one size alone, which a Predictor cannot use: take "
@@ -70,7 +73,8 @@ def opened(
         )
     resize = said.get("resize")
     resizes = [ResizeShortestEdge([resize["short_edge"]] * 2, resize["max_size"])] if resize else []
-    return InEngine(made.detector, made.name), resizes
+    with told_as_ours():
+        return InEngine(Detector(path, threads, session=session, metadata=said), names[0]), resizes
 
 
 def engine_for(predictor: Any, engine: str, source: str, weights: str | None) -> Any:

@@ -33,24 +33,25 @@ class TorchEngine:
 
 
 def engines_of(
-    weights: str | Path, names: Sequence[str], threads: int | None, device: str | None, threshold: Any
-) -> list[Any]:
+    weights: str | Path, names: Sequence[str], threads: int | None, device: str | None, threshold: Any,
+    calibrate: bool = False,
+) -> list[Any]:  # fmt: skip
     """A checkpoint or a variant in each of the named engines, exported once; `fcos_d2.register()` has been called.
 
     Args:
         threads: of one run; of PyTorch, in the whole process.
         device: of PyTorch; the others run on the CPU.
-        threshold: see `Predictor`; 0.5 where neither it nor the weights say one.
+        threshold, calibrate: see `Predictor`; 0.5 where neither it nor the weights say a threshold.
     """
     on = device if list(names) == ["torch"] else "cpu"
-    predictor = Predictor(weights, device=on, score_threshold=threshold, otherwise=0.5)
+    predictor = Predictor(weights, device=on, score_threshold=threshold, otherwise=0.5, calibrate=calibrate)
     made: list[Any] = []
     if others := [name for name in names if name != "torch"]:
         data, metadata = exported_bytes(predictor, str(weights), None)
         metadata["thresholds"] = list(predictor.least)
         for name in others:
             session = session_in(name, data, threads)
-            made.append(FileEngine(name, Detector(weights, session=session, metadata=metadata)))
+            made.append(FileEngine(name, Detector(weights, session=session, metadata=metadata, calibrate=calibrate)))
     if "torch" not in names:
         return made
     if threads:

@@ -45,6 +45,7 @@ def described(
         "format": FORMAT, "graph": graph, "preprocessing": "inside" if shapes.inside else "outside", "dtype": dtype,
         "dynamic": {"batch": shapes.batch is None, "size": shapes.size is None},
         "class_names": list(predictor.class_names), "thresholds": [float(x) for x in predictor.least],
+        "temperature": predictor.temperature,
         "resize": resize_of(predictor), "channel_order": model.input_format,
         "pixel_mean": model.pixel_mean.flatten().tolist(), "pixel_std": model.pixel_std.flatten().tolist(),
         "size_divisibility": shapes.step, "strides": [int(x) for x in model.strides],

@@ -35,7 +35,7 @@ from ..weights.families.torchvision import COCO_IDS, TORCHVISION, coco_names
 from ..weights.fetch import fetch, is_backbone_only
 from ..weights.fit import Policy, fit
 from ..weights.published import num_classes_of
-from ..weights.read import Weights, read
+from ..weights.read import Reading, Weights
 from ..weights.thresholds import Thresholds, stored_thresholds
 from ..zoo.tta import TTA
 from .arrays import as_arrays
@@ -87,6 +87,7 @@ class Predictor:
         model, cfg, device: as built.
         tta: `zoo.tta.TTA`, or `None` for no test-time augmentation; may be set.
         thresholds: least score of each class, before calibration; `None` where only the config's threshold counts.
+        temperature: that the weights hold, whether scores are calibrated or not; `None` where they hold none.
         class_names: of the checkpoint, else of the config's data set, else "class 0", "class 1", ...
 
     Raises:
@@ -103,18 +104,19 @@ class Predictor:
         require_scores(score_threshold)
         wanted = tta_from(tta)
         if is_exported(source):
-            others = dict(weights=weights, overrides=overrides, optimize=optimize, calibrate=calibrate, tta=tta)
+            others = dict(weights=weights, overrides=overrides, optimize=optimize, tta=tta)
             require_none(others, f"{source} is an exported file")
-            self._take(source, engine, score_threshold, max_pixels)
+            self._take(source, engine, score_threshold, max_pixels, calibrate)
             return
         load_plugins(plugins)
         self.max_pixels = max_pixels
         source, weights = located(str(source)), None if weights is None else located(str(weights))
         on = "cpu" if device is None and engine not in (None, "torch") else device
         self.device: torch.device = find_device(on, "device")
-        self.cfg = load_config(source, overrides, allow_py=allow_py)
+        reading = Reading()  # a checkpoint has config and weights
+        self.cfg = load_config(source, overrides, allow_py=allow_py, text_of=reading.config_text)
         path = _weights_path(source, self.cfg, weights)
-        weights_read = read(fetch(path)) if path else None
+        weights_read = reading.weights(fetch(path)) if path else None
         if weights_read and not any("num_classes" in override.lower() for override in overrides):
             _set_classes(self.cfg, weights_read)
         most = 2 * _numbers_in(weights_read.tensors.values()) + 2**24 if weights_read else 2**31
@@ -128,10 +130,10 @@ class Predictor:
         self.class_names = _names_of(weights_read, data_sets, self.cfg, self.model)
         self.model.eval()
         told = any(re.search(r"score_threshold|inference_th", text.lower()) for text in overrides)
-        # What is damaged in the weights does not matter where it does not count.
         asks = calibrate or not (told or isinstance(score_threshold, (int, float)))
-        stored = stored_thresholds(weights_read) if weights_read and asks else None
+        stored = _stored(weights_read, asks) if weights_read else None
         temperature = _temperature(stored) if calibrate else None
+        self.temperature = None if stored is None else stored.temperature
         own, otherwise = (None, None) if told else (stored, otherwise)
         self._keep = Keep.of(score_threshold, own, self.class_names, otherwise, temperature)
         self.thresholds = self._keep.by_class(self.class_names)
@@ -147,15 +149,19 @@ class Predictor:
             require_none({"optimize": optimize, "tta": self.tta, "device": self.device.type == "cuda"}, name)
             self.model = _ENGINES[0].engine_for(self, engine, str(source), None if weights is None else str(weights))
 
-    def _take(self, path: str | Path, engine: str | None, threshold: ScoreThreshold, max_pixels: int | None) -> None:
+    def _take(
+        self, path: str | Path, engine: str | None, threshold: ScoreThreshold, max_pixels: int | None, calibrate: bool
+    ) -> None:
         """Be the detector that an exported file holds."""
-        model, resizes = _ENGINES[0].opened(path, engine, threshold)
+        model, resizes = _ENGINES[0].opened(path, engine, threshold, calibrate=calibrate)
         said = model.detector.metadata
         self.model = model
         self.cfg, self.tta, self.device, self.max_pixels = None, None, torch.device("cpu"), max_pixels
         self._resize, self._input_format = T.AugmentationList(resizes), said["channel_order"]
         self.class_names = model.detector.class_names
-        self._keep, self._voters = Keep(tuple(map(float, said["thresholds"]))), None
+        self.temperature = said.get("temperature")
+        self._keep = Keep(tuple(map(float, said["thresholds"])), temperature=self.temperature if calibrate else None)
+        self._voters = None
         self.thresholds = self._keep.by_class(self.class_names)
 
     def __repr__(self) -> str:
@@ -374,6 +380,16 @@ def _names_of(weights: Weights | None, data_sets: Any, cfg: DictConfig | CfgNode
     if known and len(known) == (count or len(known)):
         return known
     return names if len(names) == count else [f"class {i}" for i in range(count)]
+
+
+def _stored(weights: Weights, asks: bool) -> Thresholds | None:
+    """The thresholds that weights hold; what is damaged in them does not matter unless somebody asks for it."""
+    try:
+        return stored_thresholds(weights)
+    except FcosError:
+        if asks:
+            raise
+        return None
 
 
 def _temperature(stored: Thresholds | None) -> float:

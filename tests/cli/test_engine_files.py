@@ -10,12 +10,21 @@ import console
 import numpy as np
 import onnx
 import pytest
+import torch
 from onnx_files import certified
 from PIL import Image
 
-from fcos_d2 import runtime
+from fcos_d2 import Predictor, runtime
+from fcos_d2.engines import open_engine
+from fcos_d2.weights.thresholds import calibrated
 
-# The console script, in a process that tells at its end which large libraries it has imported.
+# What takes long to import, and is not needed where a file of `fcos export` looks at pictures and boxes are drawn.
+HEAVY = (
+    "torch", "torchvision", "detectron2", "onnx", "matplotlib", "fontTools", "pandas", "scipy", "supervision", "cv2",
+    "pyarrow", "requests", "yaml", "omegaconf", "http.client", "pydantic", "fcos_d2.data.coco", "fcos_d2.zoo.variants",
+    "fcos_d2.visualize.charts",
+)  # fmt: skip
+# The console script, in a process that tells at its end which of these it has imported.
 PROGRAM = """
 import sys
 sys.path[:0] = [{folder!r}, {root!r}]
@@ -24,8 +33,7 @@ sys.argv = ["fcos", *sys.argv[1:]]
 try:
     main()
 finally:
-    names = ("torch", "torchvision", "detectron2", "onnx")
-    print([name for name in names if name in sys.modules], file=sys.stderr)
+    print([name for name in {heavy!r} if name in sys.modules], file=sys.stderr)
 """
 
 
@@ -50,7 +58,7 @@ def expected(model: Path, pictures: Path) -> list[list[dict]]:
 
 def test_an_exported_file_detects_without_torch(model: Path, pictures: Path, tmp_path: Path) -> None:
     console.install(tmp_path / "bin")
-    program = PROGRAM.format(folder=str(tmp_path / "bin"), root=str(console.ROOT))
+    program = PROGRAM.format(folder=str(tmp_path / "bin"), root=str(console.ROOT), heavy=HEAVY)
     (tmp_path / "bin" / "run.py").write_text(program, encoding="utf-8")
 
     def run(*words: object) -> subprocess.CompletedProcess[str]:
@@ -86,6 +94,41 @@ def test_thresholds_of_a_raw_file_may_be_lower_and_for_some_classes(fcos, model:
     assert min(map(min, filter(None, own.values()))) > 0.3 and min(map(min, filter(None, low.values()))) < 0.3
     some = scores("--threshold", "green=0.6")
     assert min(some["green"]) > 0.6 > min(own["green"]) and {*own["red"]} <= {*some["red"]} and min(some["red"]) > 0.3
+
+
+def test_scores_are_calibrated_as_those_of_a_checkpoint(fcos, model: Path, pictures: Path, tmp_path: Path) -> None:
+    """A threshold that the file has is of scores before that, one that is given of those that are seen."""
+    picture = pictures / "0.png"
+
+    def rows(*words: object) -> list[dict]:
+        done = fcos("detect", picture, "--weights", model, "--json", *words)
+        assert done.code == 0, done.err
+        return json.loads(done.out)["images"][0]["detections"]
+
+    plain, seen = rows(), rows("--calibrate")
+    scores = torch.tensor([row["score"] for row in plain], dtype=torch.float64)
+    assert [row["box"] for row in seen] == [row["box"] for row in plain] and len(plain) > 9
+    assert [row["score"] for row in seen] == pytest.approx(calibrated(scores, 1.7).tolist(), abs=2e-6)
+    least = (seen[4]["score"] + seen[5]["score"]) / 2
+    assert rows("--calibrate", "--threshold", least) == seen[:5]
+    name = seen[0]["class"]
+    some = [row["score"] for row in rows("--calibrate", "--threshold", f"{name}={least}") if row["class"] == name]
+    assert some and min(some) > least
+    engine = open_engine(model, "onnx", calibrate=True)
+    assert engine.thresholds == {"red": 0.3, "green": 0.3, "blue": 0.35}
+    for given, expected in ((None, seen), (least, seen[:5])):
+        instances = Predictor(model, calibrate=True, score_threshold=given)(picture)["instances"]
+        assert instances.scores.tolist() == pytest.approx([row["score"] for row in expected], abs=2e-6)
+    without = certified(tmp_path / "without.onnx", temperature=None)
+    done = fcos("detect", picture, "--weights", without, "--calibrate")
+    assert done.code == 1 and "holds no temperature" in done.err
+
+
+def test_a_threshold_of_one_class_leaves_the_others_at_a_half(fcos, pictures: Path, tmp_path: Path) -> None:
+    """As with a checkpoint that holds none."""
+    model = certified(tmp_path / "model.onnx", thresholds=[0.0, 0.0, 0.0])
+    done = fcos("detect", pictures / "0.png", "--weights", model, "--json", "--threshold", "green=0.4")
+    assert json.loads(done.out)["thresholds"] == {"red": 0.5, "green": 0.4, "blue": 0.5}
 
 
 @pytest.mark.parametrize("engine", ["openvino", "auto"])

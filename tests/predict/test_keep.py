@@ -8,8 +8,12 @@ import numpy as np
 import pytest
 import torch
 
+from fcos_d2 import runtime
 from fcos_d2.config.stored import dump_config
 from fcos_d2.errors import FcosError
+from fcos_d2.export import Wanted
+from fcos_d2.export.described import described
+from fcos_d2.export.job import shapes_of
 from fcos_d2.modeling import Selector
 from fcos_d2.predict import Predictor
 from fcos_d2.predict.keep import Keep
@@ -128,10 +132,17 @@ def test_calibrated_scores(detector, picture):
     """The same detections in the same order; a caller's threshold is of the scores that are seen."""
     path, every, stored = detector
     expected = kept(every, stored.values)
-    found = Predictor(path, device="cpu", calibrate=True)(picture)["instances"]
+    predictor = Predictor(path, device="cpu", calibrate=True)
+    found = predictor(picture)["instances"]
     assert torch.equal(found.pred_boxes.tensor, expected.pred_boxes.tensor)
     assert torch.equal(found.scores, calibrated(expected.scores, TEMPERATURE))
     assert (found.scores - expected.scores).abs().max() > 0.05
+    assert np.allclose(runtime.calibrated(expected.scores.numpy(), TEMPERATURE), found.scores, rtol=0, atol=1e-7)
+    plain = Predictor(path, device="cpu", score_threshold=0.3)
+    for one in (predictor, plain):  # an exported file holds both, whatever it was exported with
+        shapes = shapes_of(one.model, Wanted(graph="raw"))
+        said = described(one, graph="raw", dtype="float32", shapes=shapes, source=str(path), weights=None)
+        assert said["temperature"] == TEMPERATURE and said["thresholds"] == pytest.approx(one.least)
     seen = calibrated(every.scores, TEMPERATURE)
     least = float(seen.sort().values[len(seen) // 2 : len(seen) // 2 + 2].mean())
     for given in (least, {None: least}):

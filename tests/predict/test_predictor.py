@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from importlib import import_module
+
 import cv2
 import numpy as np
 import pytest
@@ -18,6 +20,7 @@ from fcos_d2.data.images import to_array
 from fcos_d2.errors import FcosError
 from fcos_d2.paths import config_root
 from fcos_d2.predict import Predictor
+from fcos_d2.weights.containers import load
 from fcos_d2.weights.write import Checkpointer
 
 VARIANT = "fcos_R_18_slim_FPN_small"
@@ -173,7 +176,11 @@ def test_no_weights_is_one_sentence(tmp_path, monkeypatch):
         Predictor(config, device="cpu")
 
 
-def test_checkpoint_brings_config_weights_and_names(predictor, picture, tmp_path):
+def test_checkpoint_brings_config_weights_and_names(predictor, picture, tmp_path, monkeypatch):
+    """And is read once for all of it."""
+    reads = []
+    module = import_module("fcos_d2.weights.read")
+    monkeypatch.setattr(module, "load", lambda path: reads.append(path) or load(path))
     extra = {"class_names": ["a", "b", "c"], "config": dump_config(predictor.cfg)}
     Checkpointer(predictor.model, str(tmp_path), extra=extra).save("m")
     expected = boxes(predictor(picture))
@@ -181,8 +188,9 @@ def test_checkpoint_brings_config_weights_and_names(predictor, picture, tmp_path
         {"source": tmp_path / "m.pth"},
         {"source": VARIANT, "weights": tmp_path / "m.pth", "overrides": SMALL},
     ):
+        reads.clear()
         again = Predictor(**arguments, device="cpu", score_threshold=0.0)
-        assert again.class_names == ["a", "b", "c"]
+        assert again.class_names == ["a", "b", "c"] and len(reads) == 1
         assert torch.equal(boxes(again(picture)), expected)
     assert Predictor(VARIANT, weights=tmp_path / "m.pth", device="cpu").class_names == ["a", "b", "c"]
     with pytest.raises(FcosError, match="3 classes"):
