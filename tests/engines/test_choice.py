@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 from onnx_files import certified, metadata
 
-from fcos_d2 import runtime
+from fcos_d2 import intel, runtime
 from fcos_d2.engines import ENGINES, is_exported, open_engine
 from fcos_d2.engines.files import with_threshold
 from fcos_d2.engines.speed import medians
@@ -32,6 +33,24 @@ def test_engines_find_what_the_runtime_finds(model: Path, name: str) -> None:
     assert engine.detect([]) == []
     with pytest.raises(FcosError, match="uint8 array"):
         engine.detect([np.zeros((3, 3))])
+
+
+def test_a_file_of_openvino_is_read_once(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    openvino = pytest.importorskip("openvino")
+    converted = intel.core().read_model(str(model))
+    openvino.save_model(converted, str(tmp_path / "bare.xml"), compress_to_fp16=False)
+    for name, text in (("cut", '{"format": 1,'), ("whole", json.dumps(metadata()))):
+        converted.set_rt_info(text, intel.KEY)
+        openvino.save_model(converted, str(tmp_path / f"{name}.xml"), compress_to_fp16=False)
+    reads = []
+    core = intel.core
+    monkeypatch.setattr(intel, "core", lambda: reads.append(1) or core())
+    picture = runtime.generated_picture(3, 100, 140)
+    (found,), (known,) = (x.detect([picture]) for x in (open_engine(tmp_path / "whole.xml"), runtime.Detector(model)))
+    assert runtime.compared(found, known, 1e-3, 1e-5).kept_equal and len(found) > 5 and len(reads) == 1
+    for name, sentence in (("bare", "does not say how to use it"), ("cut", "are damaged: export it again")):
+        with pytest.raises(FcosError, match=f"{name}.xml {sentence}|metadata of .*{name}.xml {sentence}"):
+            open_engine(tmp_path / f"{name}.xml", "openvino")
 
 
 def test_the_fastest_way_is_the_one_that_does_least() -> None:
