@@ -84,7 +84,7 @@ def test_what_does_not_go_together(fcos, shapes, trained, tmp_path, which, words
 
 def test_labels_are_checked_by_the_rule_of_the_first_stage():
     rule = rule_of(zoo.get_config("faster_rcnn_fcos_R_18_slim_FPN_small"))
-    assert rule.strides == (4, 8, 16, 32, 64) and [high for _, high in rule.size_ranges[:-1]] == [32, 64, 128, 256]
+    assert rule.strides == (4, 8, 16, 32, 64) and [high for _, high in rule.size_ranges[:-1]] == [16, 32, 64, 128]
 
 
 def test_the_zoo_tells_of_them(fcos):
