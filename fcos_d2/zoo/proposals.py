@@ -38,8 +38,8 @@ class ProposalVariant(Variant):
 
 
 _LEVELS = ("p2", "p3", "p4", "p5", "p6")
-# A level answers for the objects that the RPN's anchors of it are made for, 32 to 512 pixels from p2 to p6: half of such a
-# side is how far the centre of the object lies from its sides. Ranges twice as wide leave most small objects to p2.
+# A level answers for the objects that the RPN's anchors of it are made for, 32 to 512 pixels from p2 to p6: half of
+# that is how far the centre of an object lies from its sides. Ranges twice as wide leave most small objects to p2.
 _RANGES = ((-1.0, 16.0), (16.0, 32.0), (32.0, 64.0), (64.0, 128.0), (128.0, math.inf))
 _SELECTION = {
     "score_threshold": 0.0, "topk": 1000, "nms_threshold": 0.7, "nms_within": "level", "max_detections": 1000,
