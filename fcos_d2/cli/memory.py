@@ -16,9 +16,13 @@ def limited(limit: int, device: torch.device) -> Memory:
     """A limit of so many bytes: of a GPU's memory, and on the CPU of the resident memory of this process."""
     import torch
 
-    from ..evaluation.speed import peak_memory, resident
+    from ..evaluation.speed import give_back, peak_memory, resident
     from ..predict.tiles import Memory
 
-    on_gpu = device.type == "cuda"
-    used = (lambda: torch.cuda.memory_allocated(device)) if on_gpu else (lambda: resident("VmRSS"))
+    def used() -> int:
+        if device.type == "cuda":
+            return torch.cuda.memory_allocated(device)
+        give_back()  # what the image before has left
+        return resident("VmRSS")
+
     return Memory(limit, used, lambda run: peak_memory(run, device))

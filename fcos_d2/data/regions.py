@@ -9,8 +9,9 @@ import numpy as np
 from PIL import Image
 
 from ..errors import FcosError
+from .decoding import BUFFERED, bytes_of_decoding
 from .download import download
-from .images import complaint, frame_sizes, named, open_image, orientation, rgb, turned
+from .images import complaint, named, open_image, orientation, rgb, turned
 from .sources import Source
 
 __all__ = ["Regions"]
@@ -18,32 +19,49 @@ __all__ = ["Regions"]
 Box = tuple[float, float, float, float]  # left, top, right, bottom in pixels
 
 _BAND, _MARGIN = 256, 2  # rows of a reduced image that are made together, and those beside them that they are made of
+_PIECE = 1 << 22  # pixels of the image that such rows are made of, at most
 _BYTES_OF_A_PIXEL = 4  # of Pillow, which keeps RGB with an empty byte
 
 
 class Regions:
     """An image by its parts, all upright (H, W, 3) uint8 RGB.
 
+    It is decoded when its size or a part is asked for first.
+
     Attributes:
-        width, height: in pixels, upright.
+        stored: (width, height) in pixels as its head says, before it is turned.
 
     Raises:
         FcosError: there is no such image, or it cannot be read; names it.
     """
 
-    def __init__(self, image: Image.Image, name: str) -> None:
-        self._image, self._name, self._loaded = image, name, False
-        self.width, self.height = frame_sizes(image)[1]
-        self._turn = 1
+    def __init__(self, image: Image.Image, name: str, decoded: bool = False) -> None:
+        self._image, self._name, self._loaded, self._turn = image, name, decoded, 1
+        self.stored: tuple[int, int] = image.size
+
+    @property
+    def width(self) -> int:
+        """In pixels, upright."""
+        return self._image.size[self._load() >= 5]
+
+    @property
+    def height(self) -> int:
+        """In pixels, upright."""
+        return self._image.size[self._load() < 5]
 
     @property
     def bytes_to_come(self) -> int:
-        """What it will take when a part is asked for first; 0 of one that lies in memory, as a PNG's does early."""
-        return self.width * self.height * _BYTES_OF_A_PIXEL if getattr(self._image, "tile", None) else 0
+        """What it will take from when it is decoded on."""
+        return 0 if self._loaded else self.stored[0] * self.stored[1] * _BYTES_OF_A_PIXEL
+
+    @property
+    def bytes_of_decoding(self) -> int:
+        """What it will take besides while it is decoded."""
+        return 0 if self._loaded else bytes_of_decoding(self._image)
 
     @classmethod
     def from_source(cls, source: Source, limit: int, timeout: float) -> Regions:
-        """Of a file or an address, of which only the head is read before a part is asked for; see `download`."""
+        """Of a file or an address; of a file only the head is read now. See `download` for `limit` and `timeout`."""
         name = source.where if source.is_address else f"The image {source.where}"
         file: Any = source.where
         if source.is_address:
@@ -61,7 +79,7 @@ class Regions:
     @classmethod
     def of(cls, pixels: np.ndarray, name: str = "A frame") -> Regions:
         """Of a (H, W, 3) uint8 RGB array."""
-        return cls(Image.fromarray(pixels), name)
+        return cls(Image.fromarray(pixels), name, decoded=True)
 
     def part(self, box: Box, size: tuple[int, int] | None = None) -> np.ndarray:
         """What lies in (left, top, right, bottom), scaled to (width, height) where that is another size.
@@ -86,8 +104,9 @@ class Regions:
         if (width, height) == (self.width, self.height):
             return self.part((0, 0, width, height))
         out, each = np.empty((height, width, 3), np.uint8), self.height / height
-        for top in range(0, height, _BAND):
-            bottom = min(top + _BAND, height)
+        rows = min(_BAND, max(int(_PIECE / (self.width * each)), 1))
+        for top in range(0, height, rows):
+            bottom = min(top + rows, height)
             above, below = max(top - _MARGIN, 0), min(bottom + _MARGIN, height)
             band = self.part((0, above * each, self.width, below * each), (width, below - above))
             out[top:bottom] = band[top - above : bottom - above]
@@ -111,6 +130,8 @@ class Regions:
                     self._turn = orientation(self._image)
                     if self._image.mode.startswith(("I", "F")):  # the range of all its numbers counts
                         self._image, self._turn = rgb(self._image), 1
+                    elif self._image.format in BUFFERED:
+                        self._image = self._image.copy()
                 except FcosError:
                     raise
                 except Exception as error:  # Pillow's plugins raise anything

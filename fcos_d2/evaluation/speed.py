@@ -85,10 +85,15 @@ def peak_memory(run: Callable[[], Any], device: torch.device) -> int | None:
     return max(peak - before, 0)
 
 
-def reset_peak() -> None:
-    """Let the highest resident memory start anew, with free memory given back, so that a run has to ask for it."""
+def give_back() -> None:
+    """Return free memory of this process to the system."""
     gc.collect()
     getattr(ctypes.CDLL(None), "malloc_trim", lambda _: None)(0)  # of glibc
+
+
+def reset_peak() -> None:
+    """Let the highest resident memory start anew, with free memory given back, so that a run has to ask for it."""
+    give_back()
     Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
 
 

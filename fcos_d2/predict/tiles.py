@@ -142,7 +142,7 @@ def fitted(image: Regions, tiling: Tiling, memory: Memory, pixel: float, on_gpu:
     """The tiling with the largest tiles, up to those asked for, and then the most at a time, that a memory holds.
 
     Args:
-        image: to be looked at; on a GPU, it is not in the memory that counts.
+        image: to be looked at, not decoded yet; on a GPU, it is not in the memory that counts.
         tiling: asked for.
         memory: which there is.
         pixel: see `bytes_of_a_pixel`.
@@ -151,11 +151,12 @@ def fitted(image: Regions, tiling: Tiling, memory: Memory, pixel: float, on_gpu:
         FcosError: it does not even hold the image and the smallest tile; says what would do.
     """
     free = memory.limit - memory.used() - (0 if on_gpu else image.bytes_to_come)
-    if free < pixel * _SMALLEST**2:
-        least = memory.limit - free + pixel * _SMALLEST**2
+    needed = max(pixel * _SMALLEST**2, 0 if on_gpu else image.bytes_of_decoding)
+    if free < needed:
+        width, height = image.stored
         raise FcosError(
-            f"An image of {image.width}x{image.height} pixels needs {least / 1e9:.2f} GB with the smallest tiles, and "
-            f"--max-memory gives {memory.limit / 1e9:.2f} GB: raise it, or make the image smaller."
+            f"An image of {width}x{height} pixels needs {(memory.limit - free + needed) / 1e9:.2f} GB with the "
+            f"smallest tiles, and --max-memory gives {memory.limit / 1e9:.2f} GB: raise it, or make the image smaller."
         )
     size = min(int((free / pixel) ** 0.5) // _COARSEST * _COARSEST, tiling.size)
     batch = max(int(free / (pixel * size**2)), 1)

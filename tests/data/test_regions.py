@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from fcos_d2.data.images import read_image
 from fcos_d2.data.regions import Regions
 from fcos_d2.data.sources import Source
 from fcos_d2.errors import FcosError
+from fcos_d2.evaluation.speed import peak_memory
 
 BOXES = ((0, 0, 20, 10), (5, 3, 17, 9), (30, 20, 60, 40), (0, 0, 60, 40))
 
@@ -66,13 +70,42 @@ def test_modes(picture, tmp_path, mode):
 
 
 @pytest.mark.parametrize("suffix", ["png", "tif", "jpg", "bmp"])
-def test_what_an_image_will_take_counts_once(picture, tmp_path, suffix):
-    picture.save(tmp_path / f"x.{suffix}")
+def test_only_the_head_is_read_until_something_is_asked_for(picture, tmp_path, suffix):
+    """Also of a PNG, whose orientation may stand after its pixels."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    picture.save(tmp_path / f"x.{suffix}", **({} if suffix == "bmp" else {"exif": exif}))
     regions = opened(tmp_path / f"x.{suffix}")
-    assert regions.bytes_to_come in (0, 60 * 40 * 4)  # a PNG's orientation may stand after its pixels
-    assert regions.bytes_to_come or suffix == "png"
-    regions.part((0, 0, 5, 5))
-    assert regions.bytes_to_come == 0
+    assert regions.bytes_to_come == 60 * 40 * 4 and sorted(regions.stored) == [40, 60]
+    assert (regions.width, regions.height) == ((60, 40) if suffix == "bmp" else (40, 60))
+    assert regions.bytes_to_come == regions.bytes_of_decoding == 0
+
+
+SIDE = 1200
+KINDS = {
+    "a.jpg": {}, "b.jpg": {"progressive": True}, "c.jpg": {"progressive": True, "subsampling": 0}, "d.png": {},
+    "e.tif": {}, "f.tif": {"compression": "tiff_lzw"}, "g.tif": {"compression": "tiff_deflate", "strip_size": 1 << 30},
+    "h.webp": {"method": 0, "lossless": True}, "i.jp2": {}, "j.avif": {"speed": 10}, "16.png": {}, "16.tif": {},
+}  # fmt: skip
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="this system does not tell its memory")
+@pytest.mark.parametrize("name", KINDS)
+def test_what_decoding_takes_is_known_before(tmp_path, name):
+    path, random = tmp_path / name, np.random.default_rng(0)
+    coarse = Image.fromarray(random.integers(0, 255, (SIDE // 8, SIDE // 8, 3), dtype=np.uint8))
+    photo = np.asarray(coarse.resize((SIDE, SIDE), Image.Resampling.BICUBIC)) // 4 * 3
+    photo = photo + random.integers(0, 64, photo.shape, dtype=np.uint8)
+    picture = Image.fromarray(photo[:, :, 0].astype(np.uint16) * 257) if name[0] == "1" else Image.fromarray(photo)
+    try:
+        picture.save(path, **KINDS[name])
+    except (OSError, KeyError) as error:
+        pytest.skip(f"Pillow writes none here: {error}")
+    regions = opened(path)
+    told = regions.bytes_to_come + regions.bytes_of_decoding
+    took = peak_memory(lambda: regions.part((0, 0, 8, 8)), torch.device("cpu"))
+    assert took <= 1.1 * told + (3 << 20), (took / SIDE**2, told / SIDE**2)
+    assert peak_memory(lambda: regions.reduced(300), torch.device("cpu")) < 6 * SIDE**2
 
 
 def test_a_scaled_part_begins_between_pixels():

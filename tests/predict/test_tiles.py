@@ -161,4 +161,10 @@ def test_too_little_memory_is_said_and_unknown_is_left(scene, tmp_path):
     with pytest.raises(FcosError, match=r"1500x1130 pixels needs 0\.09 GB .* --max-memory gives 0\.07 GB"):
         fitted(image, Tiling(), memory, 200.0, on_gpu=False)
     assert bytes_of_a_pixel(Rectangles(), memory) is None
+    Image.fromarray(scene[0]).save(tmp_path / "x.jpg", progressive=True)
+    image = Regions.from_source(Source(str(tmp_path / "x.jpg")), 1, 1.0)
+    memory = replace(memory, limit=80_000_000)  # the picture and decoding it take 7 bytes a pixel
+    with pytest.raises(FcosError, match=r"needs 0\.08 GB .* --max-memory gives 0\.08 GB"):
+        fitted(image, Tiling(), memory, 1.0, on_gpu=False)
+    assert fitted(image, Tiling(), replace(memory, limit=82_000_000), 1.0, on_gpu=False).size == 1024
     assert fitted(image, Tiling(), replace(memory, limit=10**9), 200.0, on_gpu=True).size == 1024
