@@ -56,6 +56,29 @@ def test_json_and_a_file_that_is_none(fcos, tmp_path: Path) -> None:
     assert fcos("check", data.folder, "--copy").code == 2
 
 
+def test_the_size_of_the_input_is_that_of_the_model_and_said(fcos, tmp_path: Path) -> None:
+    """Boxes of 3 pixels: at 800 px, each has a location in it; at 128 px, all lie between locations."""
+    data = Data(tmp_path / "data")
+    for place in range(60):
+        data.box(place)["bbox"] = [5 + place % 4 * 30, 10, 3, 3]
+    data.save()
+
+    def counts(*words: str) -> tuple[int, str | None, int]:
+        found = json.loads(fcos("check", data.folder, "--no-pictures", "--json", *words).out)
+        return found["image_size"], found["image_size_from"], found["labels"]["train"]["unassignable"]
+
+    assert counts()[:2] == (320, None)
+    assert counts("--model", "fcos_R_50_FPN_1x") == (800, "fcos_R_50_FPN_1x", 0)
+    assert counts("--model", "fcos_R_50_FPN_1x", "--image-size", "128") == (128, "--image-size", 60)
+    said = fcos("check", data.folder, "--no-pictures", "--html", "sizes.html")
+    assert "Input: 320 px for the shorter side (assumed: --model or --image-size says what yours is)." in said.out
+    assert "Input size: 320 px for the shorter side (assumed" in Path("sizes.html").read_text(encoding="utf-8")
+    said = fcos("check", data.folder, "--no-pictures", "--model", "fcos_R_50_FPN_1x")
+    assert "800 px for the shorter side, 1333 px at most for the longer one (as fcos_R_50_FPN_1x says)" in said.out
+    wrong = fcos("check", data.folder, "--model", "fcos_R_5O_FPN_1x")
+    assert wrong.code == 1 and wrong.err.count("\n") == 1 and "fcos_R_50_FPN_1x" in wrong.err
+
+
 def test_the_page_loads_nothing_and_escapes_names(fcos, tmp_path: Path) -> None:
     data = Data(tmp_path / "data")
     name = "<script>alert('x')</script> & \".png"

@@ -72,7 +72,7 @@ def _table(found: Audit) -> str:
         f"{name}: {part.verdict.reading}" + (f", odds {part.verdict.odds}" if part.verdict.confused else "")
         for name, part in found.parts.items()
     )
-    size = f"Input size: {found.rule.image_size} px for the shorter side."
+    size = f"Input size: {escaped(found.size_text)}."
     return f"<table><tr>{line}</tr>{''.join(rows)}</table><p class=dim>{size} Boxes are read as {escaped(boxes)}.</p>"
 
 

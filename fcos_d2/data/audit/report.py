@@ -54,11 +54,19 @@ class Audit:
     rule: Rule
     moves: dict[str, int] = field(default_factory=dict)  # part -> what to add to its class ids
     alike: list[tuple[str, int, int, bool, float]] = field(default_factory=list)  # part, row in train, row in it, ...
+    size_from: str = ""  # who says the size of the input: an option, or a model; empty if it is assumed
 
     @property
     def clean(self) -> bool:
         """Whether there is nothing but advice."""
         return all(finding.level == "advice" for finding in self.findings)
+
+    @property
+    def size_text(self) -> str:
+        """The size of the input, and where it is from."""
+        most = f", {self.rule.max_size} px at most for the longer one" if self.rule.max_size else ""
+        said = f"as {self.size_from} says" if self.size_from else "assumed: --model or --image-size says what yours is"
+        return f"{self.rule.image_size} px for the shorter side{most} ({said})"
 
     def plain(self, names: Mapping[str, str]) -> dict[str, Any]:
         """As data for JSON."""
@@ -66,6 +74,7 @@ class Audit:
             "data": str(self.layout.root), "format": self.layout.format, "clean": self.clean,
             "images": {name: len(part.table.images) for name, part in self.parts.items()},
             "labels": self.ledger, "image_size": self.rule.image_size,
+            "max_size": self.rule.max_size, "image_size_from": self.size_from or None,
             "box_format": {
                 name: {
                     "reading": str(part.verdict.reading), "boxes": part.verdict.boxes,
