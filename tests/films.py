@@ -48,13 +48,13 @@ class Camera(BaseHTTPRequestHandler):
         path = self.path.partition("?")[0]
         if path == "/live":
             return self.live()
-        if path not in ("/film.mp4", "/what"):
+        if path not in ("/film.mp4", "/what", "/page.mp4"):
             return self.send_error(404)
-        data = self.server.film
+        data, kind = (b"<html>", "text/html") if path == "/page.mp4" else (self.server.film, "video/mp4")
         start, _, end = self.headers.get("Range", "bytes=0-").removeprefix("bytes=").partition("-")
         part = data[int(start) : int(end) + 1 if end else None]
         self.send_response(206 if "Range" in self.headers else 200)
-        self.send_header("Content-Type", "video/mp4")
+        self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(part)))
         self.send_header("Content-Range", f"bytes {start}-{int(start) + len(part) - 1}/{len(data)}")
         self.end_headers()

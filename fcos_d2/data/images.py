@@ -92,6 +92,8 @@ def complaint(error: Exception, file: Any) -> str:
             head = opened.read(12)
     if head[4:8] == b"ftyp":
         return "Pillow reads no HEIC or AVIF here: convert it to JPEG or PNG"
+    if head[:4] == b"PK\3\4":
+        return "it is an archive: unpack it and give the folder"
     return "it is not an image" if head else "it is not an image but an empty file"
 
 

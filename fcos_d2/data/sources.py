@@ -118,6 +118,8 @@ def require_any(sources: Sequence[Source]) -> None:
 
 
 def _meant(word: str) -> Iterable[str]:
+    if not word.strip():  # a shell's variable that is not set; as a path it would be the working directory
+        raise FcosError("An empty name stands for no image: name a file, a folder or an address, or `.` for all here.")
     kind = next(row for row in _KINDS if row.fits(word))
     return kind.sources(word)
 
@@ -155,6 +157,8 @@ def _matches(word: str) -> list[str]:
 def _in_list(word: str) -> Iterator[str]:
     path = Path(word).expanduser()
     data = path.read_bytes()
+    if b"\0" in data and data[:2] not in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
+        raise FcosError(f"The list {word} is not text: one path or address a line is needed.")
     encoding = "utf-16" if data[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else "utf-8-sig"  # of Windows' shell
     lines = data.decode(encoding, errors="surrogateescape" if encoding == "utf-8-sig" else "replace").splitlines()
     return _from_lines(lines, path.parent, f"The list {word}")

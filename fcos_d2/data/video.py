@@ -145,12 +145,13 @@ def _opened(source: Source, timeout: float) -> Any:
     Raises:
         FcosError: it cannot be read.
     """
+    page = False
     if source.camera is not None:
         with quiet():
             capture = cv2.VideoCapture(source.camera)
         return _checked(capture, f"There is no camera {source.camera} here, or another program uses it.")
     if source.where.lower().startswith(("http://", "https://")):
-        content_type(source.where, timeout)  # a server that refuses says why; FFmpeg would not
+        page = content_type(source.where, timeout) == "text/html"  # a server that refuses says why; FFmpeg would not
     elif not source.is_address and not os.path.isfile(source.where):
         raise FcosError(f"The video {source.where} does not exist.")
     if source.where.lower().startswith("rtsp"):  # over UDP, packets are lost, and pictures grey
@@ -159,6 +160,8 @@ def _opened(source: Source, timeout: float) -> Any:
     limits = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, wait, cv2.CAP_PROP_READ_TIMEOUT_MSEC, wait] if source.is_address else []
     with quiet():
         capture = cv2.VideoCapture(source.where, cv2.CAP_FFMPEG, limits)
+    if page:
+        return _checked(capture, f"{source.where} is a web page, not a video: give the address of the video itself.")
     if source.is_address:
         return _checked(capture, f"The stream {source.where} cannot be opened within {timeout:g} s.")
     return _checked(capture, f"The video {source.where} cannot be read: it is damaged, or of an unknown kind.")

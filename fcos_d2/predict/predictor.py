@@ -47,6 +47,7 @@ from .views import ORIGINAL
 __all__ = ["Predictor"]
 
 _ENGINES: list[Any] = []
+_LARGEST_VARIANT = 2**27  # numbers that one of the zoo may have, whatever its weights are
 
 
 class Predictor:
@@ -327,8 +328,8 @@ def _parts(cfg: DictConfig | CfgNode, source: str, device: torch.device, most: i
     if is_data(source):
         model = build(cfg.model, source, elements=most)
         resizes = build(augmentations, source, kind="transform")
-    else:
-        with nullcontext() if is_code(source) else limited_memory(most, source):  # its classes may be a stranger's
+    else:  # a variant, whose classes may be a stranger's
+        with nullcontext() if is_code(source) else limited_memory(max(most, _LARGEST_VARIANT), source):
             model, resizes = instantiate(cfg.model), instantiate(augmentations)
     order = cfg.model.get("input_format") or mapper.get("image_format") or "BGR"
     return model, list(resizes), order, OmegaConf.select(cfg, "dataloader.test.dataset.names")

@@ -50,7 +50,11 @@ class Gallery(EventWriter):
             self._draw()
 
     def close(self) -> None:
+        elapsed, spent = time.monotonic() - self._started, self._spent
         self._draw()
+        logger.info(
+            "Pictures took %.1f s of %.0f s while training ran, and %.1f s in the end.", spent, elapsed, self._last
+        )
 
     def _draw(self) -> None:
         started, trainer = time.monotonic(), self.trainer

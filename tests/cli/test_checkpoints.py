@@ -109,10 +109,11 @@ def test_commands_refuse_and_training_warns(fcos, shapes: Path, tmp_path: Path) 
     assert done.code == 0 and "x.pth: trained for another recipe" in done.err
 
 
-def test_weights_of_another_network_say_that_they_bring_their_own(tmp_path: Path) -> None:
+@pytest.mark.parametrize("model", ["fcos_R_18_FPN_small", "fcos_R_50_FPN_1x"])  # some larger, much larger
+def test_weights_of_another_network_say_that_they_bring_their_own(tmp_path: Path, model: str) -> None:
     path = trained(tmp_path / "x.pth", names=["a"])
     with pytest.raises(FcosError, match=r"was made for another model: .*; leave out --model"):
-        Predictor("fcos_R_18_FPN_small", weights=path, device="cpu")
+        Predictor(model, weights=path, device="cpu")
 
 
 # Classes

@@ -168,6 +168,7 @@ def test_files_that_are_no_image_say_what_they_are(tmp_path):
         "cut.jpg": (whole.getvalue()[:-300], "truncated"),
         "empty.jpg": (b"", "it is not an image but an empty file"),
         "text.jpg": (b"<html>", "it is not an image"),
+        "zip.jpg": (b"PK\3\4 and more", "it is an archive: unpack it and give the folder"),
         "phone.heic": (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "Pillow reads no HEIC or AVIF here: convert it"),
     }
     for name, (content, words) in contents.items():

@@ -182,7 +182,11 @@ def test_patterns_lists_and_standard_input(tmp_path, monkeypatch):
     (tmp_path / "deep" / "list.txt").write_text("c.jpeg\n./er/d.mp4\n")  # beside the list
     assert found("deep/list.txt") == ["deep/c.jpeg", "deep/er/d.mp4"]
     (tmp_path / "empty.txt").write_text("# nothing\n")
-    for word, says in (("*.gif", "nothing"), ("*.txt", "no image or video, but 3"), ("empty.txt", "names no image")):
+    (tmp_path / "odd.txt").write_bytes(b"GIF\0")
+    for word, says in (
+        ("*.gif", "nothing"), ("*.txt", "no image or video, but 4"), ("empty.txt", "names no image"),
+        ("odd.txt", "The list odd.txt is not text"), ("", "An empty name stands for no image"),
+    ):  # fmt: skip
         with pytest.raises(FcosError, match=says):
             expand([word])
 

@@ -106,6 +106,8 @@ def test_an_address_is_a_video_by_its_name_or_by_what_the_server_says(site, path
 def test_an_address_that_is_refused(site):
     with pytest.raises(FcosError, match=r"gone\.mp4 cannot be fetched: the server answers 404"):
         Video(Source(f"{site}/gone.mp4"))
+    with pytest.raises(FcosError, match=r"page\.mp4 is a web page, not a video: give the address of the video itself"):
+        Video(Source(f"{site}/page.mp4"))
 
 
 def test_a_live_source_does_not_fall_behind(site):

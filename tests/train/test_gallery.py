@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 from pathlib import Path
 
 import numpy as np
@@ -62,12 +63,17 @@ def test_drawn_while_training_runs_within_a_share_of_its_time(small, monkeypatch
     drawn = []
     monkeypatch.setattr(gallery, "draw_findings", lambda tables, folder, title, iteration: drawn.append(iteration))
     monkeypatch.setattr(gallery, "_SHARE", 1e9)
-    trained(small("eager", "train.pictures=true", "train.max_iter=3", "train.eval_period=1"))
+    folder = trained(small("eager", "train.pictures=true", "train.max_iter=3", "train.eval_period=1"))
     assert drawn == [0, 1, 2]
+    pattern = r"Pictures took (\d+\.\d) s of \d+ s while training ran, and (\d+\.\d) s in the end\."
+    (told,) = re.findall(pattern, (folder / "log.txt").read_text(encoding="utf-8"))
+    assert float(told[0]) > 0
     drawn.clear()
     monkeypatch.setattr(gallery, "_SHARE", 0.0)
-    trained(small("frugal", "train.pictures=true", "train.max_iter=3", "train.eval_period=1"))
+    folder = trained(small("frugal", "train.pictures=true", "train.max_iter=3", "train.eval_period=1"))
     assert drawn == [2]
+    (told,) = re.findall(pattern, (folder / "log.txt").read_text(encoding="utf-8"))
+    assert float(told[0]) == 0 < float(told[1])
 
 
 def test_a_full_disk_is_a_warning(small, monkeypatch, caplog):

@@ -101,6 +101,8 @@ def _checked(path: Path, archive: zipfile.ZipFile) -> list[zipfile.ZipInfo]:
             raise FcosError(f"{path} is encrypted: unpack it yourself and give the folder.")
         total += entry.file_size
         entries.append(entry)
+    if not entries:
+        raise FcosError(f"{path} holds no file.")
     if total > min(LARGEST, max(_SMALL, _MOST_GROWTH * path.stat().st_size)):
         raise FcosError(
             f"{path} would grow from {path.stat().st_size >> 10} KiB to {total >> 20} MiB, which no data set does: "

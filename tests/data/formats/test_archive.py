@@ -92,7 +92,12 @@ def test_an_archive_that_says_less_than_it_has(tmp_path, cache):
 
 @pytest.mark.parametrize(
     ("content", "match"),
-    [(b"", "cannot be unpacked"), (b"PK\3\4 and more", "cannot be unpacked"), (None, "cannot be unpacked")],
+    [
+        (b"", "cannot be unpacked"),
+        (b"PK\3\4 and more", "cannot be unpacked"),
+        (None, "cannot be unpacked"),
+        (b"PK\5\6" + bytes(18), "holds no file"),
+    ],
 )
 def test_a_damaged_archive_is_one_sentence(tmp_path, data, content, match):
     path = zipped(tmp_path / "a.zip", data)
