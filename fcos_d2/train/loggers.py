@@ -86,7 +86,9 @@ def loggers(trainer: Any) -> list[EventWriter]:
         try:
             writer = LOGGERS[name](trainer)
         except Exception as error:  # whatever their servers and files are
-            raise FcosError(f"{TITLES[name]} cannot begin ({_reason(error)}): {REMEDIES[name]}") from error
+            damaged = f"its packages do not fit together: pip install --upgrade {name}."
+            remedy = damaged if isinstance(error, ImportError) else REMEDIES[name]
+            raise FcosError(f"{TITLES[name]} cannot begin ({_reason(error)}): {remedy}") from error
         found.append(_Guarded(TITLES[name], writer))
     return found
 

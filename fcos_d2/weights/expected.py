@@ -33,6 +33,7 @@ from .adjust import COUNTER, Pixels
 from .rules import Difference, difference
 
 AVERAGE = "dense.loss.average"
+_ABSENT = "no such part"
 
 
 @dataclass(frozen=True)
@@ -288,7 +289,7 @@ def other_recipe(trained: Sequence[Target], here: Target, pixels: bool = False) 
         if pixels and there.pixels and here.pixels:
             pairs.append((f"input {there.pixels}", f"{here.pixels}"))
             pairs[-1] = pairs[-1] if there.pixels != here.pixels else ("", "")
-        found.append([f"{a} (here: {b})" for a, b in pairs if a != b])
+        found.append([f"{a or _ABSENT} (here: {b or _ABSENT})" for a, b in pairs if a != b])
     least = min(found, key=len, default=[])
     return "; ".join(least)
 

@@ -6,6 +6,7 @@ import json
 import logging
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from detectron2.utils.events import EventWriter
@@ -67,6 +68,20 @@ def test_a_library_that_is_missing_is_told_before_the_first_step(small, monkeypa
     trainer.run_step = lambda: pytest.fail("an iteration was begun")
     with pytest.raises(FcosError, match=r"^train\.loggers needs the package wandb, .*: pip install wandb$"):
         trainer.train()
+
+
+@pytest.mark.parametrize(
+    ("error", "remedy"),
+    [(ImportError("no name"), "pip install --upgrade mlflow"), (OSError("x"), "MLFLOW_TRACKING_URI")],
+)
+def test_why_a_run_cannot_begin_and_what_to_do(error, remedy, monkeypatch):
+    def refuse(trainer):
+        raise error
+
+    monkeypatch.setitem(loggers.LOGGERS, "mlflow", refuse)
+    monkeypatch.setattr(loggers, "require_library", lambda name, wanted_by: None)
+    with pytest.raises(FcosError, match=f"MLflow cannot begin .*: .*{remedy}"):
+        loggers.loggers(SimpleNamespace(options=SimpleNamespace(loggers=("mlflow",))))
 
 
 def test_a_folder_is_no_library(tmp_path, monkeypatch):
