@@ -112,8 +112,9 @@ def test_commands_refuse_and_training_warns(fcos, shapes: Path, tmp_path: Path) 
 @pytest.mark.parametrize("model", ["fcos_R_18_FPN_small", "fcos_R_50_FPN_1x"])  # some larger, much larger
 def test_weights_of_another_network_say_that_they_bring_their_own(tmp_path: Path, model: str) -> None:
     path = trained(tmp_path / "x.pth", names=["a"])
-    with pytest.raises(FcosError, match=r"for another (model|recipe): .*; leave out --model"):
+    with pytest.raises(FcosError, match=r"for another (model|recipe): .*; leave out --model") as error:
         Predictor(model, weights=path, device="cpu")
+    assert ("no such part (here: bottlenecks stride in" in str(error.value)) == ("R_50" in model)
 
 
 # Classes
