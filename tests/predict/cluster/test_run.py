@@ -56,7 +56,7 @@ def test_processes_die_and_each_picture_is_answered_once(tmp_path, cluster):
 
     alone = Journal(tmp_path / "alone", "r")
     look = fatal.look()
-    DetectionJob(look.predictor, look, alone, 0.5).run([one for i, one in enumerate(sources) if i not in (4, 7)])
+    DetectionJob(look, alone, 0.5).run([one for i, one in enumerate(sources) if i not in (4, 7)])
     many, said = Journal(tmp_path / "many", "r"), []
     job = ClusterJob(partial(fatal.look, once), many, cluster, complain=said.append)
     job.run([*sources, Source(str(tables))])
