@@ -90,7 +90,7 @@ class RawGraph(nn.Module):
         height, width = images.shape[-2:]
         rows = torch.arange(height, device=images.device) < image_sizes[:, :1]
         columns = torch.arange(width, device=images.device) < image_sizes[:, 1:]
-        inside = (rows[:, :, None] & columns[:, None, :])[:, None]
+        inside = rows[:, :, None].logical_and(columns[:, None, :])[:, None]
         features = self.backbone(((images - self.mean) / self.std) * inside)
         logits, raw, quality = self.head([features[name] for name in self.names])
         found = []
@@ -193,7 +193,7 @@ class EndToEnd(nn.Module):
         scores, index = scores.topk(most, dim=1)
         classes = classes.gather(1, index)
         boxes = boxes.gather(1, index[:, :, None].expand(-1, -1, 4))
-        passed = (scores > 0) & (scores > self.least[classes])
+        passed = (scores > 0).logical_and(scores > self.least[classes])
         scores, order = torch.where(passed, scores, -1.0).topk(most, dim=1)
         there = scores > 0
         boxes = boxes.gather(1, order[:, :, None].expand(-1, -1, 4))
@@ -204,4 +204,5 @@ class EndToEnd(nn.Module):
 
 def _rows(maps: Tensor, points: int) -> Tensor:
     """(N, D*C, h, w) -> (N, h*w*D, C), in the order of locations."""
-    return maps.unflatten(1, (points, -1)).flatten(3).permute(0, 3, 1, 2).flatten(1, 2)
+    rows = maps.flatten(2).transpose(1, 2)
+    return rows if points == 1 else rows.reshape(rows.shape[0], -1, maps.shape[1] // points)

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 from torchvision.ops import nms
 
-__all__ = ["onnx_translations", "suppress_in_onnx", "suppress_in_torch"]
+__all__ = ["suppress_in_onnx", "suppress_in_torch"]
 
 _FAR = 2.0**24  # pixels beyond which all is one place
 
@@ -29,21 +27,6 @@ def nms_by_class(boxes: Tensor, scores: Tensor, threshold: float) -> Tensor:
 def _(boxes: Tensor, scores: Tensor, threshold: float) -> Tensor:
     kept = torch.library.get_ctx().new_dynamic_size()
     return boxes.new_empty((kept, 3), dtype=torch.int64)
-
-
-def onnx_translations() -> dict[Any, Any]:
-    """What `torch.onnx.export` must know of the operator above."""
-    from onnxscript import opset20
-
-    op: Any = opset20
-
-    def translated(boxes: Any, scores: Any, threshold: float) -> Any:
-        most = op.Constant(value_ints=[2**31 - 1])
-        return op.NonMaxSuppression(
-            boxes, scores, most, op.Constant(value_floats=[threshold]), op.Constant(value_floats=[0.0])
-        )
-
-    return {torch.ops.fcos_d2.nms_by_class.default: translated}
 
 
 def suppress_in_onnx(boxes: Tensor, scores: Tensor, classes: Tensor, threshold: float, num_classes: int) -> Tensor:

@@ -18,7 +18,9 @@ from torch import Tensor, nn
 
 from ..intel import OpenVinoSession
 from ..runtime import OnnxSession, RuntimeFault, seal
-from .nms import onnx_translations, suppress_in_onnx, suppress_in_torch
+from .functional import functional
+from .nms import suppress_in_onnx, suppress_in_torch
+from .onnx_operators import onnx_translations
 from .shapes import Shapes
 from .vino import saved_openvino
 
@@ -98,19 +100,48 @@ def _exported(graph: nn.Module, shapes: Shapes) -> Any:
 
 
 def _onnx(graph: Any, shapes: Shapes) -> Any:
+    """The graph as onnx.ModelProto; its weights are laid out as ONNX has them, whose strides are traced faster, too."""
     import onnx
     import onnxslim
 
+    program = _exported(graph.to(memory_format=torch.contiguous_format), shapes)
     with torch.no_grad(), _quietly():
-        made = torch.onnx.export(
-            _exported(graph, shapes), (), dynamo=True, custom_translation_table=onnx_translations(),
-            input_names=shapes.names, output_names=list(graph.output_names), verbose=False,
-        )  # fmt: skip
-        assert made is not None
-        slim = onnxslim.slim(made.model_proto)
+        slim = onnxslim.slim(_simpler(_translated(program, shapes, list(graph.output_names))), no_shape_infer=True)
     del slim.metadata_props[:]
     onnx.checker.check_model(slim, full_check=True)
     return slim
+
+
+def _translated(program: Any, shapes: Shapes, outputs: list[str]) -> Any:
+    """What PyTorch's exporter makes of a program: with all operators as they are, else after its decompositions."""
+
+    def translated() -> Any:
+        return torch.onnx.export(
+            program, (), dynamo=True, custom_translation_table=onnx_translations(), optimize=False, verbose=False,
+            input_names=shapes.names, output_names=outputs,
+        )  # fmt: skip
+
+    if functional(program):
+        program.run_decompositions = lambda *args: program
+        try:
+            return translated()
+        except Exception:  # an operator has no translation; torch.onnx.export raises anything
+            del program.run_decompositions
+    return translated()
+
+
+def _simpler(made: Any) -> Any:
+    """onnx.ModelProto with constants computed: what torch.onnx.export's `optimize` does, but for its rules."""
+    import onnx_ir
+    from onnx_ir.passes import common
+    from onnxscript.optimizer import fold_constants
+
+    for _ in range(2):
+        fold_constants(made.model)
+    common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(made.model)
+    common.CommonSubexpressionEliminationPass()(made.model)
+    common.RemoveUnusedNodesPass()(made.model)
+    return onnx_ir.to_proto(made.model)
 
 
 def _torchscript(graph: nn.Module, shapes: Shapes) -> Any:
@@ -132,7 +163,8 @@ def _saved_program(program: Any, metadata: Mapping[str, Any]) -> Files:
 
 
 def _scripted_session(files: Files, graph: Any, shapes: Shapes) -> ModuleSession:
-    return ModuleSession(torch.jit.load(io.BytesIO(files["model.pt"])), graph, shapes)
+    with _quietly():
+        return ModuleSession(torch.jit.load(io.BytesIO(files["model.pt"])), graph, shapes)
 
 
 def _program_session(files: Files, graph: Any, shapes: Shapes) -> ModuleSession:

@@ -83,10 +83,12 @@ class FusedConv2d(nn.Conv2d):
     def _convolve(self, x: Tensor, added: Tensor | None, overwrite: bool) -> Tensor:
         shape = (self.padding, self.stride, self.dilation, self.groups)
         if not self.pack:
-            x = x.to(self.weight.dtype)
+            x = x if x.dtype == self.weight.dtype else x.to(self.weight.dtype)  # an operator that is not traced
             x = F.conv2d(x, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
             x = x if added is None else x.add_(added)
-            return x if self.clamp is None else x.clamp_(*self.clamp)
+            if self.clamp is None:
+                return x
+            return x.relu_() if self.clamp == _RELU else x.clamp_(*self.clamp)
         if self.packed is None:  # for inputs of this size; others can be convolved with them, too
             self.packed = pack_convolution(self.weight.detach(), *shape, x.shape)
             self.weight = None  # type: ignore[assignment]  # it is in `packed`
