@@ -33,7 +33,7 @@ from PIL import Image, ImageDraw, ImageFont
 __all__ = [
     "Detections", "Detector", "Difference", "OnnxSession", "RuntimeFault", "calibrated", "checked_metadata", "compared",
     "decode", "described", "digest_of", "generated_picture", "graph_sha256", "main", "read_metadata", "read_picture",
-    "seal", "temperature_of", "verdict", "verify",
+    "seal", "temperature_of", "verdict", "verified", "verify", "written",
 ]  # fmt: skip
 
 FORMAT = 1  # of the metadata
@@ -236,10 +236,10 @@ def digest_of(metadata: Mapping[str, Any], graph: str) -> str:
     It tells whether a file is as it was, not who made it: who changes a file can write a new digest, too.
     """
     said = {key: value for key, value in metadata.items() if key != "digest"}
-    return hashlib.sha256(_written(said) + f"\n{graph}".encode()).hexdigest()
+    return hashlib.sha256(written(said) + f"\n{graph}".encode()).hexdigest()
 
 
-def _written(metadata: Mapping[str, Any]) -> bytes:
+def written(metadata: Mapping[str, Any]) -> bytes:
     """The one way in which metadata are written."""
     return json.dumps(metadata, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
 
@@ -249,7 +249,7 @@ def seal(data: bytes, metadata: Mapping[str, Any]) -> bytes:
     view = memoryview(data)
     bare = b"".join(view[start:end] for start, end in _parts(view, "the model")[1])
     whole = {**metadata, "digest": digest_of(metadata, graph_sha256(bare))}
-    return bare + _encoded(_METADATA_FIELD, _encoded(1, KEY.encode()) + _encoded(2, _written(whole)))
+    return bare + _encoded(_METADATA_FIELD, _encoded(1, KEY.encode()) + _encoded(2, written(whole)))
 
 
 class OnnxSession:
@@ -880,19 +880,38 @@ def verify(
     with _bytes_of(path) as view:
         data = bytes(view)
     metadata, text = _metadata_in(data, name)
-    problems = []
-    if metadata.get("digest") != digest_of(metadata, graph_sha256(data, name)) or text != _written(metadata):
+    same = metadata.get("digest") == digest_of(metadata, graph_sha256(data, name)) and text == written(metadata)
+
+    def opened() -> Any:
+        return OnnxSession(data, threads, name) if session is None else session(data)
+
+    return verified(path, metadata, same, opened, pictures)
+
+
+def verified(
+    path: str | Path, metadata: Mapping[str, Any], same: bool, opened: Callable[[], Any],
+    pictures: str | Path | None = None,
+) -> dict[str, Any]:  # fmt: skip
+    """What `verify` returns, of a file in any format.
+
+    Args:
+        path, pictures: as in `verify`.
+        metadata: in the file.
+        same: whether their digest fits the file; if it does not, nothing of it is run.
+        opened: gives the session of the file, see `Detector`.
+    """
+    name, problems = str(path), list[str]()
+    if not same:
         problems.append(f"{name} was changed after it was certified: its digest does not fit its contents.")
     report: dict[str, Any] = {"file": name, "digest": metadata.get("digest"), "problems": problems, "ok": False}
     certificate = metadata.get("certificate")
     if not isinstance(certificate, dict) or not certificate.get("cases"):
         problems.append(f"{name} has no certificate that could be checked: export it again.")
-        return report
     if problems:  # a changed graph is not run
         return report
+    assert isinstance(certificate, dict)
     folder = Path(path).expanduser().parent / "certificate" if pictures is None else Path(pictures).expanduser()
-    made = OnnxSession(data, threads, name) if session is None else session(data)
-    detector = Detector(path, threads, session=made, metadata=metadata, batch=2)
+    detector = Detector(path, session=opened(), metadata=metadata, batch=2)
     try:
         report |= _run_cases(detector, certificate, folder)
     except RuntimeFault:

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 from rich.text import Text
 
+from ..errors import FcosError
 from . import options as shared
 from .session import Result, Session, fcos_command
 
@@ -24,11 +25,16 @@ def command(session: Session, file: Path, pictures: Path | None, threads: int | 
 
     Its digest must fit its contents, and in the pictures of its certificate it must find what the model found that it
     was made of. The digest tells whether a file was changed, not who made it. The exit code is 1 where something is
-    wrong. Neither PyTorch nor Detectron2 is needed; `python fcos_runtime.py verify`, beside the file, does the same.
+    wrong. Neither PyTorch nor Detectron2 is needed; for ONNX, `python fcos_runtime.py verify` beside the file does the
+    same. Of OpenVINO, name the .xml.
     """
     from ..engines.files import told_as_ours
     from ..runtime import verdict, verify
+    from ..xmlseal import verify_xml
 
+    kind = file.suffix.lower()
+    if kind in (".pt", ".pt2"):
+        raise FcosError(f"{file} is a file of PyTorch, which has no digest: export it with --format onnx or openvino.")
     with told_as_ours(), session.waiting(f"checking {file}"):
-        report = verify(file, pictures, threads)
+        report = (verify_xml if kind == ".xml" else verify)(file, pictures, threads)
     return Result(report, Text(verdict(report), "green" if report["ok"] else "red"), int(not report["ok"]))

@@ -173,6 +173,9 @@ def test_verify_tells_what_is_wrong(fcos, model: Path, tmp_path: Path) -> None:
     onnx.save(proto, tmp_path / "changed.onnx")
     done = fcos("verify", tmp_path / "changed.onnx")
     assert done.code == 1 and "was changed after it was certified" in " ".join(done.out.split())
-    for name, sentence in (("none.onnx", "does not exist"), (".", "is a folder")):
+    for name, sentence in (
+        ("none.onnx", "does not exist"), (".", "is a folder"), ("none.xml", "none.xml does not exist"),
+        ("model.pt2", "model.pt2 is a file of PyTorch, which has no digest"),
+    ):  # fmt: skip
         done = fcos("verify", tmp_path / name)
         assert done.code == 1 and sentence in done.err and done.err.count("\n") == 1

@@ -18,7 +18,8 @@ from fcos_d2.cli import export as command
 from fcos_d2.errors import FcosError
 from fcos_d2.export import FORMATS, Wanted, export
 from fcos_d2.export.certificate import Case, certified, plan
-from fcos_d2.runtime import Detections, Detector, generated_picture, read_metadata, verify
+from fcos_d2.runtime import Detections, Detector, RuntimeFault, generated_picture, read_metadata, verify
+from fcos_d2.xmlseal import verify_xml
 
 SHAPES = ((48, 64), (64, 48), (64, 64), (40, 90), (90, 40), (57, 71))
 
@@ -93,7 +94,36 @@ def test_another_model_or_other_metadata_do_not_verify(exported: Path, tmp_path:
     assert not verify(tmp_path / "said.onnx")["ok"]
 
 
-@pytest.mark.slow
+def test_openvino_files_verify_and_changed_ones_do_not(exported: Path, tmp_path: Path) -> None:
+    """Of the .xml its metadata and its graph, and the .bin, which the graph has all numbers from."""
+    said = {key: value for key, value in read_metadata(exported / "model.onnx").items() if key != "digest"}
+    model = onnx.load(exported / "model.onnx")
+    del model.metadata_props[:]
+    files = FORMATS["openvino"].saved(model, said)
+    xml, weights = tmp_path / "model.xml", tmp_path / "model.bin"
+    xml.write_bytes(files["model.xml"])
+    weights.write_bytes(files["model.bin"])
+    report = verify_xml(xml)
+    assert report["ok"] and report["cases"] == 12 and len(report["skipped"]) == 2 and report["detections"] > 100
+    for file, before, after in (
+        (xml, b"&quot;BGR&quot;", b"&quot;RGB&quot;"), (xml, b'pads_begin="1, 1"', b'pads_begin="0, 0"'),
+        (weights, files["model.bin"][4096:4100], b"\0\0\0@"), (weights, files["model.bin"][-64:], b""),
+    ):  # fmt: skip
+        whole = file.read_bytes()
+        file.write_bytes(whole.replace(before, after, 1))
+        assert whole != file.read_bytes()
+        report = verify_xml(xml)
+        assert not report["ok"] and "was changed after it was certified" in report["problems"][0]
+        file.write_bytes(whole)
+    xml.write_bytes(files["model.xml"].replace(b'fcos_d2 value="', b'other value="'))
+    with pytest.raises(RuntimeFault, match=r"model\.xml does not say how to use it"):
+        verify_xml(xml)
+    xml.write_bytes(files["model.xml"])
+    weights.unlink()
+    with pytest.raises(RuntimeFault, match=r"model\.bin does not exist"):
+        verify_xml(xml)
+
+
 def test_a_raw_graph_is_decoded_to_the_same(small: Predictor, tmp_path: Path) -> None:
     export(small, tmp_path, Wanted(graph="raw", shapes=SHAPES[:2]), SMALL, "random")
     picture = generated_picture(3, 60, 75)
