@@ -132,7 +132,7 @@ def _system_fonts() -> tuple[str, ...]:
 def _has(path: str, letter: str) -> bool:
     """Whether a font that can be drawn in any size has a letter.
 
-    Of Latin letters nothing is opened: matplotlib, which knows what a font has, takes a third of a second to import.
+    Of Latin letters nothing is opened: matplotlib, which knows what a font has, takes long to import.
     """
     if path == _dejavu() and _LATIN[0] <= letter <= _LATIN[1]:
         return True
