@@ -14,7 +14,6 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-import torch
 from detectron2.config import CfgNode, instantiate
 from detectron2.layers import CNNBlockBase
 from omegaconf import OmegaConf
@@ -27,6 +26,7 @@ from ..config.load import is_code, load_config
 from ..config.stored import build
 from ..genotype import GENOTYPES, pair_of
 from ..modeling.backbone import BACKBONES
+from ..modeling.unfilled import unfilled
 from ..zoo.recipes import RECIPES
 from ..zoo.schedules import SCHEDULES
 from .adjust import COUNTER, Pixels
@@ -132,7 +132,7 @@ def target_of(config: Any, num_classes: int | None = None, *, origin: str = "") 
         elif num_classes and (second := class_node(node)) is not None:
             second.num_classes = num_classes
         order, mean, std = (node.get(key) for key in ("input_format", "pixel_mean", "pixel_std"))
-    with torch.device("meta"):
+    with unfilled():
         is_data = origin or isinstance(node, CfgNode)
         model = build(node, origin or "The config") if is_data else instantiate(node)
     return _describe(model, "the config", Pixels(order, tuple(mean), tuple(std)) if order and mean and std else None)

@@ -13,6 +13,7 @@ from scenes import dense_of
 
 from fcos_d2.config.compose import Composed, compose
 from fcos_d2.modeling import BACKBONES
+from fcos_d2.modeling.unfilled import unfilled
 from fcos_d2.paths import config_root
 from fcos_d2.zoo.recipes import RECIPES
 from fcos_d2.zoo.schedules import SCHEDULES
@@ -21,7 +22,7 @@ FIVE_LEVELS = [name for name, r in RECIPES.items() if r.features[0] == "p3"]
 
 
 def on_meta(node: Any) -> torch.nn.Module:
-    with torch.device("meta"):
+    with unfilled():
         return instantiate(node)
 
 

@@ -9,7 +9,6 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 import pytest
-import torch
 from detectron2.config import CfgNode, get_cfg
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import build_model
@@ -30,6 +29,7 @@ from fcos_d2.modeling import (
     PointAssigner,
     Selector,
 )
+from fcos_d2.modeling.unfilled import unfilled
 from fcos_d2.options import keyed_fields
 from fcos_d2.structures import Locations
 from fcos_d2.zoo.recipes import RECIPES
@@ -56,14 +56,14 @@ def config(**keys: Any) -> CfgNode:
 
 
 def build(**keys: Any) -> FCOS:
-    with torch.device("meta"):
+    with unfilled():
         return build_model(config(**keys))
 
 
 def dense_from(**keys: Any) -> DenseFCOS:
     """The parts alone, as for a backbone that has p3..p7."""
     shapes = {f"p{i}": ShapeSpec(channels=64, stride=2**i) for i in range(3, 8)}
-    with torch.device("meta"):
+    with unfilled():
         return proposal_arguments(config(**keys), shapes)["dense"]
 
 
@@ -271,7 +271,7 @@ def test_training_has_keys_of_its_own() -> None:
     cfg = config(INFERENCE_TH_TRAIN=0.1, PRE_NMS_TOPK_TRAIN=20, POST_NMS_TOPK_TRAIN=3)
     cfg.MODEL.META_ARCHITECTURE = "ProposalNetwork"
     cfg.MODEL.PROPOSAL_GENERATOR.NAME = "FCOSProposals"
-    with torch.device("meta"):
+    with unfilled():
         generator = build_model(cfg).proposal_generator
     assert isinstance(generator, FCOSProposals)
     train, test = generator.train_selector, generator.dense.selector
@@ -284,7 +284,7 @@ def test_proposals_without_classes() -> None:
     cfg = config(CLASS_AGNOSTIC=True, NUM_CLASSES=7)
     cfg.MODEL.META_ARCHITECTURE = "ProposalNetwork"
     cfg.MODEL.PROPOSAL_GENERATOR.NAME = "FCOSProposals"
-    with torch.device("meta"):
+    with unfilled():
         generator = build_model(cfg).proposal_generator
     assert generator.class_agnostic and (generator.num_classes, generator.dense.head.num_classes) == (1, 1)
     with pytest.raises(ValueError, match=r"CLASS_AGNOSTIC is True, which only FCOSProposals knows"):

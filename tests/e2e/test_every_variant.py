@@ -16,6 +16,7 @@ import fcos_d2
 from fcos_d2 import zoo
 from fcos_d2.modeling.backbone import BACKBONES
 from fcos_d2.modeling.rewrite import rewrite
+from fcos_d2.modeling.unfilled import unfilled
 
 COMBINATIONS = {(v.recipe, v.backbone): v for v in reversed(zoo.VARIANTS)}
 ROWS = {v.backbone: BACKBONES[v.backbone] for v in zoo.VARIANTS}
@@ -24,7 +25,7 @@ NETWORKS = {(ROWS[v.backbone].bottom_up, ROWS[v.backbone].pyramid): v for v in r
 
 def allocate(cfg) -> torch.nn.Module:
     """The model of a config, with small weights: the published initialisation takes longer than a step."""
-    with torch.device("meta"):
+    with unfilled():
         model = instantiate(cfg)
     model = rewrite(model.to_empty(device="cpu"), sync_bn=False)
     generator = torch.Generator().manual_seed(0)
@@ -81,7 +82,7 @@ def test_lazy_config_survives_saving(variant, tmp_path):
     assert plain(again.model) == plain(cfg.model)
     if variant not in NETWORKS.values():
         return
-    with torch.device("meta"):
+    with unfilled():
         one, other = instantiate(cfg.model), instantiate(again.model)
     assert {k: v.shape for k, v in one.state_dict().items()} == {k: v.shape for k, v in other.state_dict().items()}
     for part in ("grid", "assigner", "coder", "selector"):
@@ -95,7 +96,7 @@ def test_default_predictor_builds_the_yaml_twin(variant):
     fcos_d2.add_fcos_config(cfg)
     cfg.merge_from_file(str(zoo.config_file(variant.full_name, yaml=True)))
     cfg.MODEL.DEVICE, cfg.MODEL.WEIGHTS = "meta", ""
-    with torch.device("meta"):
+    with unfilled():
         predictor = DefaultPredictor(cfg)
     assert isinstance(predictor.model, fcos_d2.FCOS)
     assert predictor.input_format == cfg.INPUT.FORMAT

@@ -18,6 +18,7 @@ from detectron2.config import instantiate
 from fcos_d2 import importers, zoo
 from fcos_d2.errors import FcosError
 from fcos_d2.modeling.backbone import BACKBONES
+from fcos_d2.modeling.unfilled import unfilled
 from fcos_d2.weights import fetch as module
 from fcos_d2.weights.families.bodies import resnet
 from fcos_d2.weights.fetch import fetch, is_backbone_only
@@ -90,7 +91,7 @@ def test_torchvisions_resnet_starts_a_detector(server: Server) -> None:
 def test_openmmlabs_resnext_starts_a_detector(server: Server) -> None:
     """As names and shapes; the numbers are one each."""
     name = "mmdet/fcos_x101-64x4d_fpn_gn-head_ms-640-800-2x_coco"
-    with torch.device("meta"):
+    with unfilled():
         bottom_up = instantiate(zoo.get_config(name).model.backbone.bottom_up)
     own = {f"backbone.bottom_up.{n}": torch.rand(()).expand(t.shape) for n, t in bottom_up.state_dict().items()}
     theirs = to_theirs(own, resnet(""))

@@ -19,6 +19,7 @@ from fcos_d2 import add_fcos_config, importers, zoo
 from fcos_d2.config.compose import compose
 from fcos_d2.errors import FcosError
 from fcos_d2.importers import convert, export, load
+from fcos_d2.modeling.unfilled import unfilled
 
 IMPROVED = "fcos/fcos_imprv_R_50_FPN_1x"
 
@@ -29,7 +30,7 @@ def published(variant: str, family: str, num_classes: int = 80) -> dict[str, Ten
     row = zoo.find(variant)
     config = compose(recipe=row.recipe, backbone=row.backbone, schedule="1x").model
     config.num_classes = num_classes
-    with torch.device("meta"):
+    with unfilled():
         shapes = {name: tensor.shape for name, tensor in instantiate(config).state_dict().items()}
     own = {}
     for name, shape in shapes.items():
@@ -159,7 +160,7 @@ def test_a_config_of_ones_own(tmp_path: Path) -> None:
     path = saved(tmp_path / "mine.pth", {"model": t_weights(3)})
 
     by_node = load(path, config=config.model)
-    with torch.device("meta"):
+    with unfilled():
         model = instantiate(config.model)
     model.pixel_mean, model.pixel_std = torch.zeros(3, 1, 1), torch.ones(3, 1, 1)
     by_model = load(path, config=model)
@@ -181,7 +182,7 @@ def test_every_kind_of_config_means_the_same(kind: str) -> None:
     if kind in ("node", "model"):
         config = zoo.get_config(config).model
     if kind == "model":
-        with torch.device("meta"):
+        with unfilled():
             model = instantiate(config)
         model.pixel_mean, model.pixel_std = (
             torch.tensor(list(x))[:, None, None] for x in (config.pixel_mean, config.pixel_std)
@@ -404,7 +405,7 @@ def test_our_file_says_what_it_is(tmp_path: Path) -> None:
 
     assert report.config_name == IMPROVED
     config = load_config(tmp_path / "ours.pth")
-    with torch.device("meta"):
+    with unfilled():
         model = instantiate(config.model)
     content = torch.load(tmp_path / "ours.pth", weights_only=True)
     model.load_state_dict(content["model"], assign=True)
@@ -464,7 +465,7 @@ def test_from_one_project_to_another(tmp_path: Path) -> None:
 )
 def test_what_the_other_project_cannot_express(variant: str, family: str, reason: str) -> None:
     row = zoo.find(variant)
-    with torch.device("meta"):
+    with unfilled():
         model = instantiate(compose(recipe=row.recipe, backbone=row.backbone, schedule="1x").model)
     state = {name: torch.ones(()).expand(tensor.shape) for name, tensor in model.state_dict().items()}
 

@@ -12,6 +12,7 @@ from torch import nn
 from fcos_d2.config.compose import compose
 from fcos_d2.errors import FcosError
 from fcos_d2.importers import FAMILIES
+from fcos_d2.modeling.unfilled import unfilled
 from fcos_d2.weights.adjust import change_epsilon
 from fcos_d2.weights.rules import to_ours, to_theirs
 
@@ -216,7 +217,7 @@ NAMES = {
 
 
 def model_of(recipe: str, backbone: str) -> nn.Module:
-    with torch.device("meta"):
+    with unfilled():
         return instantiate(compose(recipe=recipe, backbone=backbone, schedule="1x").model)
 
 

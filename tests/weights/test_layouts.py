@@ -15,6 +15,7 @@ from torch import nn
 from fcos_d2 import importers, zoo
 from fcos_d2.config.compose import compose
 from fcos_d2.importers import FAMILIES
+from fcos_d2.modeling.unfilled import unfilled
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = Path(os.environ.get("FCOS_D2_SHARED") or ROOT.parent / "shared") / "reference" / "checkpoint-keys"
@@ -56,7 +57,7 @@ def row_of(name: str, layout: dict) -> zoo.Variant:
 def model_of(recipe: str, backbone: str, num_classes: int) -> nn.Module:
     config = compose(recipe=recipe, backbone=backbone, schedule="1x").model
     config.num_classes = num_classes
-    with torch.device("meta"):
+    with unfilled():
         return instantiate(config)
 
 

@@ -15,6 +15,7 @@ from fcos_d2.config import load_config
 from fcos_d2.config.compose import compose
 from fcos_d2.errors import FcosError
 from fcos_d2.genotype import GENOTYPES, Genotype
+from fcos_d2.modeling.unfilled import unfilled
 from fcos_d2.weights.fit import fit
 from fcos_d2.weights.read import read
 from fcos_d2.weights.wiring import operations_of
@@ -34,13 +35,13 @@ def text(*pair: Genotype) -> str:
 def model_of(genotype: str, classes: int = 80) -> nn.Module:
     node = compose("fad", "R_50_FPN", "1x").model
     node.dense.head.genotype, node.num_classes = genotype, classes
-    with torch.device("meta"):
+    with unfilled():
         return instantiate(node)
 
 
 def with_memory(node: Any) -> nn.Module:
     """A model that a file may be read into; its first weights are anything."""
-    with torch.device("meta"):
+    with unfilled():
         made = instantiate(node).to_empty(device="cpu")
     for name in ("pixel_mean", "pixel_std"):
         getattr(made, name).copy_(torch.tensor(list(node[name])).view(-1, 1, 1))
@@ -115,7 +116,7 @@ def test_operations_are_checked(tmp_path: Path) -> None:
 
 
 def test_other_heads_have_no_genotype(tmp_path: Path) -> None:
-    with torch.device("meta"):
+    with unfilled():
         other = instantiate(compose("improved", "R_50_FPN", "1x").model)
     state = {n: torch.ones(()).expand(t.shape) for n, t in other.state_dict().items()}
     theirs = importers.export({n: t.clone() if t.dim() == 1 else t for n, t in state.items()}, "fcos_core")

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-import torch
 from detectron2.config import get_cfg, instantiate
 from detectron2.modeling import GeneralizedRCNN, ProposalNetwork, build_model
 from detectron2.modeling.proposal_generator.rpn import RPN
@@ -15,6 +14,7 @@ from fcos_d2 import zoo
 from fcos_d2.config.stored import build, dump_config, parse_config
 from fcos_d2.errors import FcosError
 from fcos_d2.modeling import FCOSProposals
+from fcos_d2.modeling.unfilled import unfilled
 from fcos_d2.options import keyed_fields
 
 ONE_OF_EACH = {(p.architecture, p.generator, p.recipe): p for p in reversed(zoo.PROPOSALS)}.values()
@@ -27,7 +27,7 @@ def yaml_config(row: zoo.ProposalVariant) -> Any:
 
 
 def on_meta(row: zoo.ProposalVariant, yaml: bool) -> Any:
-    with torch.device("meta"):
+    with unfilled():
         if not yaml:
             return instantiate(zoo.get_config(row.name).model)
         cfg = yaml_config(row)
@@ -145,7 +145,7 @@ def test_a_stored_config_builds_the_same(row):
     """What a checkpoint holds is data: nothing but known parts, read back and built."""
     cfg = zoo.get_config(row.name)
     again = parse_config(dump_config(cfg), "a checkpoint")
-    with torch.device("meta"):
+    with unfilled():
         model = build(again.model)
     assert facts(model) == facts(on_meta(row, False))
 
@@ -154,7 +154,7 @@ def test_one_override_changes_the_class_count():
     cfg = zoo.get_config("faster_rcnn_fcos_R_18_slim_FPN_small")
     cfg.model.roi_heads.num_classes = 3
     cfg.model.backbone.out_channels = 32
-    with torch.device("meta"):
+    with unfilled():
         model = instantiate(cfg.model)
     assert model.roi_heads.box_predictor.cls_score.out_features == 4
     assert model.proposal_generator.dense.head.cls_logits.out_channels == 1

@@ -13,6 +13,7 @@ import fcos_d2
 from fcos_d2 import zoo
 from fcos_d2.errors import FcosError
 from fcos_d2.modeling.backbone import BACKBONES
+from fcos_d2.modeling.unfilled import unfilled
 from fcos_d2.paths import config_root
 from fcos_d2.zoo.schedules import SCHEDULES
 from projects_tools.config_files import render
@@ -23,7 +24,7 @@ PARTS = ("grid", "assigner", "coder", "selector", "head", "loss")
 
 
 def from_lazy(variant: zoo.Variant) -> torch.nn.Module:
-    with torch.device("meta"):
+    with unfilled():
         return instantiate(zoo.get_config(variant.full_name).model)
 
 
@@ -37,7 +38,7 @@ def yaml_config(variant: zoo.Variant) -> CfgNode:
 def from_yaml(variant: zoo.Variant) -> torch.nn.Module:
     cfg = yaml_config(variant)
     cfg.MODEL.DEVICE = "meta"
-    with torch.device("meta"):
+    with unfilled():
         return build_model(cfg)
 
 
@@ -161,7 +162,7 @@ def test_cost_is_the_published_one():
 
     cfg = zoo.get_config("torchvision/fcos_resnet50_fpn")
     cfg.model.num_classes = 91
-    with torch.device("meta"):
+    with unfilled():
         counted = cost(instantiate(cfg.model), 800, 800)
     assert counted.parameters == 32_269_600
     assert counted.gflops == pytest.approx(128.207, abs=5e-4)

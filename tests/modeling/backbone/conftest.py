@@ -18,6 +18,7 @@ from detectron2.modeling import Backbone, build_backbone
 import fcos_d2
 from fcos_d2.config.compose import compose
 from fcos_d2.modeling import FCOSHead
+from fcos_d2.modeling.unfilled import unfilled
 from projects_tools.config_files import render
 
 Shapes = dict[str, tuple[int, ...]]
@@ -29,7 +30,7 @@ def shapes_of(module: torch.nn.Module) -> Shapes:
 
 def lazy(row: str, recipe: str = "adelaidet") -> Backbone:
     """The pyramid of a row, without memory."""
-    with torch.device("meta"):
+    with unfilled():
         return instantiate(compose(recipe, row, "1x").model.backbone)
 
 
@@ -46,7 +47,7 @@ def same_in_yaml() -> Callable[[str], bool]:
         cfg = get_cfg()
         fcos_d2.add_fcos_config(cfg)
         cfg.merge_from_other_cfg(CfgNode(yaml.safe_load(_files()[Path("yaml", "backbones", f"{row}.yaml")])))
-        with torch.device("meta"):
+        with unfilled():
             pyramids = lazy(row), build_backbone(cfg)
         facts = [
             (
@@ -83,7 +84,7 @@ def has_tensors_of(published: Callable[[str], Shapes]) -> Callable[..., bool]:
     def check(name: str, row: str, recipe: str = "adelaidet", frozen: bool = False, **head: Any) -> bool:
         pyramid = lazy(row, recipe)
         channels = pyramid.output_shape()["p3"].channels
-        with torch.device("meta"):
+        with unfilled():
             parts = pyramid, FCOSHead(in_channels=channels, num_levels=len(pyramid.output_shape()), **head)
         ours = [(key, shape) for part in parts for key, shape in shapes_of(part).items()]
 

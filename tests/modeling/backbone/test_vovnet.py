@@ -12,6 +12,7 @@ from torch import nn
 
 from fcos_d2.modeling import BACKBONES
 from fcos_d2.modeling.backbone.vovnet import VOVNETS, OSABlock, VoVNet
+from fcos_d2.modeling.unfilled import unfilled
 
 ROWS = [name for name, row in BACKBONES.items() if row.bottom_up is VoVNet]
 ALL = ("stem", "stage2", "stage3", "stage4", "stage5")
@@ -38,14 +39,14 @@ def test_names_follow_the_documented_rule(depth, published):
     prefix = "backbone.bottom_up."
     theirs = published(f"adelaidet__vovnet-MS_V_{depth}_3x")
     theirs = {ours(k.removeprefix(prefix)): shape for k, shape in theirs.items() if k.startswith(prefix)}
-    with torch.device("meta"):
+    with unfilled():
         net = VoVNet(f"V-{depth}-eSE")
     assert theirs == {k: tuple(v.shape) for k, v in net.state_dict().items()}
 
 
 @pytest.mark.parametrize(("new", "old"), [("V-39-eSE", "V-39"), ("V-57-eSE", "V-57")])
 def test_versions_differ_in_the_attention_alone(new, old):
-    with torch.device("meta"):
+    with unfilled():
         nets = VoVNet(new), VoVNet(old)
     tensors = [{k: v.shape for k, v in net.state_dict().items()} for net in nets]
     assert {k: v for k, v in tensors[0].items() if ".ese." not in k} == tensors[1]
