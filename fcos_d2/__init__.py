@@ -6,6 +6,7 @@ it is chosen, so that `fcos --help` does not wait for PyTorch.
 
 from __future__ import annotations
 
+import gc
 import importlib
 import sys
 from typing import TYPE_CHECKING, Any
@@ -41,6 +42,16 @@ def register() -> None:
     Raises:
         ImportError: Detectron2 is not installed; the message says how to get it.
     """
+    collects = gc.isenabled()
+    gc.disable()  # PyTorch's hundred thousands of objects stay: to look for garbage among them takes half a second
+    try:
+        _register()
+    finally:
+        if collects:
+            gc.enable()
+
+
+def _register() -> None:
     from . import _compat, zoo
 
     _compat.mend()
