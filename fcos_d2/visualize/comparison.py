@@ -61,7 +61,7 @@ def draw_comparison(
     scored = any(found.scores is not None for _, _, found in pairs)
     captions = ("ground truth", f"detections (score ≥ {min_score:g})" if scored else "detections")
     page = _page(lines, legend, title, captions, tile, page_width)
-    return save(path, lambda file: page.save(file, format="PNG", optimize=True))
+    return save(path, lambda file: page.save(file, format="PNG"))
 
 
 def _page(
