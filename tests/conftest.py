@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import random
 from collections.abc import Callable, Iterator
@@ -25,6 +26,8 @@ from fcos_d2.data.synthetic import generate
 from fcos_d2.paths import config_root
 from fcos_d2.weights.write import save
 
+gc.disable()  # while tests are collected: all that is made then stays
+os.fsync = lambda descriptor: None  # no test cuts the power, and each written file would wait for the disk twice
 ROOT = Path(__file__).resolve().parent.parent
 COMMON_DATA = "engine_tests"  # start of the names of the data set that all files of tests share
 
@@ -38,6 +41,12 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # tests run beside each other, so every
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # processes that tests start need not compile the package anew
 THREADS = int(os.environ.get("OMP_NUM_THREADS") or 2)
 torch.set_num_threads(THREADS)
+
+
+def pytest_collection_finish() -> None:
+    """Modules and tests stay until the end: from here on the garbage collector need not walk through them each time."""
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(autouse=True)

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import warm
 from console import ROOT, declared, environment, install
 
 REGISTERED = """
@@ -67,7 +68,7 @@ def test_workers_that_the_command_spawns_get_everything(tmp_path):
 
 
 def test_python_m_is_the_same_command(tmp_path):
-    done = run(sys.executable, "-m", "fcos_d2.cli", "--version", cwd=tmp_path, PYTHONPATH=str(ROOT))
+    done = warm.run([sys.executable, "-m", "fcos_d2.cli", "--version"], cwd=tmp_path, env=environment())
     assert done.returncode == 0 and done.stdout.startswith("fcos_d2 ")
 
 
