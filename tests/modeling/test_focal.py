@@ -267,8 +267,10 @@ def test_the_triton_kernel_in_its_interpreter() -> None:
     assert run.stdout.strip() == "equal", run.stderr
 
 
-@pytest.mark.parametrize("capability", [80, 90])
-@pytest.mark.parametrize("dtype", ["fp32", "fp16", "bf16"])
+@pytest.mark.parametrize(("dtype", "capability"), [
+    ("fp32", 80), ("fp16", 80), ("bf16", 90),
+    *(pytest.param(*case, marks=pytest.mark.slow) for case in (("bf16", 80), ("fp32", 90), ("fp16", 90))),
+])  # fmt: skip
 def test_the_triton_kernel_compiles_for_gpus(
     capability: int, dtype: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
