@@ -178,9 +178,11 @@ class Steps(Backbone):
 
 
 def thin(recipe: str, num_classes: int = 3) -> torch.nn.Module:
-    """A detector of a recipe with one convolution in the place of several equal ones."""
+    """A detector of a recipe with one convolution, or one searched cell, in the place of several equal ones."""
     node = compose(recipe, "R_18_slim_FPN", "1x").model
     node.num_classes = num_classes
+    if RECIPES[recipe].head_name == "FADHead":
+        node.dense.head.num_cells = 1
     if RECIPES[recipe].head_name == "FCOSHead":
         for key, usual in (("num_class_convs", 4), ("num_box_convs", 4), ("num_shared_convs", 0)):
             node.dense.head[key] = min(node.dense.head.get(key, usual), 1)

@@ -10,14 +10,17 @@ import numpy as np
 import pytest
 import torch
 from detectron2.config import instantiate
+from untrained import FEW, SMALL, untrained
 
 from fcos_d2 import Predictor, runtime
 from fcos_d2.config import load_config
+from fcos_d2.config.stored import dump_config
 from fcos_d2.engines import open_engine
 from fcos_d2.engines.peers import detectron2_r50, torchvision_r50
 from fcos_d2.errors import FcosError
 from fcos_d2.evaluation import speed
 from fcos_d2.predict.arrays import as_arrays
+from fcos_d2.weights.write import save
 
 
 @pytest.fixture(autouse=True)
@@ -42,9 +45,12 @@ def test_a_predictor_finds_the_same_in_onnxruntime(weights: Path) -> None:
             assert apart.kept_equal and apart.box_px < 1e-3 and apart.score < 1e-5
 
 
-def test_a_predictor_of_an_exported_file_is_one_of_its_model(weights: Path, tmp_path: Path) -> None:
+def test_a_predictor_of_an_exported_file_is_one_of_its_model(tmp_path: Path) -> None:
     from fcos_d2.engines.inside import exported_bytes
 
+    made, weights = untrained(SMALL, *FEW), tmp_path / "few.pth"
+    content = {"model": made.model.state_dict(), "class_names": made.class_names, "config": dump_config(made.cfg)}
+    save(weights, content)
     by_torch = Predictor(weights, score_threshold=0.2, device="cpu")
     data, said = exported_bytes(by_torch, str(weights), None)
     path = tmp_path / "model.onnx"

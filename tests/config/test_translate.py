@@ -41,10 +41,10 @@ def weights(cfg):
 
 
 def test_twins_train_the_same_weights(small, yaml):
-    """Bit by bit after 20 steps: the LazyConfig, its YAML twin, and the translation of that."""
-    steps = ["SOLVER.MAX_ITER=20", "SOLVER.STEPS=(14,)", "SOLVER.WARMUP_ITERS=5"]
-    same = ["lr_multiplier.scheduler.values=[1.0,0.1]", "lr_multiplier.scheduler.milestones=[14,20]"]
-    lazy = weights(small("lazy", "train.max_iter=20", "train.eval_period=0", "lr_multiplier.warmup_length=0.25", *same))
+    """Bit by bit after 12 steps: the LazyConfig, its YAML twin, and the translation of that."""
+    steps = ["SOLVER.MAX_ITER=12", "SOLVER.STEPS=(8,)", "SOLVER.WARMUP_ITERS=3"]
+    same = ["lr_multiplier.scheduler.values=[1.0,0.1]", "lr_multiplier.scheduler.milestones=[8,12]"]
+    lazy = weights(small("lazy", "train.max_iter=12", "train.eval_period=0", "lr_multiplier.warmup_length=0.25", *same))
     given = yaml("yacs", *steps)
     twins = [weights(given), weights(lazy_of_yacs(yaml("translated", *steps)))]
     start = LazyTrainer(given, console=False).model.state_dict()

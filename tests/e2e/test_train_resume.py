@@ -94,6 +94,9 @@ def test_accumulated_clipped_bfloat16_adam(config, tmp_path):
     options = [
         "train.seed=1",
         "dataloader.train.num_workers=0",
+        "train.eval_period=0",
+        "model.dense.head.num_class_convs=1",
+        "model.dense.head.num_box_convs=1",
         "train.grad_accumulation=2",
         "train.clip_grad=1.0",
         "train.amp.enabled=true",

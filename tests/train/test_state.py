@@ -189,13 +189,13 @@ def scores_of(trainer, values):
     trainer.evaluate = evaluate
 
 
-@pytest.mark.parametrize("at", [2, 5])
+@pytest.mark.parametrize("at", [1, 3])
 def test_an_evaluation_that_fails_loses_nothing(small, at):
     """The weights are on disk; who resumes evaluates first, so that best and patience are exact."""
-    values = {2: 3.0, 5: 2.0, 8: 1.0, 11: 4.0}
+    values = {1: 3.0, 3: 2.0, 5: 1.0, 7: 4.0}
     options = (
-        "train.eval_period=3",
-        "train.max_iter=12",
+        "train.eval_period=2",
+        "train.max_iter=8",
         "train.checkpointer.period=100",
         "train.early_stop.patience=2",
     )
@@ -215,10 +215,10 @@ def test_an_evaluation_that_fails_loses_nothing(small, at):
     again.train()
     states = [load(Path(t.output_dir) / "model_final.pth")["trainer"] for t in (whole, again)]
     assert states[0]["hooks"]["EvaluationHook"] == states[1]["hooks"]["EvaluationHook"]
-    assert states[0]["hooks"]["EvaluationHook"] == {"best": 3.0, "best_iteration": 2, "since_best": 2, "pending": False}
+    assert states[0]["hooks"]["EvaluationHook"] == {"best": 3.0, "best_iteration": 1, "since_best": 2, "pending": False}
     assert states[0]["stopped"] == states[1]["stopped"] != ""
     best = [load(Path(t.output_dir) / "model_best.pth") for t in (whole, again)]
-    assert best[0]["iteration"] == best[1]["iteration"] == 2 and differing(best[0]["model"], best[1]["model"]) == []
+    assert best[0]["iteration"] == best[1]["iteration"] == 1 and differing(best[0]["model"], best[1]["model"]) == []
     assert differing(whole.model.state_dict(), again.model.state_dict()) == []
 
 

@@ -23,6 +23,7 @@ from fcos_d2.modeling.rewrite.fold import FoldedConv2d, folded
 from fcos_d2.modeling.rewrite.fuse import FusedConv2d
 from fcos_d2.modeling.rewrite.precision import Guarded
 from fcos_d2.modeling.rewrite.recompute import Recomputed
+from fcos_d2.modeling.unfilled import unfilled
 
 SIZE = (96, 128)
 # Every kind of network and of head.
@@ -41,8 +42,11 @@ NETWORKS = [
 
 def model_of(recipe: str, backbone: str) -> FCOS:
     """Random weights, and norms whose statistics are not the ones they start with."""
-    with torch.device("meta"):
-        model = instantiate(compose(recipe, backbone, "1x").model)
+    node = compose(recipe, backbone, "1x").model
+    if recipe == "fad":
+        node.dense.head.num_cells = 1
+    with unfilled():
+        model = instantiate(node)
     model = rewrite(model.to_empty(device="cpu"), sync_bn=False).eval()
     with torch.no_grad():
         for name, value in (*model.named_parameters(), *model.named_buffers()):
