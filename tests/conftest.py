@@ -43,7 +43,8 @@ THREADS = int(os.environ.get("OMP_NUM_THREADS") or 2)
 torch.set_num_threads(THREADS)
 
 
-def pytest_collection_finish() -> None:
+@pytest.hookimpl(tryfirst=True)  # also in the process that hands tests to others, which collects none
+def pytest_runtestloop() -> None:
     """Modules and tests stay until the end: from here on the garbage collector need not walk through them each time."""
     gc.freeze()
     gc.enable()
