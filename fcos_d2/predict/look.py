@@ -24,7 +24,7 @@ if TYPE_CHECKING:  # an exported detector (`fcos_d2.engines`) looks without PyTo
 __all__ = ["InTiles", "Look", "Pixels", "Whole", "tags"]
 
 _DRAWN = 4096  # pixels of the longer side of a picture of an image that was looked at in tiles
-_LEAST_DRAWN, _BYTES_OF_DRAWING = 1024, 18  # the same at least; bytes of each pixel in all copies of the picture
+_LEAST_DRAWN, _BYTES_OF_DRAWING = 1024, 21  # the same at least; bytes of each pixel in all copies and as a file
 _ROOMY, _LABELLED, _THINNEST = 50, 400, 0.15  # objects of usual strokes, and with labels; share of usual strokes
 
 
