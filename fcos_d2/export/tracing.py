@@ -104,30 +104,31 @@ def _onnx(graph: Any, shapes: Shapes) -> Any:
     import onnx
     import onnxslim
 
-    program = _exported(graph.to(memory_format=torch.contiguous_format), shapes)
+    graph = graph.to(memory_format=torch.contiguous_format)
     with torch.no_grad(), _quietly():
-        slim = onnxslim.slim(_simpler(_translated(program, shapes, list(graph.output_names))), no_shape_infer=True)
+        slim = onnxslim.slim(_simpler(_translated(graph, shapes)), no_shape_infer=True)
     del slim.metadata_props[:]
     onnx.checker.check_model(slim, full_check=True)
     return slim
 
 
-def _translated(program: Any, shapes: Shapes, outputs: list[str]) -> Any:
-    """What PyTorch's exporter makes of a program: with all operators as they are, else after its decompositions."""
+def _translated(graph: Any, shapes: Shapes) -> Any:
+    """What PyTorch's exporter makes of a graph: with all operators as they are, else after its decompositions."""
 
-    def translated() -> Any:
+    def translated(program: Any) -> Any:
         return torch.onnx.export(
             program, (), dynamo=True, custom_translation_table=onnx_translations(), optimize=False, verbose=False,
-            input_names=shapes.names, output_names=outputs,
+            input_names=shapes.names, output_names=list(graph.output_names),
         )  # fmt: skip
 
-    if functional(program):
-        program.run_decompositions = lambda *args: program
-        try:
-            return translated()
-        except Exception:  # an operator has no translation; torch.onnx.export raises anything
-            del program.run_decompositions
-    return translated()
+    program = _exported(graph, shapes)
+    if not functional(program):
+        return translated(program)
+    program.run_decompositions = lambda *args: program
+    try:
+        return translated(program)
+    except Exception:  # an operator has no translation; torch.onnx.export raises anything, and has changed the program
+        return translated(_exported(graph, shapes))
 
 
 def _simpler(made: Any) -> Any:
