@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -35,8 +35,23 @@ def onnx_translations() -> dict[Any, Callable[..., Any]]:
         found = found if weight is None else op.Mul(found, op.Unsqueeze(weight, axes))
         return found if bias is None else op.Add(found, op.Unsqueeze(bias, axes))
 
+    def standardized(
+        x: Any, weight: Any, bias: Any, mean: Any, var: Any, training: bool, momentum: float, eps: float,
+        cudnn_enabled: bool = True,
+    ) -> Any:  # fmt: skip
+        ones, zeros = (op.Expand(op.Constant(value_floats=[value]), op.Shape(mean)) for value in (1.0, 0.0))
+        return op.BatchNormalization(
+            x, ones if weight is None else weight, zeros if bias is None else bias, mean, var, epsilon=eps
+        )
+
+    def pooled(x: Any, output_size: Sequence[int]) -> Any:
+        if list(output_size) != [1, 1]:
+            raise NotImplementedError("only the mean of a whole map is one operator of ONNX")
+        return op.GlobalAveragePool(x)
+
     aten = torch.ops.aten
     return {
         torch.ops.fcos_d2.nms_by_class.default: suppressed, aten.to.dtype: converted,
-        aten.group_norm.default: normalized,
+        aten.group_norm.default: normalized, aten.batch_norm.default: standardized,
+        aten.adaptive_avg_pool2d.default: pooled,
     }  # fmt: skip

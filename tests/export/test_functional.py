@@ -7,7 +7,7 @@ import onnxruntime
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import batch_norm, conv2d
+from torch.nn.functional import adaptive_avg_pool2d, batch_norm, conv2d, softshrink
 
 from fcos_d2.export.functional import functional
 from fcos_d2.export.shapes import Shapes
@@ -35,8 +35,17 @@ class Untranslated(Network):
     """Operators that ONNX has when they are decomposed."""
 
     def made(self, images: Tensor) -> Tensor:
-        found = batch_norm(images, torch.full((3,), 100.0), torch.full((3,), 400.0))
-        return conv2d(found, torch.ones(4, 3, 1, 1)).relu_()
+        return conv2d(softshrink(images / 100), torch.ones(4, 3, 1, 1)).relu_()
+
+
+class Norms(Network):
+    """Batch norm of given statistics, with and without weights, and the mean of a map."""
+
+    def made(self, images: Tensor) -> Tensor:
+        mean, var = torch.tensor([90.0, 100.0, 110.0]), torch.full((3,), 400.0)
+        plain = batch_norm(images, mean, var)
+        scaled = batch_norm(images, mean, var, torch.tensor([0.5, 1.0, 2.0]), torch.tensor([0.0, 1.0, -1.0]), eps=1e-3)
+        return (plain * scaled + adaptive_avg_pool2d(images, 1)).relu_()
 
 
 class ReadLater(Network):
@@ -62,7 +71,14 @@ class ThroughView(Network):
 
 @pytest.mark.parametrize(
     ("kind", "whole"),
-    [(OnlyUser, True), (Untranslated, True), (ReadLater, True), (ReadBefore, False), (ThroughView, False)],
+    [
+        (OnlyUser, True),
+        (Untranslated, True),
+        (Norms, True),
+        (ReadLater, True),
+        (ReadBefore, False),
+        (ThroughView, False),
+    ],
 )
 def test_nobody_notices(kind: type[Network], whole: bool) -> None:
     """And the ONNX file is right either way."""
