@@ -29,10 +29,18 @@ def quiet(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(logging.getLogger("torch.__trace"), "propagate", False)
 
 
+@pytest.fixture
+def few(tmp_path: Path) -> Path:
+    """A checkpoint of a detector with two levels that finds many boxes with an area."""
+    made, path = untrained(SMALL, *FEW), tmp_path / "few.pth"
+    save(path, {"model": made.model.state_dict(), "class_names": made.class_names, "config": dump_config(made.cfg)})
+    return path
+
+
 @pytest.mark.slow
-def test_a_predictor_finds_the_same_in_onnxruntime(weights: Path) -> None:
-    by_onnx = Predictor(weights, engine="onnx", score_threshold=0.2)
-    by_torch = Predictor(weights, score_threshold=0.2, device="cpu")
+def test_a_predictor_finds_the_same_in_onnxruntime(few: Path) -> None:
+    by_onnx = Predictor(few, engine="onnx", score_threshold=0.2)
+    by_torch = Predictor(few, score_threshold=0.2, device="cpu")
     pictures = [runtime.generated_picture(i, *size) for i, size in enumerate([(60, 90), (64, 64), (60, 90)])]
     assert by_onnx.thresholds == by_torch.thresholds and by_onnx.device.type == "cpu"
     for resize in (True, False):
@@ -45,14 +53,11 @@ def test_a_predictor_finds_the_same_in_onnxruntime(weights: Path) -> None:
             assert apart.kept_equal and apart.box_px < 1e-3 and apart.score < 1e-5
 
 
-def test_a_predictor_of_an_exported_file_is_one_of_its_model(tmp_path: Path) -> None:
+def test_a_predictor_of_an_exported_file_is_one_of_its_model(few: Path, tmp_path: Path) -> None:
     from fcos_d2.engines.inside import exported_bytes
 
-    made, weights = untrained(SMALL, *FEW), tmp_path / "few.pth"
-    content = {"model": made.model.state_dict(), "class_names": made.class_names, "config": dump_config(made.cfg)}
-    save(weights, content)
-    by_torch = Predictor(weights, score_threshold=0.2, device="cpu")
-    data, said = exported_bytes(by_torch, str(weights), None)
+    by_torch = Predictor(few, score_threshold=0.2, device="cpu")
+    data, said = exported_bytes(by_torch, str(few), None)
     path = tmp_path / "model.onnx"
     path.write_bytes(runtime.seal(data, {**said, "thresholds": list(by_torch.least)}))
     by_file = Predictor(path)
@@ -70,7 +75,7 @@ def test_a_predictor_of_an_exported_file_is_one_of_its_model(tmp_path: Path) -> 
     ):
         with pytest.raises(FcosError, match=f"is an exported file, with which {sentence} does not go"):
             Predictor(path, **options)
-    assert open_engine(weights, "torch", threshold=0.2).detect([picture])[0].scores == pytest.approx(
+    assert open_engine(few, "torch", threshold=0.2).detect([picture])[0].scores == pytest.approx(
         known.scores, abs=1e-5
     )
 
