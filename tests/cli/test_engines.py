@@ -75,9 +75,7 @@ def test_a_predictor_of_an_exported_file_is_one_of_its_model(few: Path, tmp_path
     ):
         with pytest.raises(FcosError, match=f"is an exported file, with which {sentence} does not go"):
             Predictor(path, **options)
-    assert open_engine(few, "torch", threshold=0.2).detect([picture])[0].scores == pytest.approx(
-        known.scores, abs=1e-5
-    )
+    assert open_engine(few, "torch", threshold=0.2).detect([picture])[0].scores == pytest.approx(known.scores, abs=1e-5)
 
 
 @pytest.mark.slow
