@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ import numpy as np
 from .errors import FcosError
 from .libraries import require_library
 from .paths import require_checkpoint
-from .runtime import KEY, RuntimeFault, checked_metadata
+from .runtime import KEY, RuntimeFault, parsed_metadata
 
 __all__ = ["OpenVinoSession", "core"]
 
@@ -85,13 +84,7 @@ class OpenVinoSession:
         Raises:
             RuntimeFault: it says nothing that can be used.
         """
-        if self._said is None:
-            raise RuntimeFault(f"{name} does not say how to use it: it is no file of `fcos export`.")
-        try:
-            said = json.loads(self._said)
-        except (ValueError, RecursionError) as error:
-            raise RuntimeFault(f"The metadata of {name} are damaged: export it again.") from error
-        return checked_metadata(said, name)
+        return parsed_metadata([] if self._said is None else [self._said.encode()], name)
 
     def __call__(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Named outputs of named inputs."""

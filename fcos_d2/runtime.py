@@ -31,9 +31,9 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 __all__ = [
-    "Detections", "Detector", "Difference", "OnnxSession", "RuntimeFault", "calibrated", "checked_metadata", "compared",
-    "decode", "described", "digest_of", "generated_picture", "graph_sha256", "main", "read_metadata", "read_picture",
-    "seal", "temperature_of", "verdict", "verified", "verify", "written",
+    "Detections", "Detector", "Difference", "OnnxSession", "RuntimeFault", "calibrated", "compared",
+    "decode", "described", "digest_of", "generated_picture", "graph_sha256", "main", "parsed_metadata", "read_metadata",
+    "read_picture", "seal", "temperature_of", "verdict", "verified", "verify", "written",
 ]  # fmt: skip
 
 FORMAT = 1  # of the metadata
@@ -180,14 +180,26 @@ def read_metadata(path: str | Path) -> dict[str, Any]:
 def _metadata_in(data: bytes | memoryview, name: str) -> tuple[dict[str, Any], bytes]:
     """The metadata, and as they are written."""
     ours, _ = _parts(data, name)
-    if not ours:
+    return parsed_metadata(ours, name), ours[0]
+
+
+def parsed_metadata(texts: Sequence[bytes], name: str) -> dict[str, Any]:
+    """The metadata of a file, which has them in one place.
+
+    Args:
+        texts: what stands in such places.
+        name: of the file.
+    Raises:
+        RuntimeFault: there is none, or it cannot be used.
+    """
+    if not texts:
         raise RuntimeFault(f"{name} does not say how to use it: it is no file of `fcos export`.")
     try:
-        (text,) = ours
+        (text,) = texts
         said = json.loads(text.decode("utf-8"), parse_constant=_no_number)
     except (ValueError, RecursionError) as error:
         raise RuntimeFault(f"The metadata of {name} are damaged: export it again.") from error
-    return checked_metadata(said, name), text
+    return _checked(said, name)
 
 
 def _no_number(text: str) -> None:
@@ -200,7 +212,7 @@ _NEEDED: dict[str, type | tuple[type, ...]] = {
 }  # fmt: skip
 
 
-def checked_metadata(metadata: Any, name: str) -> dict[str, Any]:
+def _checked(metadata: Any, name: str) -> dict[str, Any]:
     """The metadata, if they have what a detector needs.
 
     Raises:

@@ -6,14 +6,13 @@ As in an ONNX file, it covers the metadata, and by one hash all else: the graph 
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 from xml.sax.saxutils import escape, unescape
 
-from .runtime import KEY, RuntimeFault, checked_metadata, digest_of, verified, written
+from .runtime import KEY, RuntimeFault, digest_of, parsed_metadata, verified, written
 
 __all__ = ["EMPTY", "sealed", "verify_xml"]
 
@@ -42,19 +41,13 @@ def verify_xml(path: Path, pictures: Path | None = None, threads: int | None = N
 
     path = path.expanduser()
     xml, weights = _bytes_of(path), _bytes_of(path.with_suffix(".bin"))
-    found = _PLACE.findall(xml)
-    if len(found) != 1:
-        raise RuntimeFault(f"{path} does not say how to use it: it is no file of `fcos export`.")
-    try:
-        text = unescape(found[0].decode(), {name: sign for sign, name in _QUOTE.items()})
-        said = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise RuntimeFault(f"The metadata of {path} are damaged: export it again.") from error
-    metadata = checked_metadata(said, str(path))
+    quotes = {name: sign for sign, name in _QUOTE.items()}
+    texts = [unescape(text.decode("latin-1"), quotes).encode("latin-1") for text in _PLACE.findall(xml)]
+    metadata = parsed_metadata(texts if len(texts) == 1 else [], str(path))
     if "digest" not in metadata:
         raise RuntimeFault(f"{path} has no digest: export it again.")
     graph = _graph_sha256(_with(xml, EMPTY.encode()), weights)
-    same = metadata["digest"] == digest_of(metadata, graph) and text.encode() == written(metadata)
+    same = metadata["digest"] == digest_of(metadata, graph) and texts[0] == written(metadata)
     return verified(path, metadata, same, lambda: OpenVinoSession(path, threads), pictures)
 
 

@@ -101,7 +101,7 @@ def detected(
                 job.run(sources)
         except Interrupted as error:
             code = error.code
-        done = sum(1 for _ in journal)
+        done = sum(1 for _ in journal) if code else 0
         kept = None if journal.is_empty else journal.path
         results = Results(journal, classes, thresholds.single(least), name)
         new = bool(job.finished) or not wanted.resume

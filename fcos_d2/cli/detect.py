@@ -254,7 +254,8 @@ def _detected(
                 job.run(sources)
         except Interrupted as error:
             code = error.code
-        done = sum("frame" not in row and row.get("complete", True) for row in journal) + len(job.failed)
+        whole = (row for row in journal if "frame" not in row and row.get("complete", True))
+        done = sum(1 for _ in whole) + len(job.failed) if code else 0
         kept = journal.path if wanted.needs_files(sources) and not journal.is_empty else None
         results = Results(journal, class_names, threshold, name)
         new = bool(job.seen) or not wanted.resume
