@@ -21,7 +21,7 @@ _SCALES = (0.8, 0.9, 1.0)  # of the input size, of which training draws one wher
 _FINER = {"res3": "res2", "stage3": "stage2", "level3": "level2"}
 # Pyramids that can have a level p2, and what makes them with it, where that is another function.
 _HR = "fcos_d2.modeling.backbone.hrnet.hrfpn"
-_PYRAMIDS = {"fcos_d2.modeling.backbone.fpn.fpn": "", _HR: f"{_HR}_6l"}
+_PYRAMIDS = {"fcos_d2.modeling.backbone.pyramid.fpn": "", _HR: f"{_HR}_6l"}
 
 
 @dataclass(frozen=True)

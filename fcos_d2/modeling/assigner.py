@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import groupby, pairwise
+from itertools import pairwise
 from typing import Protocol
 
 import torch
@@ -195,8 +195,13 @@ def _group_windows(
     assigner: PointAssigner, levels: tuple[Level, ...], device: torch.device, dtype: torch.dtype
 ) -> list[_Windows]:
     """The constants of all levels; neighbouring levels whose windows have one size form a group."""
-    groups = groupby(enumerate(levels), key=lambda pair: assigner._window(*pair))
-    return [_windows_of(assigner, list(group), size, device, dtype) for size, group in groups]
+    groups: list[tuple[tuple[int, int], list[tuple[int, Level]]]] = []
+    for pair in enumerate(levels):
+        size = assigner._window(*pair)
+        if not groups or groups[-1][0] != size:
+            groups.append((size, []))
+        groups[-1][1].append(pair)
+    return [_windows_of(assigner, group, size, device, dtype) for size, group in groups]
 
 
 def _windows_of(

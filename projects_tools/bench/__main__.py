@@ -7,7 +7,9 @@ import sys
 from pathlib import Path
 
 import click
+import torch
 
+from fcos_d2.devices import find_device
 from fcos_d2.errors import FcosError
 from fcos_d2.files import require_writable
 from projects_tools.bench import report as reports
@@ -18,7 +20,7 @@ from projects_tools.bench.peers import SUITES
 @click.command("python -m projects_tools.bench", context_settings={"help_option_names": ["-h", "--help"]})
 @click.option(
     "--suite", "suites", multiple=True, type=click.Choice([*SUITES, "sync"]),
-    help="What to measure, repeatable; by default all but sync, which counts where the host would wait for a GPU.",
+    help="What to measure, repeatable; by default all but sync, which counts where the host waits for a GPU.",
 )  # fmt: skip
 @click.option(
     "--peer", "peers", multiple=True, metavar="NAME[=MODULE:CLASS]",
@@ -51,7 +53,7 @@ def command(
     of yours is a class with the methods that projects_tools/bench/peers.py describes.
     """
     if "sync" in suites:
-        click.echo(sync.table(sync.counted()))
+        click.echo(_sync(find_device(device, "--device")))
         suites = tuple(suite for suite in suites if suite != "sync")
         if not suites:
             return
@@ -67,6 +69,15 @@ def command(
     if chart is not None:
         reports.draw_chart(chart, found)
     click.echo(reports.markdown(found))
+
+
+def _sync(device: torch.device) -> str:
+    """Where the host waits: without a GPU what it would, on one what it does."""
+    if device.type == "cpu":
+        return sync.table(sync.counted())
+    found, seen = sync.counted_on(device)
+    lines = [f"- {work}: {count} in the profiler" for work, count in seen.items()]
+    return "\n".join([sync.table(found), "", *lines])
 
 
 def _tell(done: int, total: int, note: str) -> None:

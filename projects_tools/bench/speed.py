@@ -19,9 +19,10 @@ from typing import Any
 import torch
 
 from fcos_d2.errors import FcosError
+from fcos_d2.evaluation import speed as evaluation_speed
 from projects_tools.bench import workload
 from projects_tools.bench.agreement import Agreement, compare
-from projects_tools.bench.peers import SUITES, Ours, get_peer
+from projects_tools.bench.peers import SUITES, Job, Ours, get_peer
 from projects_tools.bench.timing import Times, alternate, copy_bandwidth, peak_memory
 from projects_tools.bench.workload import Setting
 
@@ -352,9 +353,11 @@ def _row(case: Case, name: str, threads: int, budget: float, bandwidth: float, w
     agreement = compare(setting, *answers)
     del answers
     ours, theirs = alternate(jobs, budget)
-    del jobs
     memory: list[int | None] = [None, None]
-    if case.memory and with_memory:
+    if case.memory and with_memory and setting.device != "cpu":
+        memory = [_allocated(job, torch.device(setting.device)) for job in jobs]
+    del jobs
+    if case.memory and with_memory and setting.device == "cpu":
         memory = [
             peak_memory(f"fcos_d2:{peer.recipe}", setting, threads),
             peak_memory(name, their_setting, threads),
@@ -362,6 +365,12 @@ def _row(case: Case, name: str, threads: int, budget: float, bandwidth: float, w
     num_bytes = least_bytes(setting)
     floor = None if num_bytes is None else num_bytes / bandwidth
     return Row(case, peer.name, ours, theirs, agreement, *memory, floor)
+
+
+def _allocated(job: Job, device: torch.device) -> int | None:
+    """Bytes of PyTorch's allocator that one more run needs above the inputs."""
+    job.before()
+    return evaluation_speed.peak_memory(job.run, device)
 
 
 def least_bytes(setting: Setting) -> int | None:

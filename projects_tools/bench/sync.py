@@ -1,19 +1,26 @@
-"""Where the host waits for a GPU: counted without one, see `claimed_cuda.py`, and why.
+"""Where the host waits for a GPU, and why: counted without one, see `claimed_cuda.py`, or on one.
 
 python -m projects_tools.bench --suite sync
+python -m projects_tools.bench --suite sync --device cuda
 """
 
 from __future__ import annotations
 
+import sys
+import warnings
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
 from detectron2.config import instantiate
 from detectron2.structures import Boxes, Instances
+from torch.profiler import ProfilerActivity, profile, record_function
 
+import fcos_d2
 from fcos_d2.config.compose import compose
 from fcos_d2.config.train_options import TrainOptions
 from fcos_d2.modeling.rewrite import prepare_training
@@ -21,7 +28,7 @@ from fcos_d2.train.step import Step
 from projects_tools.bench.claimed_cuda import CUDA, ClaimedCuda, Wait
 from projects_tools.bench.workload import Setting, image, truths
 
-__all__ = ["Counted", "counted", "table"]
+__all__ = ["Counted", "counted", "counted_on", "table"]
 
 _REASONS = {
     ("train/step.py", "read"): "losses and norm of the gradient: what is not finite shall reach no weight; also logged",
@@ -54,9 +61,12 @@ class Counted:
         return _REASONS.get((self.wait.file, self.wait.function), "")
 
 
-def counted() -> list[Counted]:
-    """All waits of a training step and of detection, of the second time with images of a size."""
-    works = {
+# Takes the function that sends a module to a device, and the device; returns one round of the work.
+Work = Callable[[Callable[[Any], Any], torch.device], Callable[[], object]]
+
+
+def _works() -> dict[str, Work]:
+    return {
         "training step": _training(),
         "training step, fp16, two parts": _training(amp={"enabled": True, "dtype": "fp16"}, grad_accumulation=2),
         "detection, 1 image, recipe torchvision": _detection("torchvision", 1),
@@ -64,7 +74,86 @@ def counted() -> list[Counted]:
         "detection, 1 image, recipe improved": _detection("improved", 1),
         "detection, 4 images, recipe detectron2": _detection("detectron2", 4),
     }
-    return [Counted(work, wait, times) for work, waits in works.items() for wait, times in Counter(waits).items()]
+
+
+def counted() -> list[Counted]:
+    """All waits of a training step and of detection, of the second time with images of a size."""
+    found = []
+    for name, work in _works().items():
+        with ClaimedCuda() as device:
+            run = work(device.take, CUDA)
+            for _ in range(2):
+                before = len(device.waits)
+                run()
+        found += [Counted(name, wait, times) for wait, times in Counter(device.waits[before:]).items()]
+    return found
+
+
+def counted_on(device: torch.device) -> tuple[list[Counted], dict[str, int]]:
+    """The same on a GPU, of the third time with images of a size.
+
+    Args:
+        device: a CUDA device that is there.
+    Returns:
+        What PyTorch warns of (`torch.cuda.set_sync_debug_mode`), with the place that it comes from, and for each work
+        how often the profiler sees the host wait for the device, whoever asked for it.
+    """
+    found, seen = [], {}
+    for name, work in _works().items():
+        run = work(lambda module: module.to(device), device)
+        for _ in range(2):
+            run()
+        with _warned() as waits:
+            run()
+        found += [Counted(name, wait, times) for wait, times in Counter(waits).items()]
+        seen[name] = _profiled(run)
+    return found, seen
+
+
+@contextmanager
+def _warned() -> Iterator[list[Wait]]:
+    """Within it the list gets a wait for each warning of PyTorch that the host waits."""
+    waits: list[Wait] = []
+
+    def note(message: Warning | str, *where: Any, **more: Any) -> None:
+        if "synchroniz" in str(message):
+            waits.append(_asker(sys._getframe(1)))
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        warnings.showwarning = note
+        torch.cuda.set_sync_debug_mode("warn")
+        try:
+            yield waits
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+
+
+def _asker(frame: Any) -> Wait:
+    """The innermost function of this package that is being run; empty for the caller's own."""
+    package = Path(fcos_d2.__file__).parent
+    while frame is not None:
+        file = Path(frame.f_code.co_filename)
+        if file.is_relative_to(package):
+            return Wait(file.relative_to(package).as_posix(), frame.f_code.co_name, "")
+        frame = frame.f_back
+    return Wait("", "", "")
+
+
+def _profiled(run: Callable[[], object]) -> int:
+    """How often a run waits for the device, as the profiler sees it in CUDA's runtime."""
+    torch.cuda.synchronize()
+    with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as seen:
+        with record_function("a run"):
+            run()
+        torch.cuda.synchronize()
+    events = seen.events()
+    span = next(event.time_range for event in events if event.name == "a run")
+    return sum(
+        event.name in ("cudaStreamSynchronize", "cudaDeviceSynchronize", "cudaEventSynchronize", "cudaMemcpy")
+        and span.start <= event.time_range.start <= span.end
+        for event in events
+    )
 
 
 def _model(recipe: str) -> Any:
@@ -83,29 +172,32 @@ def _inputs(batch: int) -> list[dict[str, Any]]:
     return found
 
 
-def _training(**options: Any) -> list[Wait]:
+def _training(**options: Any) -> Work:
     chosen = TrainOptions.of(options)
-    with ClaimedCuda() as device:
-        model: Any = prepare_training(device.take(_model("improved")), device=CUDA, amp=chosen.amp.enabled)
-        step = Step(model, model, torch.optim.SGD(model.parameters(), 1e-3), chosen, CUDA)
-        for _ in range(2):
-            before = len(device.waits)
-            step.gradients(_inputs(2), asked=False).read(step.norm())
+
+    def work(take: Callable[[Any], Any], device: torch.device) -> Callable[[], object]:
+        model: Any = prepare_training(take(_model("improved")), device=device, amp=chosen.amp.enabled)
+        step = Step(model, model, torch.optim.SGD(model.parameters(), 1e-3), chosen, device)
+        inputs = _inputs(2)
+
+        def run() -> None:
+            step.gradients(inputs, asked=False).read(step.norm())
             step.apply(is_finite=True)
-    return device.waits[before:]
+
+        return run
+
+    return work
 
 
-@torch.no_grad()
-def _detection(recipe: str, batch: int) -> list[Wait]:
-    model = _model(recipe).eval()
-    # Without training no score is over the threshold.
-    model.dense.selector = replace(model.dense.selector, score_threshold=1e-5)
-    with ClaimedCuda() as device:
-        device.take(model)
-        for _ in range(2):
-            before = len(device.waits)
-            model(_inputs(batch))
-    return device.waits[before:]
+def _detection(recipe: str, batch: int) -> Work:
+    def work(take: Callable[[Any], Any], device: torch.device) -> Callable[[], object]:
+        model = _model(recipe).eval()
+        # Without training no score is over the threshold.
+        model.dense.selector = replace(model.dense.selector, score_threshold=1e-5)
+        take(model)
+        return torch.no_grad()(lambda: model(_inputs(batch)))
+
+    return work
 
 
 def table(found: Sequence[Counted]) -> str:

@@ -90,17 +90,16 @@ def copy_bandwidth(num_bytes: int = 1 << 28, runs: int = 9, device: str = "cpu")
 
 
 def peak_memory(peer: str, setting: Setting, threads: int) -> int | None:
-    """Bytes that one run of a job needs above its inputs, measured in a process of its own.
+    """Bytes that one run of a job on the CPU needs above its inputs, measured in a process of its own.
 
     Args:
         peer: as for `peers.get_peer`.
         setting: the work.
         threads: of PyTorch.
     Returns:
-        highest memory during the run minus memory before it, of PyTorch's allocator on CUDA, resident memory on the
-        CPU; `None` where the system does not tell.
+        highest resident memory during the run minus that before it; `None` where the system does not tell.
     """
-    if setting.device == "cpu" and not Path("/proc/self/clear_refs").exists():
+    if not Path("/proc/self/clear_refs").exists():
         return None
     request = json.dumps({"peer": peer, "setting": setting.as_dict(), "threads": threads})
     done = subprocess.run(
@@ -122,7 +121,7 @@ def _measure(peer: str, setting: Setting) -> int | None:
     job.before()
     job.run()  # libraries load and caches fill
     job.before()
-    return speed.peak_memory(job.run, torch.device(setting.device))
+    return speed.peak_memory(job.run, torch.device("cpu"))
 
 
 def main() -> None:

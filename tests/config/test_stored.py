@@ -25,8 +25,9 @@ from detectron2.utils.registry import locate
 from omegaconf import OmegaConf
 from yaml import safe_load
 
+import fcos_d2
 from fcos_d2 import zoo
-from fcos_d2.config import plugins
+from fcos_d2.config import plugins, targets
 from fcos_d2.config.load import load_config
 from fcos_d2.config.stored import build, check_complete, dump_config, parse_config
 from fcos_d2.config.train_options import TRAIN_OPTIONS
@@ -352,6 +353,13 @@ def test_files_of_the_first_version_are_read():
 def test_paths_of_written_files_are_known(path):
     row = plugins.find(path)
     assert row is not None and locate(row.path) is row.make
+
+
+@pytest.mark.parametrize("path", sorted({row.path for row in targets._OWN.values()}))
+def test_no_module_has_the_path_of_a_part(path):
+    """From Python 3.12 on Detectron2's `locate` would find the module."""
+    file = Path(fcos_d2.__file__).parents[1].joinpath(*path.split("."))
+    assert not file.with_suffix(".py").exists() and not file.is_dir()
 
 
 def test_a_checkpoint_names_no_files_of_others(tmp_path):

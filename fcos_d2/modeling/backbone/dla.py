@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from ...options import one_of
 from ..norm import freeze, get_norm
 from ..traits import Traits
-from .fpn import fpn_from_config
+from .pyramid import fpn_from_config
 from .network import FeatureBackbone, Network, register_builder, yacs_keys
 
 # Depth of the trees level2 to level5, and channels of level0 to level5.

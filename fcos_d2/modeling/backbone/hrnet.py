@@ -31,7 +31,7 @@ from ...options import as_tuple
 from ..norm import freeze, norm_layer
 from ..rewrite.fold import conv_norm, folding
 from ..traits import Traits
-from .fpn import plain_pyramid
+from .pyramid import plain_pyramid
 from .network import FeatureBackbone, Network, register_builder, yacs_keys
 
 BRANCHES = ("branch0", "branch1", "branch2", "branch3")

@@ -19,7 +19,7 @@ from torchvision.models.mobilenetv2 import InvertedResidual
 from torchvision.ops import Conv2dNormActivation
 
 from ..norm import get_norm
-from .fpn import fpn_from_config
+from .pyramid import fpn_from_config
 from .network import FeatureBackbone, Network, register_builder, yacs_keys
 
 # Expansion, channels, repeats and stride of the first, for each group of blocks.

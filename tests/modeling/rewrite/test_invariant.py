@@ -28,7 +28,7 @@ from fcos_d2.config.yacs import proposal_arguments
 from fcos_d2.modeling import BACKBONES, FCOS
 from fcos_d2.modeling.backbone.dla import Tree
 from fcos_d2.modeling.backbone.hrnet import HRFPN
-from fcos_d2.modeling.backbone.nas_fpn import NASFPN
+from fcos_d2.modeling.backbone.searched_pyramid import NASFPN
 from fcos_d2.modeling.backbone.vovnet import OSABlock
 from fcos_d2.modeling.deform import DeformConv
 from fcos_d2.modeling.rewrite import rewrite

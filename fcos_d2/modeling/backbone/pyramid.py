@@ -15,7 +15,7 @@ from ...options import as_tuple
 from ..norm import norm_layer
 from ..rewrite.fold import folding
 from .network import register_builder
-from .resnet import NETWORK as RESNET
+from .residual import NETWORK as RESNET
 
 FEATURES = ("res3", "res4", "res5")
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from fcos_d2.modeling import BACKBONES
 from fcos_d2.modeling.backbone.mobilenet import MobileNetV2
-from fcos_d2.modeling.backbone.nas_fpn import CELLS, NASFPN, nas_fpn, nas_fpn_nearest
+from fcos_d2.modeling.backbone.searched_pyramid import CELLS, NASFPN, nas_fpn, nas_fpn_nearest
 from fcos_d2.modeling.deform import DeformConv
 from fcos_d2.modeling.unfilled import unfilled
 

@@ -31,10 +31,10 @@ from ..deform import DeformConv
 from ..norm import get_norm
 from ..rewrite.fold import conv_norm
 from ..traits import Traits
-from .fpn import FEATURES, plain_pyramid, top_block
+from .pyramid import FEATURES, plain_pyramid, top_block
 from .mobilenet import NETWORK as MOBILENET
 from .network import FeatureBackbone, register_builder
-from .resnet import NETWORK as RESNET
+from .residual import NETWORK as RESNET
 
 
 class Cell(NamedTuple):

@@ -10,7 +10,7 @@ from torch import nn
 
 from fcos_d2.modeling import BACKBONES, FCOSHead
 from fcos_d2.modeling.backbone import resnet
-from fcos_d2.modeling.backbone.resnet import DeformBottleneck
+from fcos_d2.modeling.backbone.residual import DeformBottleneck
 from fcos_d2.modeling.deform import DeformConv
 from fcos_d2.modeling.unfilled import unfilled
 
