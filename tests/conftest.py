@@ -43,6 +43,12 @@ THREADS = int(os.environ.get("OMP_NUM_THREADS") or 2)
 torch.set_num_threads(THREADS)
 
 
+if os.environ.get("FCOS_D2_DEVICE", "cpu") != "cpu":  # the same numbers each time there, too, and all of their digits
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.backends.cudnn.allow_tf32 = False
+
+
 @pytest.hookimpl(tryfirst=True)  # also in the process that hands tests to others, which collects none
 def pytest_runtestloop() -> None:
     """Modules and tests stay until the end: from here on the garbage collector need not walk through them each time."""

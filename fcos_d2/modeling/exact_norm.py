@@ -52,6 +52,9 @@ def _is_channels_last(x: Tensor) -> bool:
 
 def group_norm(x: Tensor, groups: int, weight: Tensor | None, bias: Tensor | None, eps: float) -> Tensor:
     """`F.group_norm`; (N, C, H, W) that lies in channels_last stays so."""
+    if x.device.type != "cpu" and weight is not None and weight.dtype != x.dtype:  # CUDA's kernel takes one type
+        found = F.group_norm(x.to(weight.dtype), groups, weight, bias, eps)
+        return found if torch.is_autocast_enabled(x.device.type) else found.to(x.dtype)
     copied = torch.jit.is_tracing() and _is_channels_last(x)  # one operator, and exact
     if not copied and not lies_channels_last(x):
         return F.group_norm(x, groups, weight, bias, eps)

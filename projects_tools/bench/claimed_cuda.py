@@ -34,6 +34,8 @@ _ASK = {
 }  # fmt: skip
 _INDEX = {"index", "index_put", "index_put_", "_index_put_impl_"}
 _COPY = {"_to_copy", "copy_"}
+# Whose kernels take tensors of one type only, other than those of the CPU.
+_OF_ONE_TYPE = {"native_group_norm", "native_layer_norm"}
 _PACKAGE = Path(fcos_d2.__file__).parent
 
 
@@ -63,7 +65,7 @@ class ClaimedCuda(TorchDispatchMode):
         kind: class of the tensors on the device.
 
     Raises:
-        RuntimeError: tensors of both devices meet in one operation.
+        RuntimeError: tensors of both devices meet in one operation, or of two types where the device takes one.
     """
 
     def __init__(self) -> None:
@@ -144,6 +146,8 @@ class ClaimedCuda(TorchDispatchMode):
             self._note(name)
         elif name in _INDEX and any(x is not None and x.dtype in (torch.bool, torch.uint8) for x in args[1]):
             self._note("mask")
+        if name in _OF_ONE_TYPE and len({x.dtype for x in tensors}) > 1:
+            raise RuntimeError(f"{func} is given tensors of {', '.join(sorted({str(x.dtype) for x in tensors}))}")
         if any(x.dim() > 0 for x in strangers):
             raise RuntimeError(f"{func} is given tensors of cuda:0 and of the CPU, of shapes {[*map(_shape, tensors)]}")
         return self.compute(func, args, kwargs, to_host=False)

@@ -16,7 +16,7 @@ from fcos_d2.modeling.meta_arch import as_instances, as_reported
 from fcos_d2.modeling.nms import grouped_nms
 from fcos_d2.structures import Detections, Predictions
 from projects_tools.bench.claimed_cuda import CUDA, ClaimedCuda
-from projects_tools.bench.sync import Counted, counted, table
+from projects_tools.bench.sync import Counted, counted, counted_on, table
 
 pytestmark = pytest.mark.skipif(not torch.backends.cuda.is_built(), reason="asks PyTorch for a build with CUDA")
 
@@ -110,6 +110,36 @@ def test_a_detector(recipe: str, options: dict[str, Any], batch: int) -> None:
     waits = Counter(wait.operator for wait in device.waits)
     assert waits["nms"] == batch and waits.total() <= 2 * batch + 1
     assert {wait.file for wait in device.waits} <= {"modeling/nms.py", "modeling/reserved.py", "modeling/meta_arch.py"}
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+def test_an_optimized_detector(precision: str) -> None:
+    """In the types of numbers that kernels of CUDA take."""
+    inputs = [image_inputs((64, 96), height=100, width=120)]
+    with ClaimedCuda() as device, torch.no_grad():
+        (found,) = device.take(generous("improved")).optimize(precision)(inputs)
+    assert len(found["instances"]) >= 10 and found["instances"].scores.dtype == torch.float32
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+def test_a_gpu_runs_an_optimized_detector(precision: str, gpu: torch.device) -> None:
+    inputs = [image_inputs((64, 96), height=100, width=120)]
+    model = generous("improved")
+    with torch.no_grad():
+        (expected,) = model(inputs)
+        (found,) = model.to(gpu).optimize(precision)(inputs)
+    there = expected["instances"].scores, found["instances"].scores.cpu()
+    assert len(there[0]) == len(there[1]) >= 10
+    assert torch.allclose(*there, atol=1e-4 if precision == "fp32" else 0.02)
+
+
+def test_the_waits_on_a_gpu(gpu: torch.device) -> None:
+    """They are as many as were counted without one."""
+    _, seen = counted_on(gpu)
+    expected: Counter[str] = Counter()
+    for x in counted():
+        expected[x.work] += x.times
+    assert seen == expected
 
 
 def test_boxes_without_area_are_dropped() -> None:

@@ -134,7 +134,8 @@ def test_a_step_on_a_gpu(recipe: str, gpu: torch.device) -> None:
     finally:
         torch.cuda.set_sync_debug_mode("default")
     losses, *_ = report.read(norm)
-    expected, *_ = on_cpu.gradients(inputs, asked=False).read(on_cpu.norm())
+    for _ in range(2):  # losses of some recipes are divided by a moving average
+        expected, *_ = on_cpu.gradients(inputs, asked=False).read(on_cpu.norm())
     assert losses == pytest.approx(expected, rel=1e-3) and norm.isfinite()
 
 

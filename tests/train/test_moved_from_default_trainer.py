@@ -145,7 +145,7 @@ def test_a_subclass_of_default_trainer_moves_by_changing_its_base(cfgs, kind):
     again.resume_or_load(resume=True)
     assert again.start_iter == 4
     state = read(folder / "model_final.pth").tensors
-    assert all(torch.equal(value, state[name]) for name, value in again.model.state_dict().items())
+    assert all(torch.equal(value.cpu(), state[name]) for name, value in again.model.state_dict().items())
 
 
 def test_the_same_class_is_detectron2s(cfgs):

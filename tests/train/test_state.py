@@ -267,7 +267,8 @@ def break_gradient(trainer, image, term):
 
 
 @pytest.mark.parametrize(
-    "options", [[], ["train.clip_grad=1.0"], ["train.amp.enabled=true", "train.grad_accumulation=2"]]
+    "options",
+    [[], ["train.clip_grad=1.0"], ["train.amp.enabled=true", "train.amp.dtype=bf16", "train.grad_accumulation=2"]],
 )
 def test_a_gradient_that_is_not_finite_changes_no_weight(small, options):
     """Every loss is finite; image and term are named. Today the weights become NaN."""

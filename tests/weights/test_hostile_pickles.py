@@ -127,7 +127,8 @@ def test_calls_are_not_made(name: str, container: str, tmp_path: Path) -> None:
     text = refused(path)
 
     first = text.partition("holds the object '")[2].partition("'")[0]
-    assert first in (name, name.replace("pickle", "_pickle"), "builtins.getattr"), text
+    in_c = name.replace("pickle", "_pickle"), f"_{name}"  # of the module that is written in C
+    assert first in (name, *in_c, "builtins.getattr"), text
     assert "nothing was run" in text
     assert not target.exists()
     pickle.loads(pickle.dumps(CALLS[name](str(target))))

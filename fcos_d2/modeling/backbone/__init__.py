@@ -14,14 +14,14 @@ from typing import Any
 from detectron2.modeling import Backbone
 
 from .dla import NETWORK as _DLA
-from .pyramid import fpn
 from .hrnet import NETWORK as _HRNET
 from .hrnet import hrfpn, hrfpn_6l
 from .mobilenet import NETWORK as _MOBILENET
-from .searched_pyramid import nas_fpn, nas_fpn_nearest
 from .network import Network
+from .pyramid import fpn
 from .residual import LAST_BLOCK, resnet
 from .residual import NETWORK as _RESNET
+from .searched_pyramid import nas_fpn, nas_fpn_nearest
 from .vovnet import NETWORK as _VOVNET
 
 __all__ = ["BACKBONES", "BACKBONE_KEYS", "BackboneRow", "fpn", "resnet"]

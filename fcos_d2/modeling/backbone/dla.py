@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from ...options import one_of
 from ..norm import freeze, get_norm
 from ..traits import Traits
-from .pyramid import fpn_from_config
 from .network import FeatureBackbone, Network, register_builder, yacs_keys
+from .pyramid import fpn_from_config
 
 # Depth of the trees level2 to level5, and channels of level0 to level5.
 _BODIES = {"DLA34": ((1, 2, 2, 1), (16, 32, 64, 128, 256, 512))}

@@ -31,8 +31,8 @@ from ...options import as_tuple
 from ..norm import freeze, norm_layer
 from ..rewrite.fold import conv_norm, folding
 from ..traits import Traits
-from .pyramid import plain_pyramid
 from .network import FeatureBackbone, Network, register_builder, yacs_keys
+from .pyramid import plain_pyramid
 
 BRANCHES = ("branch0", "branch1", "branch2", "branch3")
 """Names of HRNet's features, finest first: strides 4, 8, 16, 32."""

@@ -19,8 +19,8 @@ from torchvision.models.mobilenetv2 import InvertedResidual
 from torchvision.ops import Conv2dNormActivation
 
 from ..norm import get_norm
-from .pyramid import fpn_from_config
 from .network import FeatureBackbone, Network, register_builder, yacs_keys
+from .pyramid import fpn_from_config
 
 # Expansion, channels, repeats and stride of the first, for each group of blocks.
 _GROUPS = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))

@@ -31,9 +31,9 @@ from ..deform import DeformConv
 from ..norm import get_norm
 from ..rewrite.fold import conv_norm
 from ..traits import Traits
-from .pyramid import FEATURES, plain_pyramid, top_block
 from .mobilenet import NETWORK as MOBILENET
 from .network import FeatureBackbone, register_builder
+from .pyramid import FEATURES, plain_pyramid, top_block
 from .residual import NETWORK as RESNET
 
 

@@ -22,8 +22,8 @@ from ...options import one_of
 from ..norm import freeze
 from ..rewrite.fold import FoldedConv2d, conv_norm
 from ..traits import Traits
-from .pyramid import fpn_from_config
 from .network import FeatureBackbone, Network, register_builder, yacs_keys
+from .pyramid import fpn_from_config
 
 
 @dataclass(frozen=True)
