@@ -165,7 +165,8 @@ def shapes_of(model: Any, wanted: Wanted) -> Shapes:
         raise FcosError(
             f"--size is {wanted.size[0]}x{wanted.size[1]}, but this network takes sides that are multiples of {step}."
         )
-    return Shapes(step, wanted.size, wanted.batch, wanted.preprocessing == "inside")
+    coarsest = max(shape.stride for shape in model.backbone.output_shape().values())
+    return Shapes(step, coarsest, wanted.size, wanted.batch, wanted.preprocessing == "inside")
 
 
 def _finished(model: Any, said: Mapping[str, Any], measure: Measure | None) -> Any:

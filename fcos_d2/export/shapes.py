@@ -10,7 +10,7 @@ from torch import Tensor
 
 __all__ = ["Shapes"]
 
-_LEAST = 128  # pixels along a side from which on no map is smaller than the windows of HRNet's pyramid
+_LEAST = 128  # pixels along a side that graphs are traced for, at least; coarser networks need more
 _MOST = 4096  # cells of size_divisibility along a side, and pictures of a batch
 
 
@@ -20,12 +20,14 @@ class Shapes:
 
     Attributes:
         step: size_divisibility, pixels that sides of the network input are multiples of.
+        coarsest: stride of the network's coarsest map, pixels.
         size: fixed (height, width), `None` for any.
         batch: fixed number of pictures, `None` for any.
         inside: the file takes pictures of any size, not network inputs.
     """
 
     step: int
+    coarsest: int
     size: tuple[int, int] | None = None
     batch: int | None = None
     inside: bool = False
@@ -34,10 +36,19 @@ class Shapes:
     def names(self) -> list[str]:
         return ["images", "image_sizes"]
 
+    @property
+    def _least(self) -> int:
+        """Pixels along a side from which on each map has a full cell, and HRNet's pyramid averages full windows."""
+        return max(self.coarsest, _LEAST)
+
     def example(self) -> tuple[Tensor, Tensor]:
-        """Network inputs to trace with: sides that may differ are nowhere 0 or 1 cell, and differ from each other."""
+        """Network inputs to trace with: sides that may differ are nowhere 0 or 1 cell, and differ from each other.
+
+        PyTorch writes a size of 1 into the graph as a number. Full cells are counted: HRNet's pyramid drops others.
+        """
         number = self.batch or 2
-        height, width = self.size or (_up(160, self.step), _up(288, self.step))  # the coarsest map is 2x3 at stride 128
+        height = _up(2 * self._least, self.step)
+        height, width = self.size or (height, height + _up(self._least, self.step))
         sizes = torch.tensor([[height - 3, width]] * number)
         return torch.full((number, 3, height, width), 128.0), sizes
 
@@ -47,7 +58,7 @@ class Shapes:
         batch = {} if self.batch else {0: dim("batch", min=1, max=_MOST)}
         sides = {}
         if not self.size:
-            least = -(-_LEAST // self.step)
+            least = -(-self._least // self.step)
             rows, columns = dim("rows", min=least, max=_MOST), dim("columns", min=least, max=_MOST)
             sides = {2: self.step * rows, 3: self.step * columns} if self.step > 1 else {2: rows, 3: columns}
         return {"images": {**batch, **sides}, "image_sizes": batch}

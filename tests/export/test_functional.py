@@ -82,7 +82,7 @@ class ThroughView(Network):
 )
 def test_nobody_notices(kind: type[Network], whole: bool) -> None:
     """And the ONNX file is right either way."""
-    network, shapes = kind().eval(), Shapes(32, (32, 64), 1)
+    network, shapes = kind().eval(), Shapes(32, 32, (32, 64), 1)
     images = torch.rand(1, 3, 32, 64, generator=torch.Generator().manual_seed(0)) * 255
     sizes = torch.tensor([[32, 64]])
     (expected,) = network(images.clone(), sizes)
