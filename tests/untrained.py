@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import nn
 
@@ -34,19 +37,41 @@ def untrained(name: str = SMALL, *overrides: str, side: int = 64, classes: int =
             if hasattr(module, "weight") and module.weight is not None and module.weight.dim() > 1:
                 spread = module.weight[0].numel() ** -0.5
                 module.weight.copy_(torch.randn(module.weight.shape, generator=generator) * spread)
-        for module in model.modules():
-            if isinstance(module, DeformConv):
-                module.offset.weight.mul_(0.1)  # far offsets, one after the other, would make much of a rounding
+        # Far offsets, one after the other, and rectified random layers make much of a rounding; trained ones do not.
+        for module in model.dense.modules():
+            if isinstance(module, nn.GroupNorm):
+                module.bias.fill_(1)  # so ReLU cuts little
         step = max(model.backbone.size_divisibility, 32)
         images = torch.rand((1, 3, 4 * step, 4 * step), generator=generator) * 255
-        features = model.backbone((images - model.pixel_mean) / model.pixel_std)
-        maps = model.dense.head([features[name] for name in model.head_in_features])
+        with _near(model):
+            features = model.backbone((images - model.pixel_mean) / model.pixel_std)
+            maps = model.dense.head([features[name] for name in model.head_in_features])
         head, pixels = model.dense.head, model.dense.coder.unit == "pixel"
         _bring(head.cls_logits, maps[0], -2.0, 1.5)
         _bring(head.bbox_pred, maps[1], 2.5 if pixels else 1.5, 0.5)
         if head.quality is not None:
             _bring(head.quality, maps[2], 1.0, 1.0)
     return predictor
+
+
+@contextmanager
+def _near(model: nn.Module) -> Iterator[None]:
+    """Within it the first maps that a deformable convolution gets let it sample half a cell beside its grid."""
+    done: set[nn.Module] = set()
+
+    def bring(conv: nn.Module, inputs: tuple[torch.Tensor], offsets: torch.Tensor) -> torch.Tensor | None:
+        if conv in done:  # of a head, for each level
+            return None
+        done.add(conv)
+        scale = 0.5 / float(offsets.std())
+        for values in conv.parameters():
+            values.mul_(scale)
+        return offsets * scale
+
+    hooks = [m.offset.register_forward_hook(bring) for m in model.modules() if isinstance(m, DeformConv)]
+    yield
+    for hook in hooks:
+        hook.remove()
 
 
 def _bring(conv: nn.Module, maps: list[torch.Tensor], mean: float, spread: float) -> None:
