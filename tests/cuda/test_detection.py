@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -10,10 +11,12 @@ from typing import Any
 import pytest
 import torch
 from scenes import detector, distinct, image_inputs, scene_of
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from fcos_d2.modeling import FCOS
 from fcos_d2.modeling.meta_arch import as_instances, as_reported
 from fcos_d2.modeling.nms import grouped_nms
+from fcos_d2.modeling.rewrite.fold import conv_norm
 from fcos_d2.structures import Detections, Predictions
 from projects_tools.bench.claimed_cuda import CUDA, ClaimedCuda
 from projects_tools.bench.sync import Counted, counted, counted_on, table
@@ -131,6 +134,27 @@ def test_a_gpu_runs_an_optimized_detector(precision: str, gpu: torch.device) -> 
     there = expected["instances"].scores, found["instances"].scores.cpu()
     assert len(there[0]) == len(there[1]) >= 10
     assert torch.allclose(*there, atol=1e-4 if precision == "fp32" else 0.02)
+
+
+@pytest.mark.parametrize("learns", [False, True])
+def test_a_convolution_with_a_frozen_norm(learns: bool) -> None:
+    """A GPU waits for the launch of kernels: where nothing is learned there is one for the norm, not six."""
+    conv = conv_norm(8, 16, 3, "FrozenBN").requires_grad_(learns)
+    for name in ("weight", "bias", "running_mean", "running_var"):
+        getattr(conv.norm, name).uniform_(0.5, 1.5)
+    x, launched = torch.randn(2, 8, 9, 7), []
+
+    class Seen(TorchDispatchMode):
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            launched.append(func.overloadpacket.__name__)
+            return func(*args, **(kwargs or {}))
+
+    with torch.set_grad_enabled(learns), ClaimedCuda() as device:
+        there, maps = device.take(copy.deepcopy(conv)), device.sent(x)
+        with Seen():
+            found = there(maps)
+    assert torch.allclose(found.held, conv(x), atol=1e-5)
+    assert ("rsqrt" in launched) == learns
 
 
 def test_the_waits_on_a_gpu(gpu: torch.device) -> None:
