@@ -185,7 +185,7 @@ def look_for_a_checkpoint(rank: int, world: int, root: str, folder: str) -> None
             output = Path(folder, case, str(rank)) if case == "apart" else Path(folder, case)
             trainer = LazyTrainer(config_of(names, str(output)), console=False)
             trainer.done = 1
-            if rank == 0:
+            if rank == 0 and case == "late":
                 time.sleep(2)  # the other is at the end of this block long before
             trainer.save("model_0000001")
             if case == "gone":

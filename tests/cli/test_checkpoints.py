@@ -109,7 +109,9 @@ def test_commands_refuse_and_training_warns(fcos, shapes: Path, tmp_path: Path) 
     assert done.code == 0 and "x.pth: trained for another recipe" in done.err
 
 
-@pytest.mark.parametrize("model", ["fcos_R_18_FPN_small", "fcos_R_50_FPN_1x"])  # some larger, much larger
+@pytest.mark.parametrize(  # some larger, much larger
+    "model", ["fcos_R_18_FPN_small", pytest.param("fcos_R_50_FPN_1x", marks=pytest.mark.slow)]
+)
 def test_weights_of_another_network_say_that_they_bring_their_own(tmp_path: Path, model: str) -> None:
     path = trained(tmp_path / "x.pth", names=["a"])
     with pytest.raises(FcosError, match=r"for another (model|recipe): .*; leave out --model") as error:
@@ -188,7 +190,9 @@ def test_data_of_some_of_the_classes_in_another_order(fcos, tmp_path: Path) -> N
     assert set(json.loads(done.out)["per_class"]) == {"dog", "person"}
 
 
-@pytest.mark.parametrize("names", [["cat", "dog"], None], ids=["names", "no names"])
+@pytest.mark.parametrize(
+    "names", [["cat", "dog"], pytest.param(None, marks=pytest.mark.slow)], ids=["names", "no names"]
+)
 def test_data_of_other_classes_is_refused_with_a_line_that_works(names: list[str] | None, fcos, tmp_path: Path) -> None:
     path = trained(tmp_path / "x.pth", "model.num_classes=2", names=names)
     data = called(tmp_path / f"other_{bool(names)}", ["circle", "square", "star"])

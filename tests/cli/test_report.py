@@ -157,7 +157,7 @@ def test_a_model_that_is_not_fcos_has_the_sections_of_detections(made: Path, tmp
     assert set(left_out) <= {"curves", "data", "calibration"} and found["summary"]["objects"] > 0
 
 
-@pytest.mark.parametrize("section", ["kinds", "centerness"])
+@pytest.mark.parametrize("section", ["kinds", pytest.param("centerness", marks=pytest.mark.slow)])
 def test_each_picture_has_the_command_that_makes_it(fcos: Callable, made: Path, section: str) -> None:
     text, pictures = (made / "mine.html").read_text(encoding="utf-8"), found_in(made)[section]["pictures"]
     (line,) = {picture["command"] for picture in pictures.values()}
@@ -222,7 +222,7 @@ def test_a_log_that_is_absent_or_damaged_leaves_its_curves_out(fcos: Callable, w
 
 
 @pytest.mark.skipif(BROWSER is None, reason="needs Chromium")
-@pytest.mark.parametrize("width", [1280, 390])
+@pytest.mark.parametrize("width", [pytest.param(1280, marks=pytest.mark.slow), 390])
 def test_a_browser_shows_it_whole(made: Path, width: int, tmp_path: Path) -> None:
     """No picture is broken, and nothing is wider than the window."""
     shutil.copy(made / "mine.html", tmp_path / "mine.html")

@@ -308,6 +308,7 @@ def test_detect_replaces_no_picture_but_its_own(fcos, own, weights, tmp_path):
 # Configs of other kinds
 
 
+@pytest.mark.slow  # tests/config/test_translate.py trains twins
 def test_yaml_keys_train_as_their_twin(fcos, own):
     Path("my.yaml").write_text(f"_BASE_: {config_root() / zoo.find(SLIM).yaml}\n")
     words = ("--data", own, *TINY[2:-1], 2, "train.seed=3", "--json")

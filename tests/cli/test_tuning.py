@@ -56,6 +56,7 @@ def test_from_scratch_to_fine_tuning_and_on(fcos, shapes, other):
     assert "short_edge_length: 64" in Path("second", "config.yaml").read_text()
 
 
+@pytest.mark.slow  # tests/e2e/test_cli.py trains with --new-classes, too
 def test_new_classes_learns_all_of_them_anew(fcos, shapes, other):
     said(fcos("train", "--data", shapes, *TINY, "--iterations", 1, "--model", SLIM, "-o", "first"))
     words = ("--weights", "first/model_best.pth", "--new-classes", "--iterations", 1, "optimizer.lr=0.0")

@@ -197,6 +197,7 @@ def test_30000_boxes_are_one_suppression() -> None:
     assert torch.equal(kept.held, grouped_nms(boxes, scores, group, 0.6))
 
 
+@pytest.mark.slow  # the waits of each work are counted above and in test_training.py
 def test_the_list_of_waits_in_the_documentation() -> None:
     """It is what is counted, and each has its reason."""
     found = counted()

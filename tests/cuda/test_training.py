@@ -24,6 +24,11 @@ pytestmark = pytest.mark.skipif(not torch.backends.cuda.is_built(), reason="asks
 
 # Recipes that train alike are tried once.
 TRAINING = distinct("grid", "assigner", "coder", "head_name", "head", "loss", "features")
+# One of each kind of head, of normalizer and of assigner.
+QUICK = (
+    "original", "improved_dcnv2", "fcos_plus_center_giou", "adelaidet_iou", "realtime_bn", "realtime_shared",
+    "detectron2", "torchvision", "mmdet_tricks", "fcos_hrnet_6l", "nas_fcos_head", "fad_other",
+)  # fmt: skip
 REPORT = "train/step.py", "read"
 
 
@@ -61,7 +66,7 @@ def check(model: Any, **options: Any) -> None:
 
 @pytest.mark.parametrize(
     "recipe",
-    [pytest.param(r, marks=pytest.mark.slow) if r == "fad_c128" else r for r in TRAINING],  # a wider "fad"
+    [recipe if recipe in QUICK else pytest.param(recipe, marks=pytest.mark.slow) for recipe in TRAINING],
 )
 def test_a_step_of_every_recipe(recipe: str) -> None:
     check(thin(recipe), clip_grad=1.0)
@@ -70,12 +75,12 @@ def test_a_step_of_every_recipe(recipe: str) -> None:
 @pytest.mark.parametrize(
     ("variant", "precision"),
     [
-        ("fcos_imprv_R_50_FPN_1x", "fp32"),
         ("FCOS_RT_MS_DLA_34_4x", "bf16"),
         ("fcos_imprv_dcnv2_R_50_FPN_1x", "fp16"),
         *(
             pytest.param(variant, precision, marks=pytest.mark.slow)
             for variant, precision in (
+                ("fcos_imprv_R_50_FPN_1x", "fp32"),
                 ("fcos_imprv_R_50_FPN_1x", "fp16"),
                 ("fcos_imprv_R_50_FPN_1x", "bf16"),
                 ("FCOS_RT_MS_DLA_34_4x", "fp32"),

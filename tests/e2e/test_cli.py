@@ -166,6 +166,7 @@ def test_detect_into_the_folder_of_the_pictures_overwrites_none(home, trained, t
     assert (tmp_path / "b.jpg").is_symlink()
 
 
+@pytest.mark.slow  # tests/modeling/rewrite/test_fuse.py compares a model and its copy
 def test_detect_with_a_faster_copy_finds_the_same(home, trained):
     words = (
         "shapes/images/val_000000.jpg",

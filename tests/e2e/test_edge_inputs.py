@@ -184,7 +184,9 @@ def easy_batch() -> list[dict[str, Any]]:
     return batch
 
 
-@pytest.mark.parametrize("name", ["original", "adelaidet_iou", "torchvision"])
+@pytest.mark.parametrize(
+    "name", ["torchvision", *(pytest.param(x, marks=pytest.mark.slow) for x in ("original", "adelaidet_iou"))]
+)
 def test_training_lowers_the_loss(name: str) -> None:
     history = fit(thin(name, num_classes=1), easy_batch(), steps=30, rate=0.02)
     assert all(map(math.isfinite, history))

@@ -73,7 +73,11 @@ def plain(node) -> str:
     return json.dumps(tree, default=_convert_target_to_string, sort_keys=True)
 
 
-@pytest.mark.parametrize("variant", zoo.VARIANTS, ids=lambda v: v.full_name)
+@pytest.mark.parametrize(
+    "variant",
+    [v if v in NETWORKS.values() else pytest.param(v, marks=pytest.mark.slow) for v in zoo.VARIANTS],
+    ids=lambda v: v.full_name,
+)
 def test_lazy_config_survives_saving(variant, tmp_path):
     """By Detectron2's means; a model is built of one variant for each network, since equal configs make equal ones."""
     cfg = zoo.get_config(variant.full_name)

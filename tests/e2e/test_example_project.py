@@ -57,6 +57,7 @@ def test_the_printed_line_works_as_it_stands(project, printed):
     assert found["classes"] == ["circle", "square", "star"] and found["images"][0]["detections"]
 
 
+@pytest.mark.slow
 def test_a_config_file_has_the_classes_of_its_weights(project, image, printed):
     words = "--model my_config.py --weights out/model_final.pth --plugin my_parts --no-pictures"
     done = run(*FCOS, "detect", image, *words.split(), cwd=project)

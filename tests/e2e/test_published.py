@@ -122,6 +122,7 @@ def test_python_by_name(host: Publisher, content: bytes) -> None:
     assert fetch(NAME).read_bytes() == good and len(host.requests) == 2
 
 
+@pytest.mark.slow  # `fcos detect` above takes the same way to the file, and its errors below
 def test_commands_by_name(fcos: Callable[..., Outcome], host: Publisher) -> None:
     done = fcos("zoo", "fetch", NAME)
     assert done.code == 0 and f"{NAME}.fcos_d2.pth" in done.out and f"fcos detect IMAGE --model {NAME}" in done.out

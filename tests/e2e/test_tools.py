@@ -122,6 +122,7 @@ def test_wrong_input_is_one_sentence(tmp_path, monkeypatch, capsys, script, word
     assert last.startswith("error: ") and sentence in last
 
 
+@pytest.mark.slow
 def test_missing_images_in_a_process_of_their_own(tmp_path):
     words = [*SMALL, f"train.output_dir={tmp_path}"]
     done = call(TOOLS / "lazyconfig_train_net.py", "--config-file", LAZY, *words, datasets="/absent")

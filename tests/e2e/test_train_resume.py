@@ -67,7 +67,7 @@ def same(one, other, path=""):
     return "" if one == other else path
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", [pytest.param(0, marks=pytest.mark.slow), 2])
 def test_three_and_three_are_six(config, tmp_path, workers):
     options = ["train.seed=1", f"dataloader.train.num_workers={workers}", "train.eval_period=3"]
     LazyTrainer(config("whole", *options), console=False).train()
@@ -102,6 +102,7 @@ def test_accumulated_clipped_bfloat16_adam(config, tmp_path):
         "train.amp.enabled=true",
         "train.channels_last=true",
         "train.gradient_checkpointing=all",
+        "train.max_iter=4",
         "optimizer._target_=torch.optim.AdamW",
         "optimizer.lr=0.0001",
     ]

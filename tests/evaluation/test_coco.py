@@ -120,7 +120,7 @@ found = st.tuples(st.integers(1, 3), st.integers(1, 3), boxes, st.sampled_from([
 
 
 @needs_hotcoco
-@settings(max_examples=300)
+@settings(max_examples=150)
 @given(st.lists(truths, max_size=12), st.lists(found, min_size=1, max_size=30), st.none() | st.lists(st.integers(1, 4)))
 def test_equal_on_coarse_boxes(annotations, detections, img_ids):
     """Boxes on a coarse grid: overlaps that are equal, just at a threshold, or of boxes without area; tied scores."""

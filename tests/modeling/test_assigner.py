@@ -328,15 +328,16 @@ def random_scenes(count: int, most: int, image_size: tuple[int, int]) -> tuple[T
     return boxes, torch.randint(0, most + 1, (count,))
 
 
-def test_ten_thousand_random_scenes() -> None:
-    """500 scenes under each of 20 combinations of options, on many sizes of image.
+@pytest.mark.parametrize("rounds", [5, pytest.param(20, marks=pytest.mark.slow)])
+def test_random_scenes(rounds: int) -> None:
+    """25 scenes a round under each of 20 combinations of options, on many sizes of image: some thousands, or ten.
 
     25 scenes are one batch and one call, so that images cannot be mixed up either.
     """
     combinations = list(itertools.product(["closed", "open"], [0.0, 1.5], ["plain", "plus_one"], ["center", "corner"]))
     combinations += [("closed", 0.7, "plain", "center"), ("open", 2.5, "plus_one", "corner")] * 2
     scenes, positives = 0, 0
-    for number, (ends, radius, area, origin) in enumerate(combinations * 20):
+    for number, (ends, radius, area, origin) in enumerate(combinations * rounds):
         height, width = torch.randint(1, 161, (2,)).tolist()
         points = (1, 1, 1, 4, 5)[number % 5]
         options = {"range_ends": ends, "center_radius": radius, "area": area}
@@ -350,7 +351,7 @@ def test_ten_thousand_random_scenes() -> None:
         expected = np.where(expected >= 0, expected + first[:, None].numpy(), -1)
         assert np.array_equal(index.numpy(), expected)
         scenes, positives = scenes + len(boxes), positives + int((index >= 0).sum())
-    assert scenes == 10_000
+    assert scenes == 500 * rounds
     assert positives > 20 * scenes
 
 

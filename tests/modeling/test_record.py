@@ -18,7 +18,6 @@ from fcos_d2.modeling.record import recording
 from fcos_d2.structures import Detections
 
 FIELDS = ("image", "boxes", "scores", "classes", "location")
-IMAGES = 200
 
 
 @pytest.fixture(scope="module")
@@ -55,12 +54,13 @@ def equal(one: list[dict], other: list[dict]) -> bool:
     )  # fmt: skip
 
 
-def test_two_hundred_images_replay_to_the_bit(model: nn.Module) -> None:
+@pytest.mark.parametrize("images", [40, pytest.param(200, marks=pytest.mark.slow)])
+def test_images_replay_to_the_bit(model: nn.Module, images: int) -> None:
     """What is selected from the record is what was reported, in pixels of the network input and of the image."""
-    given, kept, suppressed = inputs(IMAGES), 0, 0
+    given, kept, suppressed = inputs(images), 0, 0
     with torch.inference_mode(), recording(model) as records:
         reported = [model([one])[0]["instances"] for one in given]
-    assert len(records) == IMAGES
+    assert len(records) == images
     for record, instances in zip(records, reported):
         again = record.replay()
         assert same(again, record.found)
@@ -70,7 +70,7 @@ def test_two_hundred_images_replay_to_the_bit(model: nn.Module) -> None:
         assert torch.equal(shown.pred_boxes.tensor, instances.pred_boxes.tensor)
         assert torch.equal(shown.scores, instances.scores) and shown.image_size == instances.image_size
         kept, suppressed = kept + len(again), suppressed + int((fates.fate == 3).sum())
-    assert kept > 10 * IMAGES and suppressed > 10 * IMAGES  # there was something to select
+    assert kept > 10 * images and suppressed > 10 * images  # there was something to select
 
 
 def test_batches_replay_to_the_bit(model: nn.Module) -> None:

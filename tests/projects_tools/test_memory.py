@@ -24,6 +24,7 @@ def test_unknown_way() -> None:
         measure("fcos_R_18_slim_FPN_small", 64, 64, "fp8+all")
 
 
+@pytest.mark.slow
 def test_unknown_variant() -> None:
     with pytest.raises(FcosError, match=r"Measuring fcos_R_51 at 64x64 .* failed: .*fcos_R_51"):
         measure("fcos_R_51", 64, 64, "plain")

@@ -235,6 +235,7 @@ def test_json_and_chart(tmp_path: Path) -> None:
     assert (tmp_path / "x.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.slow  # the command below measures one suite
 def test_a_quick_run() -> None:
     told = []
     found = speed.run(

@@ -21,6 +21,7 @@ def job(tmp_path_factory) -> TrainingJob:
     return TrainingJob(data=folder, minutes=1e5, image_size=64, batch_size=2, workers=0, device="cpu")
 
 
+@pytest.mark.slow
 def test_much_time_is_for_the_largest_and_not_for_more_than_its_recipe(job, tmp_path, monkeypatch):
     monkeypatch.setenv("FCOS_D2_OFFLINE", "1")
     plan = job.plan(tmp_path / "out")

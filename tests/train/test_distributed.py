@@ -61,6 +61,7 @@ def test_one_process_is_this_one():
     assert run(os.getpid) == os.getpid()
 
 
+@pytest.mark.slow  # the first process of those below tells the same
 def test_processes_of_our_own(script):
     done = call(script, "ok", 2)
     assert results(done) == [(0, 0, 2, 2, 2), (1, 1, 2, 2, 2)]
@@ -73,10 +74,12 @@ def test_torchrun(script):
 
 
 def test_error_of_a_process_is_one_sentence(script):
+    """Of two of our own, which share the CPU; they have summed up by then, and the other tells what it has."""
     done = call(script, "fail", 2)
     assert done.returncode == 1
     assert done.stderr.strip().splitlines()[-1] == "error: The second process has a reason."
     assert "Traceback" not in done.stderr
+    assert "2 processes share the CPU and talk over gloo" in done.stdout
 
 
 @pytest.mark.slow

@@ -38,6 +38,7 @@ def test_pictures_and_counts_of_the_last_evaluation(small, data):
     assert found["classes"] == ["circle", "square", "triangle", "star", "ring", "background"]
 
 
+@pytest.mark.slow
 def test_of_several_data_sets_the_first_whose_evaluator_tells_is_drawn(yaml, data):
     class Trainer(LazyTrainer):
         @classmethod

@@ -72,7 +72,7 @@ def test_a_checkpoint_between_resuming_and_training(small):
     assert again.start_iter == 3 and differing(whole.model.state_dict(), again.model.state_dict()) == []
 
 
-@pytest.mark.parametrize("which", ["hook", "plain"])
+@pytest.mark.parametrize("which", ["hook", pytest.param("plain", marks=pytest.mark.slow)])
 def test_detectron2s_checkpointers(small, which):
     """`PeriodicCheckpointer`, as a hook and called in a loop, and `BestCheckpointer`: each file can be resumed."""
     cfg = small("out", "train.checkpointer.period=100", "train.eval_period=2", "train.max_iter=4")
@@ -127,6 +127,7 @@ def test_two_processes_resume_to_the_bit(root, tmp_path, names):
         assert differing(states[0]["ema"], states[1]["ema"]) == []
 
 
+@pytest.mark.slow
 def test_processes_resume_from_one_file(root, tmp_path):
     """The others wait for what the first is still writing. Folders that are not shared are one sentence for all."""
     warm.processes("look_for_a_checkpoint", 2, root, str(tmp_path))

@@ -26,6 +26,7 @@ from fcos_d2.train.interrupt import TrainingInterrupted
 from fcos_d2.weights.read import load
 
 NAMES = ["circle", "square", "triangle", "star", "ring"]
+ALONE = "train.eval_period=0"  # nothing is evaluated, which takes as long as some iterations
 
 
 def train(cfg, *hooks, **options):
@@ -87,14 +88,16 @@ def test_what_a_training_leaves(small):
 
 
 def test_training_lowers_the_loss(small):
-    trainer = train(small("out", "train.max_iter=40", "train.clip_grad=5.0", "dataloader.train.total_batch_size=4"))
+    trainer = train(
+        small("out", "train.max_iter=40", "train.clip_grad=5.0", "dataloader.train.total_batch_size=4", ALONE)
+    )
     losses = [row["total_loss"] for row in lines(trainer.output_dir)]
     assert np.mean(losses[-10:]) < 0.75 * np.mean(losses[:10])
 
 
 def test_seed_decides(small):
     one, same, other = (
-        weights(train(small(name, f"train.seed={seed}", "train.max_iter=2")))
+        weights(train(small(name, f"train.seed={seed}", "train.max_iter=2", ALONE)))
         for name, seed in (("a", 3), ("b", 3), ("c", 4))
     )
     assert equal(one, same) and not equal(one, other)
@@ -112,14 +115,19 @@ def test_plain_detectron2_config_is_enough(small, path):
 
 
 def test_bfloat16_on_the_cpu(small):
-    trainer = train(small("out", "train.amp.enabled=true", "train.max_iter=2"))
-    plain = train(small("plain", "train.max_iter=2"))
+    trainer = train(small("out", "train.amp.enabled=true", "train.max_iter=2", ALONE))
+    plain = train(small("plain", "train.max_iter=2", ALONE))
     assert not equal(weights(trainer), weights(plain))
     assert all(math.isfinite(row["total_loss"]) for row in lines(trainer.output_dir))
     assert trainer.model.dense.head.cls_logits.weight.dtype == torch.float32
 
 
-ACCUMULATING = ["model.backbone.bottom_up.norm=FrozenBN", "dataloader.train.total_batch_size=4", "train.max_iter=1"]
+ACCUMULATING = [
+    "model.backbone.bottom_up.norm=FrozenBN",
+    "dataloader.train.total_batch_size=4",
+    "train.max_iter=1",
+    ALONE,
+]
 
 
 def gradients(trainer):
@@ -133,7 +141,7 @@ def differ(found, expected):
     return float(difference / torch.stack([value.norm() for value in expected.values()]).norm())
 
 
-@pytest.mark.parametrize("sizes", ["[64]", "[48,64]"])
+@pytest.mark.parametrize("sizes", [pytest.param("[64]", marks=pytest.mark.slow), "[48,64]"])
 def test_accumulated_gradients_are_those_of_the_whole_batch(small, sizes):
     """And so are the losses that are written; images are of one size, and of two."""
     options = [*ACCUMULATING, f"dataloader.train.mapper.augmentations[0].short_edge_length={sizes}"]
@@ -162,7 +170,7 @@ def test_channels_last(small):
     """On the CPU maps stay as they lie from the first convolution to the losses. Gradients are those of the usual
     order of maps, but for rounding, which batch norms of a small batch would magnify."""
     frozen = "model.backbone.bottom_up.norm=FrozenBN"
-    trainer = train(small("out", "train.max_iter=1", "dataloader.train.total_batch_size=4", frozen))
+    trainer = train(small("out", "train.max_iter=1", "dataloader.train.total_batch_size=4", frozen, ALONE))
     assert all(p.is_contiguous(memory_format=torch.channels_last) for p in trainer.model.parameters() if p.dim() == 4)
     batch, plain = next(trainer.stream), copy.deepcopy(trainer.model)
     for parameter in plain.parameters():  # strides of 1x1 kernels, too
@@ -192,17 +200,19 @@ def test_channels_last_is_asked_for_on_other_devices(small, monkeypatch):
     assert layouts == {"false": {False}, "true": {True}}
 
 
-@pytest.mark.parametrize("more", [[], ["train.amp.enabled=true", "train.grad_accumulation=2"]])
+@pytest.mark.parametrize(
+    "more", [pytest.param([], marks=pytest.mark.slow), ["train.amp.enabled=true", "train.grad_accumulation=2"]]
+)
 def test_gradient_checkpointing_trains_the_same_weights(small, more):
     """To the bit, running statistics included."""
-    options = ["train.max_iter=2", "model.backbone.bottom_up.norm=BN", *more]
+    options = ["train.max_iter=2", "model.backbone.bottom_up.norm=BN", ALONE, *more]
     names = ("none", "backbone", "all")
     plain, *others = (weights(train(small(n, *options, f"train.gradient_checkpointing={n}"))) for n in names)
     assert all(equal(plain, other) for other in others)
 
 
 def test_clip_grad(small):
-    trainer = train(small("out", "train.clip_grad=0.001", "train.max_iter=1", "optimizer.momentum=0.0"))
+    trainer = train(small("out", "train.clip_grad=0.001", "train.max_iter=1", "optimizer.momentum=0.0", ALONE))
     assert lines(trainer.output_dir)[0]["grad_norm"] > 0.001
     total = torch.stack([p.grad.norm() for p in trainer.model.parameters() if p.grad is not None]).norm()
     assert float(total) == pytest.approx(0.001, rel=1e-3)
@@ -210,7 +220,7 @@ def test_clip_grad(small):
 
 def test_norm_of_the_gradient_is_looked_at_when_it_is_logged(small):
     """As the mean since the last time, so that a GPU need not wait at each iteration."""
-    options = ["train.clip_grad=5.0", "train.max_iter=5"]
+    options = ["train.clip_grad=5.0", "train.max_iter=5", ALONE]
     each, some = (train(small(f"n{n}", *options, f"train.log_period={n}")) for n in (1, 2))
     norms = [row["grad_norm"] for row in lines(each.output_dir)]
     found = {row["iteration"]: row["grad_norm"] for row in lines(some.output_dir) if "grad_norm" in row}

@@ -251,10 +251,14 @@ def negative(weights, keep="-"):
     return {n: t if keep in n else -t for n, t in weights.items()}
 
 
-# Another project's weights in one wrapper of each kind; in the others ours stand for them.
+# Another project's weights in one wrapper of each kind, ours in some others; the rest are like one of these.
 FOREIGN = ("model", "bare", "_orig_mod. inside", "ema of parameters only", "mmengine's, exchanged")
+OURS = ("nested", "Lightning", "ema of a module", "ema_state_dict")
 WRAPPED = [
-    *(pytest.param(name, False, id=f"{name}-ours") for name in WRAPPERS),
+    *(
+        pytest.param(name, False, id=f"{name}-ours", marks=() if name in OURS else pytest.mark.slow)
+        for name in WRAPPERS
+    ),
     *(
         pytest.param(name, True, id=f"{name}-adelaidet", marks=() if name in FOREIGN else pytest.mark.slow)
         for name in WRAPPERS

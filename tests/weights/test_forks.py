@@ -266,7 +266,13 @@ def test_frozen_norms_of_a_nas_fcos_file(tmp_path) -> None:
 @pytest.mark.parametrize(
     ("recipe", "backbone", "family", "variants"),
     [
-        ("fcos_hrnet", "HRNet_W18_HRFPN", "hrnet", ["hrnet_w18_5l_2x", "hrnet_w18_5l_ms_2x_syncbn"]),
+        pytest.param(
+            "fcos_hrnet",
+            "HRNet_W18_HRFPN",
+            "hrnet",
+            ["hrnet_w18_5l_2x", "hrnet_w18_5l_ms_2x_syncbn"],
+            marks=pytest.mark.slow,
+        ),
         ("fcos_hrnet_6l", "R_50_FPN_6l", "hrnet", ["ResNet_50_6l_2x"]),
         ("fcos_vovnet", "V_39_FPN", "vovnet", ["V_39_FPN_1x"]),
         ("mmdet_hrnet", "HRNet_W32_HRFPN", "mmdet", ["hrnetv2p-w32-gn-head_4xb4-1x_coco"]),

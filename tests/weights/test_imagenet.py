@@ -30,11 +30,23 @@ T_R50, V_R50 = "fcos/fcos_R_50_FPN_1x", "torchvision/fcos_resnet50_fpn"
 
 def bottom_up(config: str, found: importers.Imported) -> nn.Module:
     """The network below the pyramid of a variant, with imported weights."""
-    model = instantiate(zoo.get_config(config).model.backbone.bottom_up).eval()
+    with unfilled():
+        model = instantiate(zoo.get_config(config).model.backbone.bottom_up).eval()
     prefix = "backbone.bottom_up."
     assert all(name.startswith(prefix) for name in found.state_dict)
-    model.load_state_dict({name.removeprefix(prefix): tensor for name, tensor in found.state_dict.items()})
+    model.load_state_dict({name.removeprefix(prefix): tensor for name, tensor in found.state_dict.items()}, assign=True)
     return model
+
+
+def state_of(network: str) -> dict[str, Tensor]:
+    """Names and shapes of a network of torchvision; what is no vector is one number, which takes no time to write."""
+    with unfilled():
+        state = torchvision.models.get_model(network, weights=None).state_dict()
+    shapes = [(name, tensor.shape) for name, tensor in state.items()]
+    made = {
+        name: torch.rand(shape) + 0.5 if len(shape) == 1 else torch.rand(()).expand(shape) for name, shape in shapes
+    }
+    return made | {name: torch.tensor(0) for name in made if name.endswith("tracked")}
 
 
 def in_the_3x3(config: str) -> DictConfig:
@@ -83,7 +95,8 @@ def test_torchvisions_resnet(tmp_path: Path) -> None:
 
 def caffe2(statistics: bool) -> tuple[dict[str, np.ndarray], dict[str, Tensor]]:
     """A ResNet-50 under the names of Caffe2, and the same under ours."""
-    model = instantiate(zoo.get_config(T_R50).model.backbone.bottom_up)
+    with unfilled():
+        model = instantiate(zoo.get_config(T_R50).model.backbone.bottom_up)
     ours = {name: torch.rand(tensor.shape) + 0.5 for name, tensor in model.state_dict().items()}
     blobs = {"fc1000_w": np.zeros((10, 4), np.float32), "fc1000_b": np.zeros(10, np.float32)}
     parts = {"weight": "s", "bias": "b", "running_mean": "rm", "running_var": "riv"}
@@ -103,7 +116,7 @@ def caffe2(statistics: bool) -> tuple[dict[str, np.ndarray], dict[str, Tensor]]:
     return blobs, ours
 
 
-@pytest.mark.parametrize("wrapped", [False, True], ids=["bare", "blobs"])
+@pytest.mark.parametrize("wrapped", [pytest.param(False, marks=pytest.mark.slow), True], ids=["bare", "blobs"])
 def test_caffe2s_affine_layers(wrapped: bool, tmp_path: Path) -> None:
     """MSRA's files have absorbed their statistics: the frozen norm is the affine layer, epsilon or not."""
     blobs, ours = caffe2(statistics=False)
@@ -215,7 +228,7 @@ def test_networks_under_their_authors_names(config: str, classifier: str, tmp_pa
 
 
 def test_wrong_files(tmp_path: Path) -> None:
-    state = dict(torchvision.models.resnet18(weights=None).state_dict())
+    state = state_of("resnet18")
     torch.save(state, tmp_path / "resnet18.pth")
     torch.save({"a.weight": torch.zeros(1)}, tmp_path / "other.pth")
     torch.save({**state, "b.weight": torch.zeros(1)}, tmp_path / "more.pth")
@@ -276,13 +289,13 @@ def test_fairs_resnext_strides_in_its_3x3(statistics: str, pixels: tuple[float, 
     assert weights.pixels.std == (pixels or (57.375, 57.12, 58.395))
 
 
-@pytest.mark.parametrize("depth", [50, 101])
+@pytest.mark.parametrize("depth", [50, pytest.param(101, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("deformable", [False, True])
 def test_weights_of_another_stride_are_refused_with_the_line_that_mends_it(
     depth: int, deformable: bool, tmp_path: Path
 ) -> None:
     """They fit by name and shape, and res5 of a network that strides elsewhere is something else."""
-    torch.save(torchvision.models.get_model(f"resnet{depth}", weights=None).state_dict(), tmp_path / "imagenet.pth")
+    torch.save(state_of(f"resnet{depth}"), tmp_path / "imagenet.pth")
     dcn = "dcnv2_" if deformable else ""
     name = f"fcos/fcos_imprv_{dcn}R_{depth}_FPN_{'1x' if depth == 50 else '2x'}"
     with pytest.raises(FcosError) as error:
@@ -296,7 +309,7 @@ def test_weights_of_another_stride_are_refused_with_the_line_that_mends_it(
 @pytest.mark.parametrize("name", ["resnet50_msra-5891d200.pth", "resnet50_caffe.pth", "renamed.pth"])
 def test_openmmlabs_copies_of_msras_weights_are_no_torchvisions(name: str, tmp_path: Path) -> None:
     """They have torchvision's names. Under another name of the file, the statistics of the first norm tell."""
-    state = uneven(torchvision.models.resnet50(weights=None)).state_dict()
+    state = state_of("resnet50")
     state["bn1.running_var"] *= 57.0**2 * 10
     torch.save(state, tmp_path / name)
     found = load_backbone(tmp_path / name, T_R50)
@@ -306,7 +319,7 @@ def test_openmmlabs_copies_of_msras_weights_are_no_torchvisions(name: str, tmp_p
 
 
 def test_resnet_18_strides_in_one_way_only(tmp_path: Path) -> None:
-    torch.save(torchvision.models.resnet18(weights=None).state_dict(), tmp_path / "resnet18.pth")
+    torch.save(state_of("resnet18"), tmp_path / "resnet18.pth")
     config = compose(recipe="improved", backbone="R_18_torch_FPN", schedule="1x").model
     assert load_backbone(tmp_path / "resnet18.pth", config).report.warnings == []
 
@@ -326,7 +339,7 @@ def test_a_file_that_does_not_say_who_made_it_is_used_with_a_warning(
 
 def test_norms_of_another_kind_are_refused(tmp_path: Path) -> None:
     """timm's resnet50_gn has the names of resnet50, and group norms in the place of batch norms."""
-    state = torchvision.models.resnet50(weights=None).state_dict()
+    state = state_of("resnet50")
     torch.save({n: t for n, t in state.items() if "running" not in n and "tracked" not in n}, tmp_path / "gn.pth")
     with pytest.raises(FcosError, match="53 norms without running statistics, the first backbone"):
         load_backbone(tmp_path / "gn.pth", V_R50)
@@ -336,7 +349,7 @@ def test_norms_of_another_kind_are_refused(tmp_path: Path) -> None:
 
 
 def test_another_pixel_mean_is_a_warning(tmp_path: Path) -> None:
-    torch.save(torchvision.models.resnet50(weights=None).state_dict(), tmp_path / "resnet50.pth")
+    torch.save(state_of("resnet50"), tmp_path / "resnet50.pth")
     config = load_config(V_R50, ["model.pixel_mean=[127.5,127.5,127.5]"])
     (said,) = load_backbone(tmp_path / "resnet50.pth", config).report.warnings
     assert "set model.pixel_mean" in said and "127.5" in said

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable
 from dataclasses import fields
+from operator import attrgetter
+from typing import Any
 
 import pytest
 import torch
@@ -56,21 +58,23 @@ def shapes(model: torch.nn.Module) -> dict:
     return {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
 
 
-def with_something_new(variants: Sequence[zoo.Variant]) -> Iterator[zoo.Variant]:
-    """Those of which the recipe or the backbone is in none before: together they have them all."""
-    seen: set[tuple[str, str]] = set()
-    for variant in variants:
-        parts = {("recipe", variant.recipe), ("backbone", variant.backbone)}
-        if parts - seen:
-            yield variant
-        seen |= parts
+def with_something_new(*parts: Callable[[zoo.Variant], object]) -> list[Any]:
+    """All variants; those that have nothing in any of these parts that is in none before are slow tests."""
+    seen: set[tuple[int, object]] = set()
+    cases = []
+    for variant in zoo.VARIANTS:
+        own = {(i, part(variant)) for i, part in enumerate(parts)}
+        cases.append(variant if own - seen else pytest.param(variant, marks=pytest.mark.slow))
+        seen |= own
+    return cases
 
 
-SOME = list(with_something_new(zoo.VARIANTS))
-REST = [pytest.param(variant, marks=pytest.mark.slow) for variant in zoo.VARIANTS if variant not in SOME]
+def network(variant: zoo.Variant) -> tuple[object, object]:
+    row = BACKBONES[variant.backbone]
+    return row.bottom_up, row.pyramid
 
 
-@pytest.mark.parametrize("variant", [*SOME, *REST], ids=lambda v: v.full_name)
+@pytest.mark.parametrize("variant", with_something_new(attrgetter("recipe"), network), ids=lambda v: v.full_name)
 def test_lazy_and_yaml_build_the_same(variant):
     lazy, yaml = from_lazy(variant), from_yaml(variant)
     assert options(lazy) == options(yaml)
@@ -78,7 +82,9 @@ def test_lazy_and_yaml_build_the_same(variant):
     assert [m.__class__ for m in lazy.modules()] == [m.__class__ for m in yaml.modules()]
 
 
-@pytest.mark.parametrize("variant", zoo.VARIANTS, ids=lambda v: v.full_name)
+@pytest.mark.parametrize(
+    "variant", with_something_new(attrgetter("recipe"), attrgetter("schedule")), ids=lambda v: v.full_name
+)
 def test_lazy_and_yaml_train_the_same(variant):
     lazy, cfg = zoo.get_config(variant.full_name), yaml_config(variant)
     assert list(lazy.model.pixel_mean) == list(cfg.MODEL.PIXEL_MEAN)
@@ -161,7 +167,11 @@ ROWS = {v.full_name: BACKBONES[v.backbone] for v in zoo.VARIANTS}
 NETWORKS = {(ROWS[v.full_name].bottom_up, ROWS[v.full_name].pyramid): v for v in reversed(zoo.VARIANTS)}
 
 
-@pytest.mark.parametrize("variant", NETWORKS.values(), ids=lambda v: v.full_name)
+@pytest.mark.parametrize(
+    "variant",
+    [pytest.param(v, marks=pytest.mark.slow if "HRNet" in v.backbone else ()) for v in NETWORKS.values()],
+    ids=lambda v: v.full_name,
+)
 def test_costs_are_up_to_date(variant):
     assert count_costs([variant]) == {variant.full_name: zoo.costs()[variant.full_name]}, WRITE
 

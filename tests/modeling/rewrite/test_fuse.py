@@ -38,6 +38,7 @@ NETWORKS = [
     ("nas_fcos", "R_50_NASFPN"),
     ("fad", "R_18_slim_FPN"),
 ]
+QUICK = [case for case in NETWORKS if case[1] not in ("R_50_FPN", "HRNet_W18_HRFPN", "R_50_NASFPN")]
 
 
 def model_of(recipe: str, backbone: str) -> FCOS:
@@ -75,7 +76,9 @@ def gap(ours: list[Tensor], theirs: list[Tensor]) -> float:
     return max(float((a - b).abs().max() / (b.std() + 1e-6)) for a, b in zip(ours, theirs) if b.numel() > 1)
 
 
-@pytest.mark.parametrize(("recipe", "backbone"), NETWORKS)
+@pytest.mark.parametrize(
+    ("recipe", "backbone"), [x if x in QUICK else pytest.param(*x, marks=pytest.mark.slow) for x in NETWORKS]
+)
 def test_head_outputs_stay_equal(recipe: str, backbone: str) -> None:
     model = model_of(recipe, backbone)
     torch.manual_seed(1)
@@ -100,7 +103,9 @@ def test_the_model_itself_stays_as_it_is() -> None:
     assert not any(p.requires_grad for p in fast.parameters())
 
 
-@pytest.mark.parametrize(("precision", "most"), [("bf16", 0.2), ({"backbone": "bf16"}, 0.2), ({"head": "bf16"}, 0.2)])
+@pytest.mark.parametrize(("precision", "most"), [
+    ("bf16", 0.2), pytest.param({"backbone": "bf16"}, 0.2, marks=pytest.mark.slow), ({"head": "bf16"}, 0.2),
+])  # fmt: skip
 def test_precision_of_each_part(precision: str | dict[str, str], most: float) -> None:
     model = model_of("detectron2", "R_50_FPN")
     fast = model.optimize(precision)
@@ -169,7 +174,7 @@ def test_batches_that_do_not_depend_on_padding_stay_so() -> None:
 @pytest.mark.parametrize(
     "way", [{"recompute": "backbone"}, {"recompute": "all"}, {"precision": "autocast"}, {"invariant": True}], ids=repr
 )
-@pytest.mark.parametrize(("recipe", "backbone"), [NETWORKS[1], NETWORKS[4]])
+@pytest.mark.parametrize(("recipe", "backbone"), [NETWORKS[1], pytest.param(*NETWORKS[4], marks=pytest.mark.slow)])
 def test_after_other_rewrites(recipe: str, backbone: str, way: dict[str, Any]) -> None:
     """What training prepared is taken back first: the maps are those of the plain model."""
     plain = model_of(recipe, backbone)

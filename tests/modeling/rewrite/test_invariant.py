@@ -66,6 +66,10 @@ NETWORKS = {
     "VoVNet with eSE": ("improved", "V_39_eSE_FPN", {"size": "V-19-slim-eSE", "norm": "BN"}),
 }
 
+# Norms of a head and of a backbone, offsets, trees and means; modules of all kinds are tried alone below.
+QUICK = ("GN everywhere", "deformable", "DLA", "VoVNet with eSE")
+EACH = [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in NETWORKS]
+
 
 def build(name: str, **more: bool) -> FCOS:
     """A detector whose padding would not stay zero: biases and statistics are anything, offsets reach far."""
@@ -309,7 +313,7 @@ def test_maps_are_those_of_the_unpadded_image(network: Callable[[str], FCOS], na
 
 
 # ------------------------------------------------------------------------------------------------------------ detectors
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", EACH)
 @settings(max_examples=4)
 @given(
     whole=st.tuples(st.integers(1, 4), st.integers(1, 4)),
@@ -342,7 +346,7 @@ def test_an_image_is_itself_in_any_batch_and_any_padding(
         assert torch.allclose(boxes.scores, own.scores, rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", EACH)
 def test_without_it_company_changes_an_image(name: str) -> None:
     model = build(name)
     images = noise((64, 96), (128, 160))

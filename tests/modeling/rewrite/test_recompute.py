@@ -29,6 +29,7 @@ ROWS: dict[str, dict[str, Any]] = {
     "V_19_slim_eSE_FPN": {"norm": "BN", "freeze_at": 1},
     "HRNet_W18_HRFPN": {"norm": "BN"},
 }
+QUICK = ("R_18_slim_FPN", "DLA_34_FPN", "V_19_slim_eSE_FPN")  # blocks in a row, in a tree, and with an attention
 
 
 @pytest.fixture(autouse=True)
@@ -78,9 +79,7 @@ def step(model: nn.Module, batch: list[dict[str, Any]]) -> tuple[dict[str, torch
     return losses, count
 
 
-@pytest.mark.parametrize(
-    "row", [pytest.param(row, marks=[pytest.mark.slow] if row.startswith("HRNet") else []) for row in ROWS]
-)
+@pytest.mark.parametrize("row", [row if row in QUICK else pytest.param(row, marks=pytest.mark.slow) for row in ROWS])
 def test_gradients_and_statistics_are_equal_to_the_bit(row: str) -> None:
     plain, batch = model_of(row), batch_of()
     models = {parts: rewrite(plain, recompute=parts) for parts in PARTS[1:]}
@@ -158,6 +157,7 @@ def test_asking_twice_is_asking_once() -> None:
     assert blocks_of(plain) == 0
 
 
+@pytest.mark.slow  # in one process above, and without gradient checkpointing in tests/e2e/test_distributed.py
 def test_two_processes(tmp_path: Path) -> None:
     warm.processes("checkpoint", 2, str(tmp_path))
     for rank in range(2):
