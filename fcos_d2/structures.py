@@ -78,6 +78,14 @@ class Locations:
     def points_per_cell(self) -> int:
         return len(self.levels[0].points)
 
+    def cell(self, location: Tensor) -> tuple[Tensor, Tensor | None]:
+        """(P,) int64 locations -> (P,) int64 their cells, counted over all levels, and points; `None` for a single one.
+
+        Levels follow each other as in `levels`, the cells of each row by row.
+        """
+        points = self.points_per_cell
+        return (location, None) if points == 1 else (location // points, location % points)
+
     def level_of(self, location: Tensor) -> Tensor:
         """(P,) int64 locations -> (P,) int64 their levels, 0 the finest."""
         return torch.stack([location >= level.end for level in self.levels]).sum(dim=0)
@@ -156,23 +164,26 @@ class Predictions:
         Returns:
             (P, C) float32. Differentiable; no data-dependent shapes, so no synchronisation with the host.
         """
-        points = self.locations.points_per_cell
+        if location.device.type == "cuda":  # whose time is that of starting kernels: all levels at once
+            rows = torch.cat([x.flatten(2).transpose(1, 2) for x in maps], dim=1).reshape(
+                self.num_images * len(self.locations), -1
+            )
+            row = torch.add(location, image, alpha=len(self.locations))
+            return rows.index_select(0, row).float()  # unlike indexing, its gradient is added without sorting
+        cell, point = self.locations.cell(location)
         out: Tensor | None = None
-        for level, values in zip(self.locations.levels, maps):
-            inside = (location >= level.start) & (location < level.end)
-            cell, point = self.cell(level, location)
-            row, column = cell // level.width, cell % level.width
-            channels = values.shape[1] // points
-            picked = values.unflatten(1, (points, channels))[image, point, :, row, column].float()
-            out = picked if out is None else torch.where(inside[:, None], picked, out)
+        start = 0
+        for values in maps:
+            values = values.flatten(2)
+            here = (cell - start).clamp(0, values.shape[2] - 1)  # cells of other levels are clamped into this one
+            if point is None:
+                picked = values[image, :, here].float()
+            else:
+                picked = values.unflatten(1, (self.locations.points_per_cell, -1))[image, point, :, here].float()
+            out = picked if out is None else torch.where((cell >= start)[:, None], picked, out)
+            start += values.shape[2]
         assert out is not None, "there is at least one level"
         return out
-
-    def cell(self, level: Level, location: Tensor) -> tuple[Tensor, Tensor]:
-        """Cell and point of each location on a level; those of other levels are clamped into it."""
-        offset = (location - level.start).clamp(0, level.size - 1)
-        points = len(level.points)
-        return (offset, torch.zeros_like(offset)) if points == 1 else (offset // points, offset % points)
 
 
 @dataclass

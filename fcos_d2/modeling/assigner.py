@@ -127,52 +127,59 @@ class PointAssigner:
 
     def _claims(self, windows: _Windows, boxes: Tensor, base: Tensor, nowhere: int) -> Tensor:
         """Slots that boxes claim on levels with equal windows (G levels, D points, Kx columns, Ky rows)."""
-        x, far_x, near_x = self._axis(0, windows, boxes)  # (M, G, D, Kx)
-        y, far_y, near_y = self._axis(1, windows, boxes)  # (M, G, D, Ky)
-        far = torch.maximum(far_y.unsqueeze(-1), far_x.unsqueeze(-2))  # (M, G, D, Ky, Kx)
-        low, high = windows.low, windows.high
-        suits = ((far >= low) & (far <= high)) if self.range_ends == "closed" else ((far > low) & (far < high))
-        suits &= near_y.unsqueeze(-1)
-        suits &= near_x.unsqueeze(-2)
+        # One axis beside the other is half of the operators; each test of one axis alone is made on the small tensors.
+        cell, rejected, small = self._axes(windows, boxes)
+        (x, y), (no_x, no_y), (small_x, small_y) = (
+            (of[:, 0, :, :, : windows.size[0]].unsqueeze(-2), of[:, 1, :, :, : windows.size[1]].unsqueeze(-1))
+            for of in (cell, rejected, small)
+        )  # (M, G, D, 1, Kx) and (M, G, D, Ky, 1)
         # What depends on the row alone is summed first: large tensors are passed over once.
-        row = y * windows.row_length + windows.first_slot + base.view(-1, 1, 1, 1)
-        slot = row.unsqueeze(-1) + (x * windows.points if windows.points > 1 else x).unsqueeze(-2)
-        return slot.masked_fill_(suits.logical_not_(), nowhere)
+        first = windows.first_slot.unsqueeze(-1) + base.view(-1, 1, 1, 1, 1)
+        slot = torch.addcmul(first, y, windows.row_length.unsqueeze(-1))
+        slot = slot + (x * windows.points if windows.points > 1 else x)
+        return slot.masked_fill_((small_x & small_y).logical_or_(no_y).logical_or_(no_x), nowhere)
 
-    def _axis(self, axis: int, windows: _Windows, boxes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """One axis of the windows (0 for x, 1 for y); the three results are (M, G, D, cells of the window)."""
-        low, high = (boxes[:, axis, None, None, None], boxes[:, axis + 2, None, None, None])  # (M, 1, 1, 1)
-        step, origin = windows.step[axis], windows.origin[axis]
+    def _axes(self, windows: _Windows, boxes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Both axes of the windows; the three results are (M, 2, G, D, the larger of Kx and Ky).
+
+        Returns:
+            int64 columns and rows; whether no location there suits the box; whether the farther side of the box is too
+            near for the level, which takes the other axis to tell.
+        """
+        low, high = boxes.view(-1, 2, 2, 1, 1, 1).unbind(1)  # (M, 2, 1, 1, 1)
         # 1. where the window starts: inside the box, and near enough to its far side for the size range
-        first = torch.maximum(low, high - windows.reach)
+        first = torch.maximum(low, high - windows.high)
         if self.center_radius:
             center = (low + high) / 2
             first = torch.maximum(first, center - windows.radius)
         # 2. its cells; where it would leave the map it is moved inside, which loses nothing
-        first = ((first - origin) / step - _SLACK).ceil()
-        first = torch.minimum(first.clamp(min=0), windows.last_start[axis])
-        cell = first + windows.cells[axis]
+        first = ((first - windows.origin) / windows.step - _SLACK).ceil()
+        first = torch.minimum(first.clamp(min=0), windows.last_start)
+        cell = first + windows.cells
         # 3. the exact tests
-        at = cell * step + origin
+        at = cell * windows.step + windows.origin
         near_side, far_side = at - low, high - at
-        near = torch.minimum(near_side, far_side) > 0
+        suits = torch.minimum(near_side, far_side) > 0
         if self.center_radius:
-            near &= (at - center).abs() < windows.radius
-        return cell.long(), torch.maximum(near_side, far_side), near
+            suits &= (at - center).abs() < windows.radius
+        far = torch.maximum(near_side, far_side)
+        closed = self.range_ends == "closed"
+        suits &= (far <= windows.high) if closed else (far < windows.high)
+        return cell.long(), suits.logical_not_(), (far < windows.low) if closed else (far <= windows.low)
 
 
 @dataclass(frozen=True)
 class _Windows:
-    """Constants of G neighbouring levels whose windows have one size; pairs are for x and y.
+    """Constants of G neighbouring levels whose windows have one size; the two of an axis are x and y.
 
     Attributes:
-        low, high: (G, 1, 1, 1) size ranges, pixels.
-        reach: (G, 1, 1), the same as `high`.
+        low, high: (G, 1, 1) size ranges, pixels.
         radius: (G, 1, 1) center radius, pixels.
-        step: two (G, 1, 1), pixels between neighbouring cells.
-        origin: two (G, D, 1), pixels from the image's corner to the points of cell 0.
-        last_start: two (G, 1, 1), the last cell at which a window fits into the map.
-        cells: (Kx,) and (Ky,), 0, 1, 2, ...
+        step: (2, G, 1, 1), pixels between neighbouring cells.
+        origin: (2, G, D, 1), pixels from the image's corner to the points of cell 0.
+        last_start: (2, G, 1, 1), the last cell at which a window fits into the map.
+        size: Kx columns and Ky rows of a window.
+        cells: (the larger of Kx and Ky,), 0, 1, 2, ...
         row_length: (G, 1, 1) int64, locations in a row of the map.
         first_slot: (G, D, 1) int64, locations before the points of cell (0, 0).
         points: D.
@@ -180,12 +187,12 @@ class _Windows:
 
     low: Tensor
     high: Tensor
-    reach: Tensor
     radius: Tensor
-    step: tuple[Tensor, Tensor]
-    origin: tuple[Tensor, Tensor]
-    last_start: tuple[Tensor, Tensor]
-    cells: tuple[Tensor, Tensor]
+    step: Tensor
+    origin: Tensor
+    last_start: Tensor
+    size: tuple[int, int]
+    cells: Tensor
     row_length: Tensor
     first_slot: Tensor
     points: int
@@ -214,26 +221,19 @@ def _windows_of(
     def numbers(values: list, dtype: torch.dtype = dtype) -> Tensor:
         return sent(torch.tensor(values, dtype=dtype), device)
 
-    def of_axis(axis: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        return (
-            numbers([[[level.step[axis]]] for _, level in levels]),
-            numbers([[[point[axis]] for point in level.points] for _, level in levels]),
-            numbers([[[(level.width, level.height)[axis] - size[axis]]] for _, level in levels]),
-            torch.arange(size[axis], dtype=dtype, device=device),
-        )
-
     ranges = numbers([assigner.size_ranges[i] for i, _ in levels])  # (G, 2)
-    step, origin, last_start, cells = zip(of_axis(0), of_axis(1))
     points = len(levels[0][1].points)
     return _Windows(
-        low=ranges[:, 0].view(-1, 1, 1, 1),
-        high=ranges[:, 1].view(-1, 1, 1, 1),
-        reach=ranges[:, 1].view(-1, 1, 1),
+        low=ranges[:, 0].view(-1, 1, 1),
+        high=ranges[:, 1].view(-1, 1, 1),
         radius=numbers([[[assigner.center_radius * level.stride]] for _, level in levels]),
-        step=step,
-        origin=origin,
-        last_start=last_start,
-        cells=cells,
+        step=numbers([[[[level.step[axis]]] for _, level in levels] for axis in (0, 1)]),
+        origin=numbers([[[[point[axis]] for point in level.points] for _, level in levels] for axis in (0, 1)]),
+        last_start=numbers(
+            [[[[(level.width, level.height)[axis] - size[axis]]] for _, level in levels] for axis in (0, 1)]
+        ),
+        size=size,
+        cells=torch.arange(max(size), dtype=dtype, device=device),
         row_length=numbers([[[level.width * points]] for _, level in levels], torch.int64),
         first_slot=numbers([[[level.start + p] for p in range(points)] for _, level in levels], torch.int64),
         points=points,

@@ -1,8 +1,9 @@
 """Sigmoid focal loss (arXiv:1708.02002) from class indices, in the memory layout that the feature maps have.
 
 Every element of the maps is first counted as a negative; the few positives are corrected afterwards. No one-hot
-targets, no concatenation of levels, no transposition. The gradient is computed together with the loss, in one tensor
-for each map. Under `torch.compile` the same sums are written plainly, for the compiler to fuse.
+targets, no transposition. The gradient is computed together with the loss, in one tensor for each map. A GPU, whose
+time is that of starting kernels, works on all levels at once, in one tensor; the CPU does not concatenate them. Under
+`torch.compile` the same sums are written plainly, for the compiler to fuse.
 
 With f(x) = p^gamma * softplus(x), p = sigmoid(x), a negative costs (1 - alpha) * f(x) and a positive alpha * f(-x).
 """
@@ -18,12 +19,14 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from ..structures import Positives, Predictions
+from ..structures import Level, Positives, Predictions, sent
 
 logger = logging.getLogger("fcos_d2")
 
 # Elements worked on at a time on the CPU, so that the temporaries stay in the cache.
 _CHUNK = 1 << 17
+# The same on a GPU without Triton, so that the temporaries do not grow with the batch.
+_CHUNK_ON_GPU = 1 << 24
 
 
 def focal_loss(
@@ -58,7 +61,8 @@ def _plain(predictions: Predictions, positives: Positives, label: Tensor, alpha:
     total = torch.zeros((), device=label.device)
     for logits in predictions.logits:
         total = total + (1 - alpha) * _focal_term(logits.float(), gamma)[0].sum()
-    x = _at_labels(predictions, predictions.logits, positives, label)
+    flats, place, _ = _laid(predictions, predictions.logits, positives, label)
+    x = _read(flats, _slots(flats, place))
     correction = alpha * _focal_term(-x, gamma)[0] - (1 - alpha) * _focal_term(x, gamma)[0]
     return total + (correction if positives.valid is None else correction * positives.valid).sum()
 
@@ -66,27 +70,27 @@ def _plain(predictions: Predictions, positives: Positives, label: Tensor, alpha:
 class _FocalLoss(torch.autograd.Function):
     @staticmethod
     def forward(ctx, predictions, positives, label, alpha, gamma, multiplier, *maps):
-        total = torch.zeros((), dtype=torch.float64, device=label.device)
-        grads = []
-        for logits, needs_grad in zip(maps, ctx.needs_input_grad[6:]):
-            grad = _empty_gradient(logits) if needs_grad else None
-            total += _negatives(logits, gamma, grad, (1 - alpha) * multiplier)
-            grads.append(grad)
+        flats, place, ctx.channels_last = _laid(predictions, maps, positives, label)
+        wanted = ctx.needs_input_grad[6:]
+        ctx.maps = [(x.shape, x.dtype, needs_grad) for x, needs_grad in zip(maps, wanted)]
+        if label.device.type == "cuda":
+            flats, wanted = [torch.cat(flats)], [any(wanted)]
         # the positives: subtract the negative term, add the positive one
-        x = _at_labels(predictions, maps, positives, label)
-        negative, negative_slope = _focal_term(x, gamma)
-        positive, positive_slope = _focal_term(-x, gamma)
-        term = alpha * positive - (1 - alpha) * negative
-        slope = -(alpha * positive_slope + (1 - alpha) * negative_slope) * multiplier
+        slots = _slots(flats, place)
+        x = _read(flats, slots)
+        (negative, positive), (negative_slope, positive_slope) = _focal_term(torch.stack((x, -x)), gamma)
+        term = torch.sub(alpha * positive, negative, alpha=1 - alpha)
+        slope = torch.add(alpha * positive_slope, negative_slope, alpha=1 - alpha) * multiplier
         if positives.valid is not None:
             term, slope = term * positives.valid, slope * positives.valid
-        total += term.sum() * multiplier
-        for i, grad in enumerate(grads):
+        total, factor, ctx.grads = term.sum() * multiplier, (1 - alpha) * multiplier, []
+        for flat, (index, inside), needs_grad in zip(flats, slots, wanted):
+            grad = _empty_gradient(flat) if needs_grad else None
+            total = total + _negatives(flat, gamma, grad, factor)  # float64
             if grad is not None:
-                index, inside = _index(predictions, i, positives, label)
-                grad.index_put_(index, slope * inside, accumulate=True)
-        ctx.grads = grads
-        ctx.dtypes = [m.dtype for m in maps]
+                grad.index_add_(0, index, slope if inside is None else slope * inside, alpha=-1)
+            ctx.grads.append(grad)
+        ctx.dtype = flats[0].dtype
         return total.float()
 
     @staticmethod
@@ -95,26 +99,71 @@ class _FocalLoss(torch.autograd.Function):
         # Reading the factor costs nothing on the CPU, and mostly saves a pass over the maps.
         unit = grad_output.device.type == "cpu" and grad_output.item() == 1.0
         grads = [g if g is None or unit else g * grad_output for g in ctx.grads]
-        return (None,) * 6 + tuple(g if g is None else g.to(dtype) for g, dtype in zip(grads, ctx.dtypes))
+        if len(grads) < len(ctx.maps):  # all levels in one
+            grads = grads[0].to(ctx.dtype).split([shape.numel() for shape, *_ in ctx.maps])
+        return (None,) * 6 + tuple(
+            _unflat(g, shape, ctx.channels_last).to(dtype) if needs_grad else None
+            for g, (shape, dtype, needs_grad) in zip(grads, ctx.maps)
+        )
 
 
-def _index(
-    predictions: Predictions, i: int, positives: Positives, label: Tensor
-) -> tuple[tuple[Tensor, Tensor, Tensor, Tensor], Tensor]:
-    """Indices into map i of the logits of the positives' labels, and a mask of those that belong to this map."""
-    level = predictions.locations.levels[i]
-    inside = (positives.location >= level.start) & (positives.location < level.end)
-    cell, point = predictions.cell(level, positives.location)
-    channel = label if len(level.points) == 1 else point * predictions.num_classes + label
-    return (positives.image, channel, cell // level.width, cell % level.width), inside
+def _laid(
+    predictions: Predictions, maps: Sequence[Tensor], positives: Positives, label: Tensor
+) -> tuple[list[Tensor], Tensor, bool]:
+    """Maps flattened in the order of memory: views for contiguous and channels_last maps, else copies.
+
+    Returns:
+        L vectors; (P,) int64 places of the labels' logits in them, one after the other; whether channels come last.
+    """
+    where, num_images, channels = predictions.locations, len(maps[0]), maps[0].shape[1]
+    last = all(x.is_contiguous(memory_format=torch.channels_last) for x in maps)
+    flats = [(x.permute(0, 2, 3, 1) if last else x).reshape(-1) for x in maps]
+    make = _cells if torch.compiler.is_compiling() else _kept_cells  # the compiler keeps constants itself
+    ends, cells = make(where.levels, label.device)
+    before, area = cells.index_select(1, torch.bucketize(positives.location, ends, right=True))
+    cell, point = where.cell(positives.location)
+    channel = label if point is None else torch.add(label, point, alpha=predictions.num_classes)
+    # What is before the level, less its cells, which `cell` counts already, and the place in the level: few operators.
+    if last:
+        row = torch.addcmul(torch.add(cell, before, alpha=num_images - 1), positives.image, area)
+        return flats, torch.add(channel, row, alpha=channels), last
+    plane = torch.add(channel, positives.image, alpha=channels)
+    return flats, torch.addcmul(torch.add(cell, before, alpha=num_images * channels - 1), plane, area), last
 
 
-def _at_labels(predictions: Predictions, maps: Sequence[Tensor], positives: Positives, label: Tensor) -> Tensor:
+def _cells(levels: tuple[Level, ...], device: torch.device) -> tuple[Tensor, Tensor]:
+    """(L,) int64 ends of the levels in locations, and (2, L) int64 cells of all finer levels and of each."""
+    ends = [level.end for level in levels]
+    before = [level.start // len(level.points) for level in levels]
+    table = sent(torch.tensor([ends, before, [level.height * level.width for level in levels]]), device)
+    return table[0], table[1:]
+
+
+# Batches repeat their few sizes. What is kept must serve training after inference.
+_kept_cells = functools.lru_cache(maxsize=32)(torch.inference_mode(False)(_cells))
+
+
+def _slots(flats: list[Tensor], place: Tensor) -> list[tuple[Tensor, Tensor | None]]:
+    """Indices of the places into each vector, clamped into it, and a mask of those that lie in it; `None` if all do."""
+    if len(flats) == 1:
+        return [(place, None)]
+    slots: list[tuple[Tensor, Tensor | None]] = []
+    start = 0
+    for flat in flats:
+        own = place - start
+        index = own.clamp(0, flat.numel() - 1)
+        slots.append((index, index == own))
+        start += flat.numel()
+    return slots
+
+
+def _read(flats: list[Tensor], slots: list[tuple[Tensor, Tensor | None]]) -> Tensor:
     """(P,) float32 logits of the positives' labels."""
-    x = torch.zeros_like(label, dtype=torch.float32)
-    for i, logits in enumerate(maps):
-        index, inside = _index(predictions, i, positives, label)
-        x = torch.where(inside, logits[index].float(), x)
+    x = None
+    for flat, (index, inside) in zip(flats, slots):
+        picked = flat.index_select(0, index).float()
+        x = picked if x is None or inside is None else torch.where(inside, picked, x)
+    assert x is not None, "there is at least one level"
     return x
 
 
@@ -127,25 +176,22 @@ def _focal_term(x: Tensor, gamma: float) -> tuple[Tensor, Tensor]:
     return term, gamma * term * (1 - p) + power * p
 
 
-def _empty_gradient(logits: Tensor) -> Tensor:
-    """Room for the gradient of a map, laid so that `_flat` gives a view of it in the order that it gives the map in."""
-    channels_last = logits.is_contiguous(memory_format=torch.channels_last)
-    layout = torch.channels_last if channels_last else torch.contiguous_format
-    return torch.empty_like(logits, dtype=torch.float32, memory_format=layout)
+def _empty_gradient(flat: Tensor) -> Tensor:
+    """Room for the gradient of a flat map."""
+    return torch.empty_like(flat, dtype=torch.float32)
 
 
-def _flat(values: Tensor) -> Tensor:
-    """A map flattened in the order of memory: a view for contiguous and channels_last maps, else a copy."""
-    if values.is_contiguous(memory_format=torch.channels_last):
-        values = values.permute(0, 2, 3, 1)
-    return values.reshape(-1)
+def _unflat(flat: Tensor, shape: torch.Size, channels_last: bool) -> Tensor:
+    """A view as a map of a flat one."""
+    if not channels_last:
+        return flat.view(shape)
+    return flat.view(shape[0], *shape[2:], shape[1]).permute(0, 3, 1, 2)
 
 
-def _negatives(logits: Tensor, gamma: float, grad: Tensor | None, factor: Tensor) -> Tensor:
-    """Sum of `factor` * f over a whole map, a float64 scalar; `factor` * f' is written to `grad`."""
-    x, g = _flat(logits), None if grad is None else _flat(grad)
+def _negatives(x: Tensor, gamma: float, grad: Tensor | None, factor: Tensor) -> Tensor:
+    """Sum of `factor` * f over a whole flat map, a float64 scalar; `factor` * f' is written to `grad`."""
     kernel = _kernel(x.device)
-    return _eager_negatives(x, gamma, g, factor) if kernel is None else kernel(x, gamma, g, factor) * factor
+    return _eager_negatives(x, gamma, grad, factor) if kernel is None else kernel(x, gamma, grad, factor) * factor
 
 
 @functools.cache
@@ -171,9 +217,7 @@ def _kernel(device: torch.device) -> Callable[..., Tensor] | None:
 
 def _eager_negatives(x: Tensor, gamma: float, g: Tensor | None, factor: Tensor) -> Tensor:
     """The same in PyTorch's operations, of a flat map and its flat gradient."""
-    size = x.numel()
-    if x.device.type == "cpu":
-        size = min(_CHUNK, size)
+    size = min(_CHUNK if x.device.type == "cpu" else _CHUNK_ON_GPU, x.numel())
     buffers = [torch.empty(size, device=x.device) for _ in range(2)]
     total = torch.zeros((), dtype=torch.float64, device=x.device)
     for start in range(0, x.numel(), max(size, 1)):

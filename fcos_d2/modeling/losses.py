@@ -50,7 +50,7 @@ def giou(pred: Tensor, target: Tensor, rule: IoURule) -> Tensor:
     """1 - GIoU (arXiv:1902.09630); the improved FCOS."""
     overlap, union = ltrb_iou(pred, target, rule)
     enclosing = ltrb_area(torch.maximum(pred, target))
-    denominator = enclosing + rule.enclosing_eps
+    denominator = enclosing + rule.enclosing_eps if rule.enclosing_eps else enclosing
     if rule.floor:
         denominator = denominator.clamp(min=rule.floor)
         union = union.clamp(min=rule.floor)
@@ -224,22 +224,26 @@ class FCOSLoss(nn.Module):
         with torch.no_grad():
             weight = self._weights(targets)
             if counts is None:
-                counts = self.count(targets, predictions.num_images, len(predictions.locations))
-        divide_by = {
-            loss: NORMALIZER_REGISTRY.get(getattr(self, f"{loss}_normalizer"))(counts)
-            for loss in ("class", "box", "quality")
-        }
-        class_scale = self.class_weight / divide_by["class"]
+                counts = self._counts(positives.count, weight, predictions.num_images, len(predictions.locations))
+            class_scale, box_scale, quality_scale = self._scales(counts)
         class_loss = focal_loss(predictions, positives, targets.label, self.focal_alpha, self.focal_gamma, class_scale)
-        box_loss = (BOX_LOSS_REGISTRY.get(self.box_loss)(pred_ltrb, targets.ltrb, rule) * weight).sum()
+        box_loss = BOX_LOSS_REGISTRY.get(self.box_loss)(pred_ltrb, targets.ltrb, rule)
+        box_loss = (box_loss if weight is None else box_loss * weight).sum()
         losses = {
             "loss_fcos_cls": class_loss,
-            "loss_fcos_loc": box_loss * (self.box_loss_weight / divide_by["box"]),
+            "loss_fcos_loc": box_loss * box_scale,
         }
         if self.quality != "none":
             sum_of_quality = self._quality(predictions, targets, pred_ltrb)
-            losses[self.quality_loss_name] = sum_of_quality * (self.quality_weight / divide_by["quality"])
+            losses[self.quality_loss_name] = sum_of_quality * quality_scale
         return losses
+
+    def _scales(self, counts: Counts) -> list[Tensor]:
+        """Weight over normalizer of the class, box and quality loss; one of several losses is inverted once."""
+        names = (self.class_normalizer, self.box_normalizer, self.quality_normalizer)
+        inverse = {name: NORMALIZER_REGISTRY.get(name)(counts).reciprocal() for name in dict.fromkeys(names)}
+        weights = (self.class_weight, self.box_loss_weight, self.quality_weight)
+        return [inverse[name] if weight == 1 else inverse[name] * weight for name, weight in zip(names, weights)]
 
     def _quality(self, predictions: Predictions, targets: Targets, pred_ltrb: Tensor) -> Tensor:
         """Cross entropy of the quality, summed over the positives."""
@@ -250,13 +254,12 @@ class FCOSLoss(nn.Module):
         loss = F.binary_cross_entropy_with_logits(found, wanted, reduction="none")
         return (loss if positives.valid is None else loss * positives.valid).sum()
 
-    def _weights(self, targets: Targets) -> Tensor:
-        """(P,) weight of each positive in the box loss; 0 where a row is invalid."""
-        if self.box_weight == "centerness":
-            weight = centerness_of(targets.ltrb)
-        else:
-            weight = torch.ones_like(targets.ltrb[:, 0])
+    def _weights(self, targets: Targets) -> Tensor | None:
+        """(P,) weight of each positive in the box loss, 0 where a row is invalid; `None` if all are 1."""
         valid = targets.positives.valid
+        if self.box_weight == "none":
+            return valid
+        weight = centerness_of(targets.ltrb)
         return weight if valid is None else weight * valid
 
     @torch.no_grad()
@@ -270,17 +273,20 @@ class FCOSLoss(nn.Module):
             num_images: N.
             num_locations: R.
         """
-        positives = targets.positives.count
-        weights = self._weights(targets).sum()
-        mean = torch.stack((positives, weights))
+        return self._counts(targets.positives.count, self._weights(targets), num_images, num_locations)
+
+    def _counts(self, positives: Tensor, weight: Tensor | None, num_images: int, num_locations: int) -> Counts:
+        weights = positives if self.box_weight == "none" or weight is None else weight.sum()
+        mean_positives, mean_weights = positives, weights
         workers = comm.get_world_size()
         if workers > 1:
+            mean = torch.stack((positives, weights))
             torch.distributed.all_reduce(mean)
-            mean = mean / workers
+            mean_positives, mean_weights = mean / workers
         average = None
         if self._moving:
-            now = mean[0] if "moving_mean_positives" in self._moving else positives
+            now = mean_positives if "moving_mean_positives" in self._moving else positives
             moving: Any = self.average
             moving.lerp_(now.clamp(min=1).to(moving), 1 - self.moving_momentum)
             average = moving.clone()
-        return Counts(positives, weights, mean[0], mean[1], num_images, num_images * num_locations, average)
+        return Counts(positives, weights, mean_positives, mean_weights, num_images, num_images * num_locations, average)

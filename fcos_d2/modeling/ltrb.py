@@ -97,7 +97,9 @@ IOU_RULES = {
 
 def ltrb_area(ltrb: Tensor) -> Tensor:
     """(P, 4) ltrb -> (P,) area in squared units."""
-    return (ltrb[:, 0] + ltrb[:, 2]) * (ltrb[:, 1] + ltrb[:, 3])
+    near, far = ltrb.split(2, dim=1)  # two columns at a time are half of the operators, in the gradient a third
+    width, height = (near + far).unbind(1)
+    return width * height
 
 
 def ltrb_iou(pred: Tensor, target: Tensor, rule: IoURule) -> tuple[Tensor, Tensor]:
@@ -111,7 +113,8 @@ def ltrb_iou(pred: Tensor, target: Tensor, rule: IoURule) -> tuple[Tensor, Tenso
     low = torch.minimum(pred, target)
     inter = ltrb_area(low)
     union = ltrb_area(pred) + ltrb_area(target) - inter
-    denominator = union + (rule.offset + rule.eps)
+    extra = rule.offset + rule.eps
+    denominator = union + extra if extra else union
     if rule.floor:
         denominator = denominator.clamp(min=rule.floor)
-    return (inter + rule.offset) / denominator, union
+    return (inter + rule.offset if rule.offset else inter) / denominator, union

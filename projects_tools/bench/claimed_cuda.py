@@ -210,6 +210,7 @@ class _Claimed(Tensor):
 def _forget() -> None:
     """Forget the constants that lie on the device: another one comes."""
     assigner._kept_windows.cache_clear()
+    focal._kept_cells.cache_clear()
     locations._lay.cache_clear()
 
 

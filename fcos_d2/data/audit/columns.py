@@ -83,7 +83,8 @@ class Table:
     @property
     def corners(self) -> np.ndarray:
         """(M, 4) x1, y1, x2, y2 of the boxes."""
-        return np.concatenate((self.box[:, :2], self.box[:, :2] + self.box[:, 2:]), 1)
+        with np.errstate(invalid="ignore"):  # infinite numbers of either sign
+            return np.concatenate((self.box[:, :2], self.box[:, :2] + self.box[:, 2:]), 1)
 
     @property
     def class_names(self) -> list[str]:
