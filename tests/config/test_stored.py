@@ -334,7 +334,8 @@ def test_files_of_the_first_version_are_read():
     """configs of commit aef350d, in which some classes lived elsewhere."""
     text = (Path(__file__).parent / "stored_by_aef350d.yaml").read_text(encoding="utf-8")
     assert "fcos_d2.engine.coco_evaluation.FastCOCOEvaluator" in text
-    ours = parse_config(dump_config(load_config("fcos_R_18_slim_FPN_small", ["model.num_classes=3"])), "ours")
+    overrides = ["model.num_classes=3", "train.device=cpu"]
+    ours = parse_config(dump_config(load_config("fcos_R_18_slim_FPN_small", overrides)), "ours")
     found = parse_config(text, "theirs")
     later = {"pictures": False, "loggers": []}
     found = OmegaConf.merge(found, {"train": later})

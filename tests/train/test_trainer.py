@@ -170,7 +170,8 @@ def test_channels_last(small):
     """On the CPU maps stay as they lie from the first convolution to the losses. Gradients are those of the usual
     order of maps, but for rounding, which batch norms of a small batch would magnify."""
     frozen = "model.backbone.bottom_up.norm=FrozenBN"
-    trainer = train(small("out", "train.max_iter=1", "dataloader.train.total_batch_size=4", frozen, ALONE))
+    cpu = "train.device=cpu"
+    trainer = train(small("out", "train.max_iter=1", "dataloader.train.total_batch_size=4", frozen, cpu, ALONE))
     assert all(p.is_contiguous(memory_format=torch.channels_last) for p in trainer.model.parameters() if p.dim() == 4)
     batch, plain = next(trainer.stream), copy.deepcopy(trainer.model)
     for parameter in plain.parameters():  # strides of 1x1 kernels, too
