@@ -68,6 +68,9 @@ def test_weights_of_another_recipe_are_refused_unless_forced(override: str, tmp_
     assert str(error.value).count("(here:") == 1 and "\n" not in str(error.value)
     assert Predictor(SLIM, weights=path, device="cpu", force_recipe=True).class_names == ["a"]
     assert Predictor(path, device="cpu").class_names == ["a"]
+
+
+def test_weights_of_the_same_recipe_are_taken(tmp_path: Path) -> None:
     assert Predictor(SLIM, weights=trained(tmp_path / "y.pth", names=["a"]), device="cpu").class_names == ["a"]
 
 

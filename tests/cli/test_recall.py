@@ -23,6 +23,7 @@ def trained(shapes, tmp_path_factory):
             shapes, model, weights=str(found[-1]) if found else "none", output=folder / model, iterations=2,
             image_size=64, batch_size=2, workers=0, device="cpu",
         )  # fmt: skip
+        cfg.train.pictures = False
         LazyTrainer(cfg, console=False).train()
         found.append(folder / model / "model_final.pth")
     return found

@@ -57,7 +57,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     job = TrainingJob(
         model="fcos_R_18_slim_FPN_small", data=folder / "my data", weights=str(folder / "start.pth"), iterations=4,
         image_size=64, batch_size=2, workers=0, device="cpu",
-        overrides=["model.dense.selector.score_threshold=0.0"],
+        overrides=["model.dense.selector.score_threshold=0.0", "train.pictures=false"],
     )  # fmt: skip
     train_job(job, Workspace.open(folder / "trained", TRAINING), Session())
     options = {"weights": str(folder / "trained" / "model_final.pth"), "data": folder / "my data"}

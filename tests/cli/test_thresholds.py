@@ -46,7 +46,14 @@ def trained(data, tmp_path_factory) -> Path:
     model = instantiate(cfg.model)
     torch.nn.init.constant_(model.dense.head.bbox_pred.bias, 3.5)  # strides to each side
     save(folder / "start.pth", {"model": model.state_dict(), "class_names": ["circle", "square"]})
-    short = {"iterations": 2, "image_size": 64, "batch_size": 2, "workers": 0, "device": "cpu", "overrides": [ALL]}
+    short = {
+        "iterations": 2,
+        "image_size": 64,
+        "batch_size": 2,
+        "workers": 0,
+        "device": "cpu",
+        "overrides": [ALL, "train.pictures=false"],
+    }
     job = TrainingJob(model="fcos_R_18_slim_FPN_small", data=data, weights=str(folder / "start.pth"), **short)
     train_job(job, Workspace.open(folder / "mine", TRAINING), Session())
     return folder / "mine"

@@ -142,6 +142,7 @@ def test_detect_goes_on_after_unusable_images(home, trained, tmp_path):
             assert image.size == (96, 64)
 
 
+@pytest.mark.slow  # tests/cli/test_train.py has a picture that is not replaced
 def test_detect_into_the_folder_of_the_pictures_overwrites_none(home, trained, tmp_path):
     """Neither photographs, nor pictures of an earlier run that are now inputs; the limit of pixels is said."""
     shutil.copy(home / "shapes" / "images" / "val_000000.jpg", tmp_path / "a.jpg")

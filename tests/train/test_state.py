@@ -63,12 +63,13 @@ def test_a_checkpoint_before_training(small):
 
 def test_a_checkpoint_between_resuming_and_training(small):
     """Saving before training loses nothing of what was resumed."""
-    whole = trained(small("whole"))
-    trained(small("parts", "train.checkpointer.period=3"), Do(2, lambda trainer: trainer.stop("half")))
-    trainer = LazyTrainer(small("parts"), resume=True, console=False)
+    alone = "train.eval_period=0"  # evaluating takes longer than training
+    whole = trained(small("whole", alone))
+    trained(small("parts", alone, "train.checkpointer.period=3"), Do(2, lambda trainer: trainer.stop("half")))
+    trainer = LazyTrainer(small("parts", alone), resume=True, console=False)
     trainer.stop_reason = ""  # it was stopped for good, see below
     trainer.checkpointer.save("again")
-    again = trained(small("parts"), resume=True)
+    again = trained(small("parts", alone), resume=True)
     assert again.start_iter == 3 and differing(whole.model.state_dict(), again.model.state_dict()) == []
 
 
@@ -190,7 +191,7 @@ def scores_of(trainer, values):
     trainer.evaluate = evaluate
 
 
-@pytest.mark.parametrize("at", [1, 3])
+@pytest.mark.parametrize("at", [1, pytest.param(3, marks=pytest.mark.slow)])
 def test_an_evaluation_that_fails_loses_nothing(small, at):
     """The weights are on disk; who resumes evaluates first, so that best and patience are exact."""
     values = {1: 3.0, 3: 2.0, 5: 1.0, 7: 4.0}

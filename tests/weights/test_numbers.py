@@ -80,7 +80,9 @@ def our_maps(model: FCOS, inputs: list[dict]) -> tuple[Tensor, Tensor, Tensor]:
     return by_location(found.logits, classes), by_location(found.raw_ltrb, 4), by_location(found.quality, 1)
 
 
-@pytest.mark.parametrize("frozen", [True, False], ids=["frozen norms", "batch norms"])
+@pytest.mark.parametrize(
+    "frozen", [pytest.param(True, marks=pytest.mark.slow), False], ids=["frozen norms", "batch norms"]
+)
 @torch.no_grad()
 def test_torchvision(frozen: bool, tmp_path: Path) -> None:
     """91 channels, RGB in 0..1, its corner grid; batch norms with counters are read as frozen ones."""
