@@ -53,6 +53,7 @@ def test_a_predictor_finds_the_same_in_onnxruntime(few: Path) -> None:
             assert apart.kept_equal and apart.box_px < 1e-3 and apart.score < 1e-5
 
 
+@pytest.mark.slow
 def test_a_predictor_of_an_exported_file_is_one_of_its_model(few: Path, tmp_path: Path) -> None:
     from fcos_d2.engines.inside import exported_bytes
 

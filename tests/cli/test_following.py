@@ -145,6 +145,7 @@ def test_a_config_without_test_data_trains_and_ends_well(fcos, shapes, tmp_path)
         assert outcome.code == 1 and f"no dataloader.{node}" in outcome.err and "Traceback" not in outcome.err
 
 
+@pytest.mark.slow
 def test_lines_of_converted_checkpoints(fcos, tmp_path, shapes):
     """Quoted; with the variants to choose from where nothing decides; runnable but for the word IMAGE."""
     from detectron2.config import instantiate

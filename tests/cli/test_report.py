@@ -142,6 +142,7 @@ def test_the_detector_runs_once(made: Path, monkeypatch: pytest.MonkeyPatch, tmp
     assert found["sections"]["config"]["sha256"] == sha256_of(made / "trained" / "model_final.pth")
 
 
+@pytest.mark.slow
 def test_a_model_that_is_not_fcos_has_the_sections_of_detections(made: Path, tmp_path: Path) -> None:
     cfg = get_config("faster_rcnn_fcos_R_18_slim_FPN_small")
     cfg.model.roi_heads.num_classes = len(NAMES)
@@ -173,6 +174,7 @@ def test_each_picture_has_the_command_that_makes_it(fcos: Callable, made: Path, 
     assert set(json.loads(Path("again.json").read_text(encoding="utf-8"))["sections"]) == {section}
 
 
+@pytest.mark.slow
 def test_several_looks_at_each_image(fcos: Callable, words: list[str]) -> None:
     """Test-time augmentation counts as in `fcos eval`; what is of one look says so, and how to have it."""
     sections = ("summary", "centerness", "score-iou", "rankings", "errors")

@@ -334,6 +334,7 @@ def test_a_plugin_is_imported_and_a_missing_one_is_one_sentence(fcos, own, weigh
     assert "no_parts" in sentence(fcos(*words, "--plugin", "no_parts"))
 
 
+@pytest.mark.slow
 def test_a_genotype_of_ones_own(fcos, shapes, tmp_path):
     """Read once: what is trained needs the file no more."""
     lines = "\n".join(map(str, GENOTYPES["other"]))

@@ -30,6 +30,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_eval(fcos, shapes, weights) -> None:
     """What is looked at, and for how long, is in the summary; progress is on standard error."""
     found = {}

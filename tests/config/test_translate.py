@@ -40,6 +40,7 @@ def weights(cfg):
     return trainer.model.state_dict()
 
 
+@pytest.mark.slow
 def test_twins_train_the_same_weights(small, yaml):
     """Bit by bit after 8 steps: the LazyConfig, its YAML twin, and the translation of that."""
     steps = ["SOLVER.MAX_ITER=8", "SOLVER.STEPS=(5,)", "SOLVER.WARMUP_ITERS=2"]

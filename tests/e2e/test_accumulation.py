@@ -12,6 +12,8 @@ import workers
 from scenes import relative
 
 # Normalizers that are averages over workers; a worker's own; and a moving average.
+pytestmark = pytest.mark.slow  # tests/train has parts in one process, and processes that train
+
 RECIPES = ("improved", "fcos_plus", "detectron2")
 CASES = [("improved", kind) for kind in workers.BATCHES]
 CASES += [(name, "one process without boxes") for name in RECIPES[1:]]

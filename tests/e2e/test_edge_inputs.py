@@ -238,6 +238,7 @@ def two_stage_config() -> CfgNode:
     return cfg
 
 
+@pytest.mark.slow
 def test_two_stages_train(two_stage_config: CfgNode) -> None:
     model = build_model(two_stage_config)
     losses = check_two_stages(model, easy_batch())

@@ -50,6 +50,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_all_commands_in_an_ascii_locale(folder, tmp_path):
     data, weights = str(folder), "out/model_final.pth"
     small = ["--image-size", "32", "--batch-size", "2", "--workers", "0", "train.pictures=false"]

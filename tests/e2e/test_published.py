@@ -91,6 +91,7 @@ def test_one_command_from_nothing_and_again_without_network(
     assert len(host.requests) == 2
 
 
+@pytest.mark.slow
 def test_python_by_name(host: Publisher, content: bytes) -> None:
     """What is converted is torchvision's model with COCO's 80 of its 91 classes, names and config in the file."""
     page = (Path(__file__).resolve().parents[2] / "docs" / "weights.md").read_text(encoding="utf-8")

@@ -91,6 +91,7 @@ def test_a_users_file_of_that_name_gets_everything(tmp_path):
     test_a_users_script_of_that_name_gets_everything(found_by_a_script(tmp_path, "fcos.py"))
 
 
+@pytest.mark.slow
 def test_workers_that_the_command_spawns_get_everything(tmp_path):
     """They run the script anew, as `__mp_main__`, and unpickle functions of the package."""
     words = install(tmp_path / "bin")

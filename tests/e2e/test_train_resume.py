@@ -90,6 +90,7 @@ def test_three_and_three_are_six(config, tmp_path, workers):
     assert third.train()["bbox"].keys() >= {"AP"}  # complete: evaluates only
 
 
+@pytest.mark.slow
 def test_accumulated_clipped_bfloat16_adam(config, tmp_path):
     options = [
         "train.seed=1",

@@ -73,6 +73,7 @@ def test_torchrun(script):
     assert results(call(*torchrun, script, "ok", 1)) == [(0, 0, 2, 2, 2), (1, 1, 2, 2, 2)]
 
 
+@pytest.mark.slow
 def test_error_of_a_process_is_one_sentence(script):
     """Of two of our own, which share the CPU; they have summed up by then, and the other tells what it has."""
     done = call(script, "fail", 2)

@@ -60,6 +60,7 @@ def test_none_unless_asked_for(small):
     assert not any((folder / name).exists() for name in PICTURES)
 
 
+@pytest.mark.slow
 def test_drawn_while_training_runs_within_a_share_of_its_time(small, monkeypatch):
     drawn = []
     monkeypatch.setattr(gallery, "draw_findings", lambda tables, folder, title, iteration: drawn.append(iteration))

@@ -122,6 +122,7 @@ class Kept(loggers.RunWriter):
         self.run["pictures"] = [path.name for path in pictures]
 
 
+@pytest.mark.slow
 def test_a_run_gets_options_scalars_and_pictures_and_goes_on_when_resumed(small, monkeypatch):
     monkeypatch.setattr(Kept, "runs", {})
     monkeypatch.setitem(loggers.LOGGERS, "wandb", Kept)

@@ -87,6 +87,7 @@ def test_what_a_training_leaves(small):
     assert equal(other.state_dict(), final["model"])
 
 
+@pytest.mark.slow
 def test_training_lowers_the_loss(small):
     trainer = train(
         small("out", "train.max_iter=40", "train.clip_grad=5.0", "dataloader.train.total_batch_size=4", ALONE)
@@ -299,6 +300,7 @@ def test_loss_that_is_not_finite_changes_no_weight(small):
     assert equal(dict(trainer.model.named_parameters()), trainer.kept)
 
 
+@pytest.mark.slow
 def test_corrupt_image_is_named(small, data, tmp_path, monkeypatch):
     bad = tmp_path / "bad.jpg"
     records = DatasetCatalog.get(data.train)

@@ -100,7 +100,7 @@ def resnet50(path):
 DEFORMABLE = "fcos/fcos_imprv_dcnv2_R_50_FPN_1x"
 
 
-@pytest.mark.parametrize("kind", ["pth", "pkl"])
+@pytest.mark.parametrize("kind", ["pth", pytest.param("pkl", marks=pytest.mark.slow)])
 def test_deformable_backbones_start_from_plain_ones(kind, tmp_path):
     """Only the convolutions of the offsets are new; they keep the values that the model gave them."""
     cfg = zoo.get_config(DEFORMABLE).model
