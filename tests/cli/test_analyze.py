@@ -24,6 +24,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_what_is_written_trains(fcos, tiny: Path) -> None:
     done = fcos("analyze", tiny, "--image-size", 160, "-o", "out")
     assert done.code == 0, done.err

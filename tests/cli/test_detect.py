@@ -170,6 +170,7 @@ def test_a_video(detect, tmp_path):
     assert beside["videos"][0]["picture"] == "a film-2.mp4" and (tmp_path / "a film.mp4").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_a_video_that_was_interrupted_is_done_anew(fcos, weights, tmp_path):
     films.make(tmp_path / "b.mp4", 80)
     films.make(tmp_path / "a.mp4", 3)

@@ -67,6 +67,7 @@ def test_new_classes_learns_all_of_them_anew(fcos, shapes, other):
     assert not torch.equal(old[layer][2], new[layer][0])
 
 
+@pytest.mark.slow
 def test_time_is_told_and_kept(fcos, shapes):
     """The length that fits, the time that it will take, and beside that in the summary the time that it took."""
     words = ("--model", SLIM, "--minutes", 0.01, "train.seed=1", "--device", "cpu")

@@ -101,10 +101,15 @@ def test_what_decoding_takes_is_known_before(tmp_path, name):
         picture.save(path, **KINDS[name])
     except (OSError, KeyError) as error:
         pytest.skip(f"Pillow writes none here: {error}")
-    regions = opened(path)
-    told = regions.bytes_to_come + regions.bytes_of_decoding
-    took = peak_memory(lambda: regions.part((0, 0, 8, 8)), torch.device("cpu"))
-    assert took <= 1.1 * told + (3 << 20), (took / SIDE**2, told / SIDE**2)
+    took = []
+    for _ in range(3):  # a decoder that is loaded, or threads that tests before have left, can only add to it
+        regions = opened(path)
+        told = regions.bytes_to_come + regions.bytes_of_decoding
+        took.append(peak_memory(lambda regions=regions: regions.part((0, 0, 8, 8)), torch.device("cpu")))
+        if took[-1] <= 1.1 * told + (3 << 20):
+            break
+    else:
+        raise AssertionError((name, [x / SIDE**2 for x in took], told / SIDE**2))
     assert peak_memory(lambda: regions.reduced(300), torch.device("cpu")) < 6 * SIDE**2
 
 

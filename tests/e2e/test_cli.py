@@ -190,6 +190,7 @@ def test_detect_without_weights_and_network_says_what_to_do(home):
     assert "FCOS_D2_MIRROR" in run.stderr and "--weights FILE" in run.stderr
 
 
+@pytest.mark.slow
 def test_interrupted_training_resumes(home):
     words = ("train", "--data", "shapes", *TINY, "--output", "interrupted", "train.pictures=false")
     process = subprocess.Popen(

@@ -13,6 +13,7 @@ from fcos_d2.train.advice import advice
 from fcos_d2.train.pace import Pace, measure
 
 
+@pytest.mark.slow
 def test_measuring_changes_neither_weights_nor_random_numbers_nor_files(small, tmp_path, data):
     def trained(output: str, first: bool) -> dict[str, torch.Tensor]:
         cfg = small(output, "train.max_iter=2", "train.seed=4")

@@ -61,6 +61,7 @@ def test_a_checkpoint_before_training(small):
     assert again.start_iter == 0 and differing(trainer.model.state_dict(), again.model.state_dict()) == []
 
 
+@pytest.mark.slow
 def test_a_checkpoint_between_resuming_and_training(small):
     """Saving before training loses nothing of what was resumed."""
     alone = "train.eval_period=0"  # evaluating takes longer than training

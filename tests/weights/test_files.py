@@ -345,6 +345,7 @@ def test_renamed_weights() -> None:
     assert "rpn.head.box_prediction.weight" in one_sentence(error)
 
 
+@pytest.mark.slow
 def test_another_network() -> None:
     weights = {name: tensor for name, tensor in t_weights().items() if "layer4.2" not in name}
     weights |= {"backbone.body.layer3.6.conv1.weight": torch.zeros(1)}
