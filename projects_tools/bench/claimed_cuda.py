@@ -23,7 +23,7 @@ from torch.utils._pytree import tree_flatten, tree_map_only
 import fcos_d2
 from fcos_d2.modeling import assigner, focal, locations
 
-__all__ = ["CUDA", "ClaimedCuda", "Wait"]
+__all__ = ["CUDA", "ClaimedCuda", "Wait", "asked_by"]
 
 CUDA = torch.device("cuda:0")
 
@@ -166,14 +166,17 @@ class ClaimedCuda(TorchDispatchMode):
         return self.compute(func, given, {} if in_place else {**kwargs, "non_blocking": False}, to_host=False)
 
     def _note(self, operator: str) -> None:
-        frame: Any = sys._getframe(1)
-        while frame is not None:
-            file, function = Path(frame.f_code.co_filename), frame.f_code.co_name
-            if file.is_relative_to(_PACKAGE) and not function.startswith("<"):  # as comprehensions do
-                self.waits.append(Wait(file.relative_to(_PACKAGE).as_posix(), function, operator))
-                return
-            frame = frame.f_back
-        self.waits.append(Wait("", "", operator))
+        self.waits.append(asked_by(sys._getframe(1), operator))
+
+
+def asked_by(frame: Any, operator: str) -> Wait:
+    """A wait that the innermost function of this package asks for, of a frame and those that called it."""
+    while frame is not None:
+        file, function = Path(frame.f_code.co_filename), frame.f_code.co_name
+        if file.is_relative_to(_PACKAGE) and not function.startswith("<"):  # as comprehensions do
+            return Wait(file.relative_to(_PACKAGE).as_posix(), function, operator)
+        frame = frame.f_back
+    return Wait("", "", operator)
 
 
 def _shape(x: Tensor) -> tuple[int, ...]:

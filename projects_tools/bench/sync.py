@@ -12,7 +12,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,12 +19,11 @@ from detectron2.config import instantiate
 from detectron2.structures import Boxes, Instances
 from torch.profiler import ProfilerActivity, profile, record_function
 
-import fcos_d2
 from fcos_d2.config.compose import compose
 from fcos_d2.config.train_options import TrainOptions
 from fcos_d2.modeling.rewrite import prepare_training
 from fcos_d2.train.step import Step
-from projects_tools.bench.claimed_cuda import CUDA, ClaimedCuda, Wait
+from projects_tools.bench.claimed_cuda import CUDA, ClaimedCuda, Wait, asked_by
 from projects_tools.bench.workload import Setting, image, truths
 
 __all__ = ["Counted", "counted", "counted_on", "table"]
@@ -117,7 +115,7 @@ def _warned() -> Iterator[list[Wait]]:
 
     def note(message: Warning | str, *where: Any, **more: Any) -> None:
         if "synchroniz" in str(message):
-            waits.append(_asker(sys._getframe(1)))
+            waits.append(asked_by(sys._getframe(1), ""))
 
     with warnings.catch_warnings():
         warnings.simplefilter("always")
@@ -127,17 +125,6 @@ def _warned() -> Iterator[list[Wait]]:
             yield waits
         finally:
             torch.cuda.set_sync_debug_mode("default")
-
-
-def _asker(frame: Any) -> Wait:
-    """The innermost function of this package that is being run; empty for the caller's own."""
-    package = Path(fcos_d2.__file__).parent
-    while frame is not None:
-        file = Path(frame.f_code.co_filename)
-        if file.is_relative_to(package):
-            return Wait(file.relative_to(package).as_posix(), frame.f_code.co_name, "")
-        frame = frame.f_back
-    return Wait("", "", "")
 
 
 def _profiled(run: Callable[[], object]) -> int:
